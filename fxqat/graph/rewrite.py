@@ -1,0 +1,191 @@
+"""Rewriting: a rule is a value, its pattern above and its rewrite below, with the pattern's names as parameters."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from fxqat.graph.match import Match, NoMatch, Pattern, match
+from fxqat.graph.site import set_site, site_of
+
+Rewrite = Callable[..., fx.Node]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A pattern and what to put in its place. Made by ``@rule``."""
+
+    name: str
+    pattern: Pattern
+    rewrite: Rewrite
+    doc: str
+    source: str
+
+    def apply(self, gm: fx.GraphModule, node: fx.Node) -> fx.Node:
+        """Rewrite the match that ends at ``node``; return the node that took its place.
+
+        Raises:
+            NoMatch: the pattern does not fit there, or the rule refused; the graph is as before.
+        """
+        found = match(self.pattern, node)
+        edit = Edit(gm=gm, rule=self, found=found)
+        try:
+            result = self.rewrite(edit, **_arguments(self.rewrite, found))
+        except NoMatch as miss:
+            miss.depth = max(miss.depth, len(found.inside))
+            edit.undo()
+            raise
+        edit.replace(result)
+        return result
+
+
+def rule(pattern: Pattern) -> Callable[[Rewrite], Rule]:
+    """Decorate ``def name(edit, **nodes_by_pattern_name)``; it returns the new node, or raises NoMatch to refuse."""
+
+    def made(rewrite: Rewrite) -> Rule:
+        code = rewrite.__code__
+        where = f"{Path(code.co_filename).name}:{code.co_firstlineno}"
+        doc = inspect.cleandoc(rewrite.__doc__ or "")
+        return Rule(name=rewrite.__name__, pattern=pattern, rewrite=rewrite, doc=doc, source=where)
+
+    return made
+
+
+class Edit:
+    """What a rule may do to the graph: add nodes before the match's root. Matched nodes leave when the rule returns."""
+
+    def __init__(self, *, gm: fx.GraphModule, rule: Rule, found: Match) -> None:
+        self.gm, self.rule, self.found = gm, rule, found
+        self.added: list[fx.Node] = []
+
+    def call(self, module: nn.Module, *args: Any, at: fx.Node | str) -> fx.Node:
+        """Add a call of ``module``, placed at the site (or the site of the node) ``at``; the module is stored under that path."""
+        site = at if isinstance(at, str) else site_of(at)
+        self.gm.add_submodule(site, module)
+        return self._placed(site, lambda graph: graph.call_module(site, args), at)
+
+    def function(self, target: Callable[..., Any], *args: Any, at: fx.Node | str, **kwargs: Any) -> fx.Node:
+        """Add a call of a function at the site ``at``."""
+        site = at if isinstance(at, str) else site_of(at)
+        return self._placed(site, lambda graph: graph.call_function(target, args, kwargs), at)
+
+    def attribute(self, name: str, tensor: torch.Tensor) -> fx.Node:
+        """Register ``tensor`` as a buffer at the dotted path ``name`` and add the node that reads it."""
+        folder, _, leaf = name.rpartition(".")
+        if not _has(self.gm, folder):
+            self.gm.add_submodule(folder, nn.Module())
+        self.gm.get_submodule(folder).register_buffer(leaf, tensor)
+        return self._placed(name, lambda graph: graph.get_attr(name), name)
+
+    def replace(self, result: fx.Node) -> None:
+        """Let ``result`` take the root's place and remove what the match leaves unused."""
+        root = self.found.root
+        if result is not root:
+            inner = set(self.added)
+            root.replace_all_uses_with(result, delete_user_cb=lambda user: user not in inner)
+        for node in reversed(self.found.inside):
+            if not node.users and node is not result and node.op != "output":
+                self.gm.graph.erase_node(node)
+        self._drop_site_suffixes()
+
+    def undo(self) -> None:
+        """Remove what a refusing rule had already added."""
+        for node in reversed(self.added):
+            self.gm.graph.erase_node(node)
+
+    def _placed(self, site: str, make: Callable[[fx.Graph], fx.Node], at: fx.Node | str) -> fx.Node:
+        root = self.found.root
+        with self.gm.graph.inserting_before(root):
+            node = make(self.gm.graph)
+        origin = at if isinstance(at, fx.Node) else root
+        node.meta.update({key: value for key, value in origin.meta.items() if key not in _OWN})
+        node.meta["rule"] = self.rule.name
+        node.meta["wanted_site"] = site
+        set_site(node, site)
+        self.added.append(node)
+        return node
+
+    def _drop_site_suffixes(self) -> None:
+        """A new node whose site was still taken by a node of the match gets it now."""
+        for node in self.added:
+            set_site(node, str(node.meta.pop("wanted_site", site_of(node))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Applied:
+    """A rule that fired, and the site of the node that it put in."""
+
+    rule: str
+    site: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missed:
+    """A rule that nearly fired at ``site``: at least its last operation fitted; ``where`` is the node that did not."""
+
+    rule: str
+    site: str
+    where: str
+    reason: str
+    depth: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rewrites:
+    """What a list of rules did to a graph."""
+
+    applied: tuple[Applied, ...]
+    missed: tuple[Missed, ...]
+
+    def count(self, rule: str) -> int:
+        """How often ``rule`` fired."""
+        return sum(one.rule == rule for one in self.applied)
+
+
+def rewrite(gm: fx.GraphModule, rules: Sequence[Rule]) -> Rewrites:
+    """Apply ``rules`` in the order of the list, each in one sweep along the data flow, in place."""
+    applied: list[Applied] = []
+    missed: list[Missed] = []
+    for one in rules:
+        for node in list(gm.graph.nodes):
+            _try(gm, one, node, applied, missed)
+    gm.graph.lint()
+    gm.delete_all_unused_submodules()
+    gm.recompile()
+    return Rewrites(applied=tuple(applied), missed=tuple(missed))
+
+
+def _try(gm: fx.GraphModule, rule: Rule, node: fx.Node, applied: list[Applied], missed: list[Missed]) -> None:
+    if node._erased:
+        return
+    site = site_of(node)
+    try:
+        result = rule.apply(gm, node)
+    except NoMatch as miss:
+        if miss.depth:
+            missed.append(Missed(rule=rule.name, site=site, where=site_of(miss.node), reason=miss.reason, depth=miss.depth))
+    else:
+        applied.append(Applied(rule=rule.name, site=site_of(result)))
+
+
+def _arguments(rewrite: Rewrite, found: Match) -> dict[str, fx.Node]:
+    wanted = list(inspect.signature(rewrite).parameters)[1:]
+    return {name: found[name] for name in wanted}
+
+
+def _has(gm: fx.GraphModule, path: str) -> bool:
+    try:
+        gm.get_submodule(path)
+    except AttributeError:
+        return False
+    return True
+
+
+# Metadata that belongs to one node and is not handed on to the nodes that replace it.
+_OWN = frozenset({"site", "wanted_site", "rule", "quantizer"})

@@ -1,0 +1,95 @@
+"""Sites: where in the source model a node comes from.
+
+A site is a dotted path such as ``model.2.m.0.cv1.conv`` for a module or ``model.2.m.0.add`` for an operation between modules. It is a node's
+identity: unique in a graph, the same for every trace of the same model, and untouched by passes. Targets cannot serve: in YOLOv8 one
+``nn.SiLU`` instance stands behind all 57 activations.
+"""
+
+from __future__ import annotations
+
+import difflib
+import operator
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+from torch import fx, nn
+
+
+def site_of(node: fx.Node) -> str:
+    """The site of ``node``, or its name where a user's own pass gave it none."""
+    return str(node.meta.get("site", node.name))
+
+
+def set_site(node: fx.Node, site: str) -> fx.Node:
+    """Give ``node`` the first free site among ``site``, ``site_1``, ``site_2`` ... and return it."""
+    taken = {other.meta.get("site") for other in node.graph.nodes if other is not node}
+    node.meta["site"] = first_free(site, taken)
+    return node
+
+
+def first_free(site: str, taken: Iterable[object]) -> str:
+    """``site`` if it is not in ``taken``, else the first of ``site_1``, ``site_2`` ... that is not."""
+    taken, candidate, count = set(taken), site, 0
+    while candidate in taken:
+        count += 1
+        candidate = f"{site}_{count}"
+    return candidate
+
+
+def assign_sites(graph: fx.Graph) -> None:
+    """Name every node of a fresh trace by the innermost module it ran in and, for an operation, the operation."""
+    taken: set[str] = set()
+    for node in graph.nodes:
+        site = first_free(_source_site(node), taken)
+        node.meta["site"] = site
+        taken.add(site)
+
+
+def module_of(node: fx.Node) -> nn.Module:
+    """The module that a ``call_module`` node calls."""
+    owner = node.graph.owning_module
+    if owner is None or node.op != "call_module":
+        raise TypeError(f"{site_of(node)} is a {node.op} node, not a call of a module")
+    return owner.get_submodule(str(node.target))
+
+
+def operation(node: fx.Node) -> str:
+    """The word for what a node does: a module's class, or a function's or method's name."""
+    if node.op == "call_module":
+        return type(module_of(node)).__name__
+    if node.op == "call_function":
+        return str(getattr(node.target, "__name__", node.target)).split(".")[0]
+    return str(node.target) if node.op == "call_method" else node.op
+
+
+def covers(glob: str, site: str) -> bool:
+    """Whether ``glob`` covers the whole of ``site``: ``*`` within a part, ``**`` across parts, ``?`` and ``[ab]`` as in a shell."""
+    return _compiled(glob).fullmatch(site) is not None
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A "did you mean" clause for ``name``, or an empty string when nothing is near."""
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def _source_site(node: fx.Node) -> str:
+    if node.op in {"placeholder", "output"}:
+        return str(node.target)
+    stack = list(node.meta.get("nn_module_stack", {}))
+    scope = stack[-1].split("@")[0] if stack else ""
+    if node.op == "call_module":
+        return str(node.target)
+    if node.op == "get_attr":
+        return str(node.target)
+    if node.target is operator.getitem and isinstance(node.args[0], fx.Node):
+        return f"{node.args[0].meta['site']}.{node.args[1]}"
+    return f"{scope}.{operation(node)}" if scope else operation(node)
+
+
+@lru_cache(maxsize=1024)
+def _compiled(glob: str) -> re.Pattern[str]:
+    pieces = re.split(r"(\*\*|\*|\?|\[[^\]]+\])", glob)
+    wild = {"**": ".*", "*": r"[^.]*", "?": r"[^.]"}
+    return re.compile("".join(wild.get(p) or (p if p[:1] == "[" and p[-1:] == "]" else re.escape(p)) for p in pieces))
