@@ -1,0 +1,228 @@
+"""Fake quantizers: the state (observer, scale, zero point, switches) around the functions of affine and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxqat.errors import Problem
+from fxqat.quant.affine import choose_qparams
+from fxqat.quant.gradients import DifferentiableSoft, StraightThrough
+from fxqat.quant.observers import RangeObserver, keep_float32, make_observer
+from fxqat.quant.spec import QParams, QuantSpec
+from fxqat.quant.torch_ao import FakeQuantizeBase
+
+_ESTIMATORS = {"ste": StraightThrough, "dsq": DifferentiableSoft}
+
+
+class FakeQuantize(FakeQuantizeBase):
+    """Rounds a tensor to the values that its codes can represent, one scale for the whole tensor.
+
+    Scale and zero point come from the observer, and only when :meth:`update_qparams` asks for them: a step that only
+    observes computes no parameters. torch.ao's enable/disable verbs switch observing and quantizing; do not write to
+    the two switch buffers directly, since their Python mirrors (which cost a GPU no wait) would not notice.
+
+    Args:
+        spec: how to quantize; ``spec.axis`` must be None here.
+        site: named in errors.
+        live: follow the observer at every observed step, as torch.ao's fake quantizers do.
+
+    Attributes:
+        scale: float32, shape [1]; 1.0 until calibrated. Stays float32 in a half-precision model.
+        zero_point: int32, shape [1].
+        calibrated: uint8, shape [1]: whether scale and zero_point mean anything yet.
+        activation_post_process: the observer.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+    calibrated: Tensor
+    activation_post_process: Any
+    _observing: bool
+    _quantizing: bool
+    _ready: bool
+
+    def __init__(self, spec: QuantSpec, site: str = "", *, channels: int | None = None, live: bool = False) -> None:
+        super().__init__()
+        self.spec, self.site, self.live = spec, site, live
+        self.activation_post_process = make_observer(spec, site, channels)
+        self.quant_min, self.quant_max, self.dtype, self.ch_axis = spec.quant_min, spec.quant_max, spec.dtype, spec.axis
+        self.qscheme = self.activation_post_process.qscheme
+        start = torch.zeros(channels or 1)
+        qparams = choose_qparams(start, start, spec)
+        self._add_scale(torch.ones(channels or 1))
+        self.register_buffer("zero_point", qparams.zero_point)
+        self.register_buffer("calibrated", torch.tensor([0], dtype=torch.uint8))
+        self._mirror()
+        if spec.fixed is not None:
+            low, high = (torch.tensor([float(end)]) for end in spec.fixed)
+            self._set(choose_qparams(low, high, spec))
+
+    def _add_scale(self, scale: Tensor) -> None:
+        self.register_buffer("scale", scale)
+
+    @property
+    def observing(self) -> bool:
+        """Whether the observer is switched on."""
+        return self._observing
+
+    @property
+    def quantizing(self) -> bool:
+        """Whether fake quantization is switched on."""
+        return self._quantizing
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Observe and fake-quantize ``x`` as the switches say; same shape and dtype.
+
+        Raises:
+            Problem: it is to quantize, but has never been given a range.
+        """
+        if self._observing:
+            self.observe(x)
+        if not self._quantizing:
+            return x
+        if not self._ready:
+            self._first_range()
+        return self.quantize(x)
+
+    def observe(self, x: Tensor) -> None:
+        """Show ``x`` to the observer."""
+        self.activation_post_process(x.detach())
+        if self.live:
+            self.update_qparams()
+
+    def quantize(self, x: Tensor) -> Tensor:
+        """``x`` fake-quantized with the present scale and zero point, whatever the switches say."""
+        return _ESTIMATORS[self.spec.gradient].apply(x, self._present())
+
+    def qparams(self) -> QParams:
+        """A detached copy of the present numbers."""
+        present = self._present()
+        return self._with(present.scale.detach().clone(), present.zero_point.clone())
+
+    def calculate_qparams(self, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Scale and zero point that the observer proposes (torch.ao's protocol); changes nothing."""
+        if self.spec.fixed is not None:
+            return self.scale.detach(), self.zero_point
+        return self.activation_post_process.calculate_qparams()
+
+    def update_qparams(self) -> None:
+        """Take scale and zero point from the observer; a spec with a fixed range keeps what it has.
+
+        Raises:
+            Problem: the observer saw nothing, or saw NaN or infinity.
+        """
+        if self.spec.fixed is not None:
+            return
+        observer = self.activation_post_process
+        if isinstance(observer, RangeObserver):
+            self._set(choose_qparams(*observer.range(), self.spec))
+        else:
+            self._set(self._with(*_from_torch(observer, self.site)))
+
+    def follow(self, low: Tensor, high: Tensor) -> None:
+        """Take scale and zero point for a range that is known, shapes [1] or [C]: weights need no observer."""
+        self._set(choose_qparams(low, high, self.spec))
+
+    def load_qparams(self, qparams: QParams) -> None:
+        """Take scale and zero point as given."""
+        self._set(qparams)
+
+    def enable_fake_quant(self, enabled: bool = True) -> None:
+        """Quantize from now on, or not."""
+        super().enable_fake_quant(enabled)
+        self._quantizing = bool(enabled)
+
+    def enable_observer(self, enabled: bool = True) -> None:
+        """Observe from now on, or not."""
+        super().enable_observer(enabled)
+        self._observing = bool(enabled)
+
+    def extra_repr(self) -> str:
+        """The codes, the numbers, and what is switched off."""
+        numbers = (
+            f"scale={self.scale.item():.4g}, zero_point={self.zero_point.item()}" if self.scale.numel() == 1 else ""
+        )
+        off = [word for word, on in (("observer", self._observing), ("fake_quant", self._quantizing)) if not on]
+        return ", ".join(part for part in (str(self.spec), numbers, f"off: {' '.join(off)}" if off else "") if part)
+
+    def _present(self) -> QParams:
+        return self._with(self.scale, self.zero_point)
+
+    def _with(self, scale: Tensor, zero_point: Tensor) -> QParams:
+        return QParams(
+            scale=scale,
+            zero_point=zero_point,
+            quant_min=self.quant_min,
+            quant_max=self.quant_max,
+            axis=self.ch_axis,
+            dtype=self.dtype,
+        )
+
+    def _set(self, qparams: QParams) -> None:
+        with torch.no_grad():
+            self.scale.copy_(qparams.scale)
+            self.zero_point.copy_(qparams.zero_point)
+        if not self._ready:
+            self.calibrated.fill_(1)
+            self._ready = True
+
+    def _first_range(self) -> None:
+        if not self._observing:
+            raise Problem(
+                self.site, "quantizes without a range", remedy="calibrate it, or load a calibrated checkpoint"
+            )
+        self.update_qparams()
+
+    def _mirror(self) -> None:
+        self._observing = bool(self.observer_enabled[0])
+        self._quantizing = bool(self.fake_quant_enabled[0])
+        self._ready = bool(self.calibrated[0])
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._mirror()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        return keep_float32(self, ("scale",), lambda: super(FakeQuantize, self)._apply(fn, recurse))
+
+
+class PerChannelFakeQuantize(FakeQuantize):
+    """A scale for each index of ``spec.axis``; ``channels`` is its length, known from the start."""
+
+    def __init__(self, spec: QuantSpec, site: str = "", *, channels: int, live: bool = False) -> None:
+        super().__init__(spec, site, channels=channels, live=live)
+
+
+def make_fake_quantize(
+    spec: QuantSpec, site: str = "", channels: int | None = None, *, live: bool = False
+) -> FakeQuantize:
+    """The fake quantizer that ``spec`` asks for.
+
+    Args:
+        spec: how to quantize.
+        site: named in errors.
+        channels: length of ``spec.axis``, which it is needed for.
+        live: follow the observer at every observed step.
+
+    Raises:
+        ValueError: ``spec`` is per channel and ``channels`` is missing.
+    """
+    if spec.axis is None:
+        return FakeQuantize(spec, site, live=live)
+    if channels is None:
+        raise ValueError(f"channels: None is not legal with {spec}, expected the length of axis {spec.axis}")
+    return PerChannelFakeQuantize(spec, site, channels=channels, live=live)
+
+
+def _from_torch(observer: Any, site: str) -> tuple[Tensor, Tensor]:
+    low = getattr(observer, "min_val", None)
+    if low is not None and (low.numel() == 0 or bool(torch.isinf(low).all())):
+        raise Problem(site, "nothing was observed", remedy="run calibration images through the model first")
+    scale, zero_point = observer.calculate_qparams()
+    if not bool(torch.isfinite(scale).all()):
+        raise Problem(site, "NaN or infinity was observed", expected="finite values")
+    return scale.float(), zero_point.to(torch.int32)

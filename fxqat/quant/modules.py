@@ -1,0 +1,332 @@
+"""The modules that rules put into graphs: layers that fold their batch norm and quantize their weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fxqat.quant.affine import quantize
+from fxqat.quant.bias import fake_quantize_bias, quantize_bias, smallest_weight_scale
+from fxqat.quant.fake_quantize import FakeQuantize, make_fake_quantize
+from fxqat.quant.spec import QuantSpec
+
+# Below this a folding factor is not divided by: with gamma == 0 the scaled convolution would undo 0 by 0.
+_SMALLEST_FACTOR = 2.0**-20
+_GEOMETRY = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IntegerWeights:
+    """What an integer layer stores.
+
+    Attributes:
+        weight: codes in the weight spec's dtype, shape of the float weight.
+        weight_scale: float32 [C] (or [1] for one scale a tensor).
+        weight_zero_point: int32, shape of weight_scale; zeros for symmetric specs.
+        bias: int32 codes [C], or None without bias and batch norm.
+        bias_scale: float32 [C], ``input_scale * weight_scale``.
+    """
+
+    weight: Tensor
+    weight_scale: Tensor
+    weight_zero_point: Tensor
+    bias: Tensor | None
+    bias_scale: Tensor
+
+
+class _Quantizable(nn.Module):
+    """What QATConv2d and QATLinear share: weight, bias, batch norm, activation and the weight's quantizer."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    bn: Any
+    activation: nn.Module | None
+    weight_fake_quant: FakeQuantize | None
+
+    def __init__(self, layer: Any, bn: Any, activation: nn.Module | None) -> None:
+        super().__init__()
+        self.weight = layer.weight
+        self.register_parameter("bias", layer.bias)
+        self.bn, self.activation, self.weight_fake_quant = bn, activation, None
+        self.bn_frozen = False
+        self.training = layer.training
+
+    def quantize_weight(self, spec: QuantSpec, site: str = "") -> None:
+        """Quantize the folded weight as ``spec`` says from now on; its range follows the weight."""
+        fake_quant = make_fake_quantize(spec, site, channels=self.weight.shape[spec.axis or 0])
+        fake_quant.disable_observer()
+        self.weight_fake_quant = fake_quant.to(self.weight.device)
+        self.calibrate_weight()
+
+    def forward(self, x: Tensor, input_scale: Tensor | None = None) -> Tensor:
+        """The layer's output in float.
+
+        Args:
+            x: input; already fake-quantized where the input is quantized.
+            input_scale: float32 [1], the scale of ``x``; with it the bias is quantized as an integer runtime does.
+        """
+        y = self._layer(x, input_scale)
+        return y if self.activation is None else self.activation(y)
+
+    def _layer(self, x: Tensor, input_scale: Tensor | None) -> Tensor:
+        if self.weight_fake_quant is None:
+            y = self._linear(x, self.weight, self.bias)
+            return y if self.bn is None else self.bn(y)
+        if self.bn is not None and self.bn.training:
+            return self._with_live_statistics(x)
+        weight, bias = self._folded()
+        weight = self._quantized(weight, bias, input_scale)
+        if bias is not None and input_scale is not None and self.weight_fake_quant.quantizing:
+            bias = fake_quantize_bias(bias, input_scale * self.weight_fake_quant.scale.detach())
+        return self._linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    def _with_live_statistics(self, x: Tensor) -> Tensor:
+        """Krishnamoorthi 2018, arXiv:1806.08342, section 3.2.2: the weight is scaled by the running statistics before
+        it is quantized, the scale is undone after the convolution, and batch norm uses the batch's statistics.
+        """
+        factor = self._factor()
+        factor = torch.where(factor.abs() < _SMALLEST_FACTOR, _SMALLEST_FACTOR, factor)
+        weight = self._quantized(self._scaled(factor), None, None)
+        y = self._linear(x, weight.to(x.dtype), None) / _beside_channels(factor, x)
+        return self.bn(y if self.bias is None else y + _beside_channels(self.bias, x))
+
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+    def _factor(self) -> Tensor:
+        gamma = self.bn.weight if self.bn.affine else torch.ones_like(self.bn.running_var)
+        return gamma * torch.rsqrt(self.bn.running_var + self.bn.eps)
+
+    def _scaled(self, factor: Tensor) -> Tensor:
+        return self.weight * factor.view(-1, *[1] * (self.weight.dim() - 1))
+
+    def _folded(self) -> tuple[Tensor, Tensor | None]:
+        if self.bn is None:
+            return self.weight, self.bias
+        factor = self._factor()
+        shift = -self.bn.running_mean if self.bias is None else self.bias - self.bn.running_mean
+        bias = shift * factor
+        return self._scaled(factor), bias + self.bn.bias if self.bn.affine else bias
+
+    def _quantized(self, weight: Tensor, bias: Tensor | None, input_scale: Tensor | None) -> Tensor:
+        fake_quant = self.weight_fake_quant
+        if fake_quant is None or not fake_quant.quantizing:
+            return weight
+        if fake_quant.spec.scale == "fixed":
+            self._follow(fake_quant, weight.detach())
+        if bias is not None and input_scale is not None:
+            self._widen(fake_quant, bias.detach(), input_scale)
+        return fake_quant.quantize(weight)
+
+    def _follow(self, fake_quant: FakeQuantize, weight: Tensor) -> None:
+        observer = fake_quant.activation_post_process
+        observer.reset()
+        observer(weight)
+        fake_quant.update_qparams()
+
+    def _widen(self, fake_quant: FakeQuantize, bias: Tensor, input_scale: Tensor) -> None:
+        floor = smallest_weight_scale(bias, input_scale)
+        floor = floor if fake_quant.ch_axis is not None else floor.max().view(1)
+        fake_quant.scale.data.copy_(torch.maximum(fake_quant.scale.data, floor))
+
+    @torch.no_grad()
+    def calibrate_weight(self) -> None:
+        """Give the weight's quantizer the range of the present folded weight."""
+        if self.weight_fake_quant is not None:
+            self._follow(self.weight_fake_quant, self._folded()[0])
+
+    @torch.no_grad()
+    def folded(self) -> tuple[Tensor, Tensor | None]:
+        """Float weight and bias with the batch norm folded in, detached: ``w * gamma / sqrt(var + eps)`` and
+        ``beta + (b - mean) * gamma / sqrt(var + eps)``; the bias is None only without bias and batch norm.
+        """
+        weight, bias = self._folded()
+        return weight.detach().clone(), None if bias is None else bias.detach().clone()
+
+    @torch.no_grad()
+    def integer(self, input_scale: Tensor) -> IntegerWeights:
+        """The layer's numbers as an integer runtime stores them.
+
+        Args:
+            input_scale: float32 [1], the scale of the layer's input.
+
+        Raises:
+            ValueError: the weight is not quantized.
+        """
+        fake_quant = self.weight_fake_quant
+        if fake_quant is None:
+            raise ValueError("integer: the weight has no quantizer, call quantize_weight first")
+        weight, bias = self.folded()
+        self._quantized(weight, bias, input_scale)
+        qparams = fake_quant.qparams()
+        bias_scale = input_scale.float() * qparams.scale
+        return IntegerWeights(
+            weight=quantize(weight, qparams),
+            weight_scale=qparams.scale,
+            weight_zero_point=qparams.zero_point,
+            bias=None if bias is None else quantize_bias(bias, bias_scale),
+            bias_scale=bias_scale,
+        )
+
+    def freeze_bn_stats(self) -> None:
+        """Use the running statistics and stop updating them, in training too (torch.ao's verb)."""
+        self.bn_frozen = True
+        self.train(self.training)
+
+    def update_bn_stats(self) -> None:
+        """In training use the batch's statistics and update the running ones (torch.ao's verb)."""
+        self.bn_frozen = False
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Any:
+        """Set the mode; a frozen batch norm stays in eval mode."""
+        super().train(mode)
+        if self.bn is not None and self.bn_frozen:
+            self.bn.eval()
+        return self
+
+    def _tail(self) -> str:
+        names = [type(part).__name__ for part in (self.bn, self.activation) if part is not None]
+        quantizer = [] if self.weight_fake_quant is None else [f"w={self.weight_fake_quant.spec}"]
+        return " ".join(["", *names, *quantizer])
+
+
+class QATConv2d(_Quantizable):
+    """Conv2d, then BatchNorm2d, then an activation, each of the last two optional.
+
+    Without a weight quantizer it computes exactly the three layers one after the other. With one, the folded weight is
+    what is quantized, as it will be in the integer model; see :meth:`_Quantizable.forward`. Parameters are those of the
+    layers it was made of, not copies.
+    """
+
+    in_channels: int
+    out_channels: int
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int] | str
+    dilation: tuple[int, int]
+    groups: int
+
+    def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d | None, activation: nn.Module | None) -> None:
+        super().__init__(conv, bn, activation)
+        for name in _GEOMETRY:
+            setattr(self, name, getattr(conv, name))
+
+    @classmethod
+    def fused(cls, conv: nn.Conv2d, bn: nn.BatchNorm2d | None = None, activation: nn.Module | None = None) -> QATConv2d:
+        """The three layers as one module.
+
+        Raises:
+            ValueError: the channels differ, padding is not with zeros, or the batch norm keeps no running statistics.
+        """
+        if conv.padding_mode != "zeros":
+            raise ValueError(f"padding_mode: {conv.padding_mode!r} is not legal, expected 'zeros'")
+        _check_norm(conv.out_channels, bn)
+        return cls(conv, bn, activation)
+
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def to_float(self) -> nn.Module:
+        """Conv2d with the batch norm folded in, followed by the activation if there is one."""
+        weight, bias = self.folded()
+        geometry: dict[str, Any] = {name: getattr(self, name) for name in _GEOMETRY}
+        conv = nn.Conv2d(**geometry, bias=bias is not None)
+        return _float(conv, weight, bias, self)
+
+    def extra_repr(self) -> str:
+        """Channels, kernel, stride, then what follows the convolution."""
+        groups = f" g{self.groups}" if self.groups > 1 else ""
+        return f"{self.in_channels}->{self.out_channels} k{self.kernel_size[0]} s{self.stride[0]}{groups}{self._tail()}"
+
+
+class QATLinear(_Quantizable):
+    """Linear, then an activation, the latter optional; weight quantized as QATConv2d's."""
+
+    def __init__(self, linear: nn.Linear, activation: nn.Module | None) -> None:
+        super().__init__(linear, None, activation)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+
+    @classmethod
+    def fused(cls, linear: nn.Linear, activation: nn.Module | None = None) -> QATLinear:
+        """The two layers as one module."""
+        return cls(linear, activation)
+
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(x, weight, bias)
+
+    def to_float(self) -> nn.Module:
+        """Linear, followed by the activation if there is one."""
+        weight, bias = self.folded()
+        return _float(nn.Linear(self.in_features, self.out_features, bias is not None), weight, bias, self)
+
+    def extra_repr(self) -> str:
+        """Features, then what follows."""
+        return f"{self.in_features}->{self.out_features}{self._tail()}"
+
+
+class QATBatchNorm2d(nn.BatchNorm2d):
+    """A batch norm that no convolution could fold, freezable by the same verbs as QATConv2d."""
+
+    bn_frozen = False
+
+    @classmethod
+    def of(cls, bn: nn.BatchNorm2d) -> QATBatchNorm2d:
+        """The same batch norm, sharing parameters and statistics."""
+        made = cls(bn.num_features, bn.eps, bn.momentum, bn.affine, bn.track_running_stats)
+        made._parameters, made._buffers, made.training = bn._parameters, bn._buffers, bn.training
+        return made
+
+    def freeze_bn_stats(self) -> None:
+        """Use the running statistics and stop updating them, in training too."""
+        self.bn_frozen = True
+        self.train(self.training)
+
+    def update_bn_stats(self) -> None:
+        """In training use the batch's statistics and update the running ones."""
+        self.bn_frozen = False
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Any:
+        """Set the mode; a frozen batch norm stays in eval mode."""
+        return super().train(mode and not self.bn_frozen)
+
+
+class QATReLU(nn.ReLU):
+    """A ReLU of its own at every site: an integer runtime computes it as the clamp of its output's quantizer."""
+
+
+def freeze_bn_stats(module: nn.Module) -> None:
+    """Freeze ``module``'s batch norm if it has one: ``model.apply(freeze_bn_stats)``."""
+    if isinstance(module, _Quantizable | QATBatchNorm2d):
+        module.freeze_bn_stats()
+
+
+def update_bn_stats(module: nn.Module) -> None:
+    """Let ``module``'s batch norm learn again if it has one: ``model.apply(update_bn_stats)``."""
+    if isinstance(module, _Quantizable | QATBatchNorm2d):
+        module.update_bn_stats()
+
+
+def _check_norm(channels: int, bn: nn.BatchNorm2d | None) -> None:
+    if bn is None:
+        return
+    if bn.num_features != channels:
+        raise ValueError(f"bn: {bn.num_features} channels are not legal, expected the convolution's {channels}")
+    if bn.running_var is None:
+        raise ValueError("bn: no running statistics, expected track_running_stats=True")
+
+
+def _beside_channels(values: Tensor, x: Tensor) -> Tensor:
+    return values.view(1, -1, *[1] * (x.dim() - 2))
+
+
+def _float(layer: Any, weight: Tensor, bias: Tensor | None, source: _Quantizable) -> nn.Module:
+    layer.weight = nn.Parameter(weight)
+    layer.bias = None if bias is None else nn.Parameter(bias)
+    layer.train(source.training)
+    return layer if source.activation is None else nn.Sequential(layer, source.activation)

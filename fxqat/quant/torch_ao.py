@@ -1,0 +1,49 @@
+"""The only door to torch.ao: its base classes, its verbs, its observers by name."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from torch.ao.quantization.fake_quantize import (
+    FakeQuantizeBase,
+    disable_fake_quant,
+    disable_observer,
+    enable_fake_quant,
+    enable_observer,
+)
+from torch.ao.quantization.observer import ObserverBase
+
+from fxqat.errors import Problem
+from fxqat.quant.spec import TORCH_OBSERVERS, nearest
+
+__all__ = [
+    "FakeQuantizeBase",
+    "ObserverBase",
+    "disable_fake_quant",
+    "disable_observer",
+    "enable_fake_quant",
+    "enable_observer",
+    "observer_class",
+]
+
+
+def observer_class(name: str, site: str = "") -> type[ObserverBase]:
+    """The torch.ao observer class called ``name``, such as "torch.ao.quantization.observer.MinMaxObserver".
+
+    Raises:
+        Problem: the name is outside torch.ao.quantization, unknown there, or not an observer.
+    """
+    if not name.startswith(TORCH_OBSERVERS):
+        raise Problem(site, f"observer {name!r} is not allowed", expected=f"a name that starts with {TORCH_OBSERVERS}")
+    module_name, _, attribute = name.rpartition(".")
+    try:
+        module: Any = importlib.import_module(module_name)
+    except ImportError as error:
+        raise Problem(site, f"observer {name!r}: torch has no module {module_name!r}") from error
+    found = getattr(module, attribute, None)
+    if not (isinstance(found, type) and issubclass(found, ObserverBase)):
+        near = nearest(attribute, [word for word in dir(module) if word.endswith("Observer")])
+        remedy = f"did you mean {near!r}?" if near else ""
+        raise Problem(site, f"observer {name!r} is no observer class of torch", remedy=remedy)
+    return found
