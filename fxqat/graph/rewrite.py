@@ -63,10 +63,13 @@ class Edit:
     def __init__(self, *, gm: fx.GraphModule, rule: Rule, found: Match) -> None:
         self.gm, self.rule, self.found = gm, rule, found
         self.added: list[fx.Node] = []
+        self.displaced: list[tuple[str, nn.Module]] = []
 
     def call(self, module: nn.Module, *args: Any, at: fx.Node | str) -> fx.Node:
         """Add a call of ``module``, placed at the site (or the site of the node) ``at``; the module is stored under that path."""
         site = at if isinstance(at, str) else site_of(at)
+        if _has(self.gm, site):
+            self.displaced.append((site, self.gm.get_submodule(site)))
         self.gm.add_submodule(site, module)
         return self._placed(site, lambda graph: graph.call_module(site, args), at)
 
@@ -98,6 +101,8 @@ class Edit:
         """Remove what a refusing rule had already added."""
         for node in reversed(self.added):
             self.gm.graph.erase_node(node)
+        for path, module in reversed(self.displaced):
+            self.gm.add_submodule(path, module)
 
     def _placed(self, site: str, make: Callable[[fx.Graph], fx.Node], at: fx.Node | str) -> fx.Node:
         root = self.found.root

@@ -1,0 +1,83 @@
+"""A detector as a graph: the module that passes transform, that is trained, saved, compared and exported."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The float model behind a graph: enough to build and trace it again."""
+
+    name: str
+    sha256: str
+    architecture: Mapping[str, Any]
+    names: Mapping[int, str]
+    stride: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What was done to a graph: enough to do it again. ``patterns`` are (file name, SHA-256) of a user's own rule files."""
+
+    stage: str = "float"
+    policy_name: str = ""
+    policy_text: str = ""
+    target: str = ""
+    patterns: tuple[tuple[str, str], ...] = ()
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Detector(nn.Module):
+    """A traced detector.
+
+    In eval, images (B, 3, H, W) in 0..1 give (predictions (B, 4 + nc, A), raw predictions) as Ultralytics' own model does: boxes as centre
+    and size in pixels, then class probabilities. In training they give the raw predictions alone, and no decode is computed.
+    """
+
+    def __init__(self, gm: fx.GraphModule, source: Source, recipe: Recipe) -> None:
+        super().__init__()
+        self.gm, self.source, self.recipe = gm, source, recipe
+        self._raw: fx.GraphModule | None = None
+
+    def forward(self, images: Tensor) -> Any:
+        """Predictions, see the class."""
+        if not self.training:
+            return self.gm(images)
+        if self._raw is None:
+            object.__setattr__(self, "_raw", cut(self.gm, 1))  # not a child: its modules are those of self.gm
+        return self._raw(images)  # type: ignore[misc]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Detector:
+        return Detector(copy.deepcopy(self.gm, memo), self.source, self.recipe).train(self.training)
+
+    def with_graph(self, gm: fx.GraphModule, **changes: Any) -> Detector:
+        """This detector with another graph and the given changes to its recipe."""
+        return Detector(gm, self.source, replace(self.recipe, **changes)).train(gm.training)
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """Class names by index."""
+        return self.source.names
+
+    @property
+    def stage(self) -> str:
+        """``float``, ``qat`` or ``int8``."""
+        return self.recipe.stage
+
+
+def cut(gm: fx.GraphModule, item: int) -> fx.GraphModule:
+    """A view of ``gm`` that computes only item ``item`` of its output: 0 the predictions, 1 what training needs.
+
+    The view shares every module and parameter with ``gm``.
+    """
+    graph = copy.deepcopy(gm.graph)
+    output = next(node for node in reversed(graph.nodes) if node.op == "output")
+    output.args = (output.args[0][item],)  # type: ignore[index]
+    graph.eliminate_dead_code()
+    return fx.GraphModule(gm, graph, type(gm).__name__).train(gm.training)
