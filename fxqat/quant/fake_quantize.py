@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fxqat.errors import Problem
-from fxqat.quant.affine import choose_qparams
-from fxqat.quant.gradients import DifferentiableSoft, StraightThrough
+from fxqat.quant.affine import SMALLEST_SCALE, choose_qparams
+from fxqat.quant.gradients import DifferentiableSoft, LearnedScale, StraightThrough
 from fxqat.quant.observers import RangeObserver, keep_float32, make_observer
 from fxqat.quant.spec import QParams, QuantSpec
 from fxqat.quant.torch_ao import FakeQuantizeBase
@@ -197,6 +197,57 @@ class PerChannelFakeQuantize(FakeQuantize):
         super().__init__(spec, site, channels=channels, live=live)
 
 
+class LSQFakeQuantize(FakeQuantize):
+    """Learns its scale (LSQ), and its offset where ``spec.scale`` is "lsq+"; starts from calibration.
+
+    Attributes:
+        scale: nn.Parameter, float32, [1] or [C]; clamped to SMALLEST_SCALE at the start of each forward.
+        offset: nn.Parameter, float32, [1], the value of code 0, ``-zero_point * scale``; None with "lsq".
+        zero_point: int32; with "lsq+" follows ``round(-offset / scale)`` at the start of each forward, since a runtime
+            has integer zero points only.
+    """
+
+    offset: nn.Parameter | None
+
+    def __init__(self, spec: QuantSpec, site: str = "", *, channels: int | None = None, live: bool = False) -> None:
+        super().__init__(spec, site, channels=channels, live=live)
+        learns_offset = spec.scale == "lsq+"
+        self.register_parameter("offset", nn.Parameter(torch.zeros(1)) if learns_offset else None)
+
+    def _add_scale(self, scale: Tensor) -> None:
+        self.scale = nn.Parameter(scale)
+
+    def quantize(self, x: Tensor) -> Tensor:
+        """``x`` fake-quantized with the present scale and offset, with gradients for all three."""
+        self.settle()
+        return LearnedScale.apply(x, self.scale, self.offset, self._with(self.scale.detach(), self.zero_point))
+
+    def qparams(self) -> QParams:
+        """A detached copy of the present numbers."""
+        self.settle()
+        return super().qparams()
+
+    def settle(self) -> None:
+        """Make the scale legal after an optimizer's step, and the zero point that of the offset."""
+        # through .data: the module may run twice in one forward, and autograd would call that a change under its feet
+        scale = self.scale.data
+        scale.clamp_(min=SMALLEST_SCALE)
+        if self.offset is not None and self._ready:
+            offset = self.offset.data
+            offset.clamp_(-self.quant_max * scale, -self.quant_min * scale)
+            self.zero_point.data.copy_((-offset / scale).round_())
+
+    def _set(self, qparams: QParams) -> None:
+        super()._set(qparams)
+        if self.offset is not None:
+            with torch.no_grad():
+                self.offset.copy_(-qparams.zero_point * qparams.scale)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        names = () if self.offset is None else ("offset",)
+        return keep_float32(self, names, lambda: super(LSQFakeQuantize, self)._apply(fn, recurse))
+
+
 def make_fake_quantize(
     spec: QuantSpec, site: str = "", channels: int | None = None, *, live: bool = False
 ) -> FakeQuantize:
@@ -211,10 +262,12 @@ def make_fake_quantize(
     Raises:
         ValueError: ``spec`` is per channel and ``channels`` is missing.
     """
-    if spec.axis is None:
-        return FakeQuantize(spec, site, live=live)
-    if channels is None:
+    if spec.axis is not None and channels is None:
         raise ValueError(f"channels: None is not legal with {spec}, expected the length of axis {spec.axis}")
+    if spec.scale != "fixed":
+        return LSQFakeQuantize(spec, site, channels=channels if spec.axis is not None else None, live=live)
+    if spec.axis is None or channels is None:
+        return FakeQuantize(spec, site, live=live)
     return PerChannelFakeQuantize(spec, site, channels=channels, live=live)
 
 

@@ -65,6 +65,43 @@ class DifferentiableSoft(Function):
         return torch.where(inside, grad * slope, 0.0).to(grad.dtype), None
 
 
+class LearnedScale(Function):
+    """Learned step size (Esser et al. 2020, arXiv:1902.08153) and, with ``offset``, LSQ+ (arXiv:2004.09576).
+
+    With ``v = x / s``, codes ``c`` relative to the zero point, and n, p the lowest and highest of them::
+
+        dy/dx = 1 where n < v < p, else 0
+        dy/ds = c - v where n < v < p, else n or p      (LSQ+: quant_min or quant_max, since the offset moves n and p)
+        dy/db = 0 where n < v < p, else 1               (LSQ+: b = -zero_point * s)
+
+    both sums times ``1 / sqrt(N * quant_max)``, N the elements that share the scale. Since ``y = c * s``, the sum over
+    ``grad * dy/ds`` is ``(grad . y - grad_x . x) / s``: two dot products instead of six passes over memory.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, offset: Tensor | None, qparams: QParams) -> Tensor:
+        """Fake-quantize ``x``; ``scale`` and ``offset`` are the parameters that ``qparams`` was made of."""
+        y = forward_values(x, qparams)
+        ctx.save_for_backward(x, y)
+        ctx.qparams, ctx.has_offset = qparams, offset is not None
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
+        """Gradients of ``x``, scale and offset."""
+        (x, y), (grad,), qparams = ctx.saved_tensors, grads, ctx.qparams
+        if x.dtype != torch.float32 or grad.dtype != torch.float32:
+            x, grad = x.float(), grad.float()
+            y = forward_values(x, qparams)
+        grad_x = pass_inside(grad, x, qparams, margin=0.0)
+        step = (_dot(grad, y, qparams.axis) - _dot(grad_x, x, qparams.axis)) / qparams.scale
+        gain = (x.numel() / qparams.scale.numel() * qparams.quant_max) ** -0.5
+        if not ctx.has_offset:
+            return grad_x.to(grads[0].dtype), step * gain, None, None
+        outside = (grad.sum() - grad_x.sum()).view(1)
+        return grad_x.to(grads[0].dtype), (step + outside * qparams.zero_point) * gain, outside * gain, None
+
+
 def forward_values(x: Tensor, qparams: QParams) -> Tensor:
     """:func:`affine.fake_quantize`, by the route that is fastest where ``x`` lives."""
     if not _scalars_are_free(x, qparams):
@@ -76,16 +113,22 @@ def forward_values(x: Tensor, qparams: QParams) -> Tensor:
     return codes.to(x.dtype)
 
 
-def pass_inside(grad: Tensor, x: Tensor, qparams: QParams) -> Tensor:
-    """``grad`` where ``x`` is less than half a step outside the representable values, else 0."""
+def pass_inside(grad: Tensor, x: Tensor, qparams: QParams, margin: float = 0.5) -> Tensor:
+    """``grad`` where ``x`` is less than ``margin`` steps outside the representable values, else 0."""
     if _scalars_are_free(x, qparams) and x.dtype == grad.dtype == torch.float32:
         scale, lowest, highest = _scalars(qparams)
-        return torch.ops.aten.hardtanh_backward(grad, x, (lowest - 0.5) * scale, (highest + 0.5) * scale)
+        return torch.ops.aten.hardtanh_backward(grad, x, (lowest - margin) * scale, (highest + margin) * scale)
     scale_, zero_point = along_axis(x, qparams)
     x = x.float()
-    inside = x > (qparams.quant_min - zero_point - 0.5) * scale_
-    inside &= x < (qparams.quant_max - zero_point + 0.5) * scale_
+    inside = x > (qparams.quant_min - zero_point - margin) * scale_
+    inside &= x < (qparams.quant_max - zero_point + margin) * scale_
     return torch.where(inside, grad, 0.0)
+
+
+def _dot(a: Tensor, b: Tensor, axis: int | None) -> Tensor:
+    if axis is None:
+        return torch.dot(a.reshape(-1), b.reshape(-1)).view(1)
+    return (a * b).movedim(axis, 0).flatten(1).sum(dim=1)
 
 
 def _scalars_are_free(x: Tensor, qparams: QParams) -> bool:
