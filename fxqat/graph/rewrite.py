@@ -58,7 +58,7 @@ def rule(pattern: Pattern) -> Callable[[Rewrite], Rule]:
 
 
 class Edit:
-    """What a rule may do to the graph: add nodes before the match's root. Matched nodes leave when the rule returns."""
+    """What a rule may do to the graph: add nodes after the match's root. Matched nodes that nothing uses any more leave when it returns."""
 
     def __init__(self, *, gm: fx.GraphModule, rule: Rule, found: Match) -> None:
         self.gm, self.rule, self.found = gm, rule, found
@@ -86,6 +86,11 @@ class Edit:
         self.gm.get_submodule(folder).register_buffer(leaf, tensor)
         return self._placed(name, lambda graph: graph.get_attr(name), name)
 
+    def tensor(self, node: fx.Node) -> torch.Tensor:
+        """The tensor that a ``get_attr`` node reads."""
+        folder, _, leaf = str(node.target).rpartition(".")
+        return getattr(self.gm.get_submodule(folder), leaf)  # type: ignore[no-any-return]
+
     def replace(self, result: fx.Node) -> None:
         """Let ``result`` take the root's place and remove what the match leaves unused."""
         root = self.found.root
@@ -106,7 +111,7 @@ class Edit:
 
     def _placed(self, site: str, make: Callable[[fx.Graph], fx.Node], at: fx.Node | str) -> fx.Node:
         root = self.found.root
-        with self.gm.graph.inserting_before(root):
+        with self.gm.graph.inserting_after(self.added[-1] if self.added else root):
             node = make(self.gm.graph)
         origin = at if isinstance(at, fx.Node) else root
         node.meta.update({key: value for key, value in origin.meta.items() if key not in _OWN})

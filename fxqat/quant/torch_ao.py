@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+import torch
+import torch.ao.quantization.fx._decomposed  # registers torch.ops.quantized_decomposed
+
 from torch.ao.quantization.fake_quantize import (
     FakeQuantizeBase,
     disable_fake_quant,
@@ -20,12 +23,19 @@ from fxqat.quant.spec import TORCH_OBSERVERS, nearest
 __all__ = [
     "FakeQuantizeBase",
     "ObserverBase",
+    "dequantize_per_channel",
+    "dequantize_per_tensor",
     "disable_fake_quant",
     "disable_observer",
     "enable_fake_quant",
     "enable_observer",
     "observer_class",
+    "quantize_per_tensor",
 ]
+
+quantize_per_tensor = torch.ops.quantized_decomposed.quantize_per_tensor.default
+dequantize_per_tensor = torch.ops.quantized_decomposed.dequantize_per_tensor.default
+dequantize_per_channel = torch.ops.quantized_decomposed.dequantize_per_channel.default
 
 
 def observer_class(name: str, site: str = "") -> type[ObserverBase]:

@@ -7,7 +7,7 @@ data-dependent branches that stop a tracer. ``ADAPTERS`` maps head classes to ad
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +94,18 @@ class Scores(nn.Module):
 
 class DetectAdapter(nn.Module):
     """Ultralytics' Detect as a graph: sites ``cv2``, ``cv3``, ``box_logits``, ``class_logits``, ``dfl``, ``decode``, ``scores``."""
+
+    # Globs of sites, relative to the head, and the roles by which a policy may select them whatever the head's index.
+    roles: ClassVar[dict[str, tuple[str, ...]]] = {
+        "cv[23].*.[01].**": ("detect",),
+        "cv[23].*.2": ("detect", "detect_out"),
+        "box_logits.**": ("detect", "detect_out"),
+        "class_logits.**": ("detect", "detect_out"),
+        "dfl.**": ("dfl",),
+        "decode.**": ("decode",),
+        "scores.**": ("decode",),
+        "cat": ("decode",),
+    }
 
     def __init__(self, head: Detect) -> None:
         super().__init__()

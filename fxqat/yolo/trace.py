@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import fx, nn
 
-from fxqat.graph.site import assign_sites
+from fxqat.graph.site import assign_sites, covers, module_of, site_of
 from fxqat.yolo.head import AnchorGrid, adapt
 
 
@@ -66,7 +66,19 @@ def trace(model: nn.Module, where: str = "model") -> fx.GraphModule:
     graph = tracer.trace(layers)
     assign_sites(graph)
     gm = fx.GraphModule(layers, graph, "Detector")
+    _assign_roles(gm, f"model.{len(layers.model) - 1}.", layers.model[-1].roles)  # type: ignore[arg-type]
     return gm.train(model.training)
+
+
+def _assign_roles(gm: fx.GraphModule, head: str, roles: Mapping[str, tuple[str, ...]]) -> None:
+    """Write into each node which part it plays, in words that survive a change of scale, head index or class count."""
+    first = next(node for node in gm.graph.nodes if node.op == "call_module" and isinstance(module_of(node), nn.Conv2d))
+    first.meta["roles"] = ("first_conv",)
+    for node in gm.graph.nodes:
+        inside = site_of(node).removeprefix(head)
+        found = [role for glob, names in roles.items() if inside != site_of(node) and covers(glob, inside) for role in names]
+        if found:
+            node.meta["roles"] = tuple(found)
 
 
 def _part(layers: nn.Module) -> None:

@@ -1,0 +1,32 @@
+"""canonicalize: one module for each node, under the node's site."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+from torch import fx
+
+from fxqat.graph.pipeline import PassReport, Stage
+from fxqat.graph.site import module_of, site_of
+from fxqat.stages import CANONICAL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Canonicalize:
+    """Give every call its own module at the path of its site, so that a change at one site changes no other.
+
+    SPPF calls one MaxPool2d three times; a module with parameters that is called twice keeps sharing them.
+    """
+
+    name: str = "canonicalize"
+    gives: Stage | None = CANONICAL
+
+    def __call__(self, gm: fx.GraphModule) -> PassReport:
+        """Split shared modules."""
+        parted = [node for node in gm.graph.nodes if node.op == "call_module" and node.target != site_of(node)]
+        for node in parted:
+            gm.add_submodule(site_of(node), copy.copy(module_of(node)))
+            node.target = site_of(node)
+        gm.delete_all_unused_submodules()
+        return PassReport(says=f"{len(parted)} calls of shared modules parted")

@@ -1,0 +1,32 @@
+"""fuse: layers that a runtime computes as one become one module."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from torch import fx
+
+from fxqat.graph.pipeline import PassReport, Stage
+from fxqat.graph.rewrite import Rewrites, Rule, rewrite
+from fxqat.stages import FUSED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fuse:
+    """Apply the rules of patterns/fuse.py."""
+
+    rules: tuple[Rule, ...]
+    name: str = "fuse"
+    gives: Stage | None = FUSED
+
+    def __call__(self, gm: fx.GraphModule) -> PassReport:
+        """Fuse."""
+        done = rewrite(gm, self.rules)
+        return PassReport(says=summary(done), rewrites=done)
+
+
+def summary(done: Rewrites) -> str:
+    """How often each rule fired, in the order in which they first did."""
+    counts = Counter(one.rule for one in done.applied)
+    return ", ".join(f"{count} {rule}" for rule, count in counts.items()) or "no rule fired"

@@ -1,0 +1,150 @@
+"""insert: quantizers where the target's integer kernels begin and end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import networkx as nx
+from torch import fx
+
+from fxqat.errors import Problem
+from fxqat.graph.pipeline import PassReport, Stage
+from fxqat.graph.rewrite import Rule, rewrite
+from fxqat.graph.site import module_of, operation, set_site, site_of
+from fxqat.quant.fake_quantize import make_fake_quantize
+from fxqat.quant.spec import QuantSpec
+from fxqat.stages import QAT
+from fxqat.targets import Place, Target
+
+QUANTIZERS = "quantizer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Insert:
+    """Write blocks as the target's kernels want them, then place one fake quantizer for each group of tensors that share a scale.
+
+    Afterwards ``meta["quantizer"]`` names the quantizer's module at every node whose value is of integers, also where no quantizer stands
+    since the values are on the grid already (after MaxPool, Upsample, split, Concat).
+    """
+
+    target: Target
+    rules: tuple[Rule, ...]
+    name: str = "insert"
+    gives: Stage | None = QAT
+
+    def __call__(self, gm: fx.GraphModule) -> PassReport:
+        """Insert."""
+        done = rewrite(gm, self.rules)
+        groups = scale_groups(gm, self.target)
+        for group in groups:
+            _quantize_group(gm, group, self.target)
+        layers = [node for node in gm.graph.nodes if node.meta.get("weight") is not None and node.op == "call_module"]
+        for node in layers:
+            _quantize_layer(gm, node, self.target)
+        gm.recompile()
+        shared = sum(len(group) > 1 for group in groups)
+        says = f"{len(groups)} quantizers, {shared} of them shared; {len(layers)} integer weights"
+        return PassReport(says=says, rewrites=done, figures={"groups": [[site_of(node) for node in group] for group in groups]})
+
+
+def scale_groups(gm: fx.GraphModule, target: Target) -> list[list[fx.Node]]:
+    """The tensors that will be integers, in groups of one scale: what a Concat joins and what only moves values is connected.
+
+    Groups and their members are in the order of the computation.
+    """
+    links = nx.Graph()
+    for node in gm.graph.nodes:
+        sources = _sources(node, links, target)
+        if sources is not None:
+            links.add_node(node)
+            links.add_edges_from((source, node) for source in sources)
+    order = {node: index for index, node in enumerate(gm.graph.nodes)}
+    groups = [sorted(component, key=order.__getitem__) for component in nx.connected_components(links)]
+    return sorted(groups, key=lambda group: order[group[0]])
+
+
+def _sources(node: fx.Node, integers: nx.Graph, target: Target) -> list[fx.Node] | None:
+    """The inputs whose scale ``node``'s output must share (none for a scale of its own), or None where the output is float."""
+    if node.meta.get("activation") is None or node.op in {"output", "get_attr"}:
+        return None
+    place = target.place(_op(node), site_of(node))
+    if place is Place.OWN:
+        return []
+    inputs = node.all_input_nodes
+    return inputs if place is not Place.NONE and all(one in integers for one in inputs) else None
+
+
+def _quantize_group(gm: fx.GraphModule, group: list[fx.Node], target: Target) -> None:
+    owners = [node for node in group if target.place(_op(node), site_of(node)) is Place.OWN]
+    spec = _common_spec(owners, target)
+    path = _add_quantizer(gm, spec, site_of(owners[0]))
+    for node in group:
+        if _op(node) not in {"chunk", "split"}:  # a tuple of tensors; its items are members themselves
+            node.meta["quantizer"] = path
+    for node in owners:
+        _quantize_after(gm, node, path)
+
+
+def _quantize_after(gm: fx.GraphModule, node: fx.Node, path: str) -> None:
+    with gm.graph.inserting_after(node):
+        fake = gm.graph.call_module(path, (node,))
+    node.replace_all_uses_with(fake, delete_user_cb=lambda user: user is not fake)
+    _describe(fake, node, f"{site_of(node)}.quantized", path)
+
+
+def _quantize_layer(gm: fx.GraphModule, node: fx.Node, target: Target) -> None:
+    """Quantize the weight, and give the layer its input's scale for the bias; a float input gets a quantizer for this layer alone."""
+    module_of(node).quantize_weight(node.meta["weight"], site_of(node))  # type: ignore[operator]
+    source = node.args[0]
+    if source.meta.get("quantizer") is None:  # type: ignore[union-attr]
+        path = _add_quantizer(gm, node.meta["activation"], f"{site_of(node)}.input")
+        with gm.graph.inserting_before(node):
+            fake = gm.graph.call_module(path, (source,))
+        _describe(fake, node, f"{site_of(node)}.input.quantized", path)
+        source = fake
+    path = source.meta["quantizer"]  # type: ignore[union-attr]
+    with gm.graph.inserting_before(node):
+        scale = gm.graph.get_attr(f"{path}.scale")
+    set_site(scale, f"{site_of(node)}.input_scale")
+    node.args = (source, scale)
+
+
+def _add_quantizer(gm: fx.GraphModule, spec: QuantSpec, site: str) -> str:
+    path = f"{QUANTIZERS}.{site.replace('.', '_')}"
+    fake = make_fake_quantize(spec, site)
+    fake.train(gm.training)
+    gm.add_submodule(path, fake)
+    return path
+
+
+def _describe(fake: fx.Node, origin: fx.Node, site: str, path: str) -> None:
+    fake.meta.update({key: origin.meta[key] for key in ("decision", "roles", "nn_module_stack") if key in origin.meta})
+    fake.meta["quantizer"] = path
+    set_site(fake, site)
+
+
+def _common_spec(owners: list[fx.Node], target: Target) -> QuantSpec:
+    specs = {site_of(node): _spec(node, target) for node in owners}
+    first_site, first = next(iter(specs.items()))
+    for site, spec in specs.items():
+        if str(spec) != str(first):
+            raise Problem(
+                site,
+                f"is {spec}, but shares its scale with {first_site}, which is {first}",
+                expected="one spec for all that a Concat joins",
+                remedy="give both sites one rule in the policy",
+            )
+    return first
+
+
+def _spec(node: fx.Node, target: Target) -> QuantSpec:
+    spec: QuantSpec = node.meta["activation"]
+    known: Mapping[str, tuple[float, float]] = target.fixed
+    if _op(node) not in known:
+        return spec
+    return replace(spec, observer="minmax", method="standard", through=None, scale="fixed", fixed=known[_op(node)])
+
+
+def _op(node: fx.Node) -> str:
+    return "input" if node.op == "placeholder" else operation(node)

@@ -1,0 +1,56 @@
+"""Which layers become one: read from the top, each rule in one sweep over the graph, so the longest patterns stand first."""
+
+from __future__ import annotations
+
+from torch import fx, nn
+
+from fxqat.graph.match import NoMatch, module, value
+from fxqat.graph.rewrite import Edit, rule
+from fxqat.graph.site import module_of
+from fxqat.quant.modules import QATConv2d, QATLinear, QATReLU
+
+x = value("x")
+conv = module(nn.Conv2d, x, name="conv")
+bn = module(nn.BatchNorm2d, conv, name="bn")
+
+
+@rule(module(nn.SiLU, bn, name="act"))
+def conv_bn_silu(edit: Edit, x: fx.Node, conv: fx.Node, bn: fx.Node, act: fx.Node) -> fx.Node:
+    """Conv2d, BatchNorm2d, SiLU: the block Ultralytics calls Conv; 57 of YOLOv8n's 64 convolutions."""
+    return _fused(edit, x, conv, bn, nn.SiLU())
+
+
+@rule(module((nn.ReLU, QATReLU), bn, name="act"))
+def conv_bn_relu(edit: Edit, x: fx.Node, conv: fx.Node, bn: fx.Node, act: fx.Node) -> fx.Node:
+    """Conv2d, BatchNorm2d, ReLU: the same block in a model trained with ``activation: nn.ReLU()``."""
+    return _fused(edit, x, conv, bn, QATReLU())
+
+
+@rule(bn)
+def conv_bn(edit: Edit, x: fx.Node, conv: fx.Node, bn: fx.Node) -> fx.Node:
+    """Conv2d, BatchNorm2d: a Conv with ``act=False``, or with an activation that has no rule of its own."""
+    return _fused(edit, x, conv, bn, None)
+
+
+@rule(conv)
+def conv_alone(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
+    """Conv2d by itself: the six that give YOLOv8n's logits, and the DFL's."""
+    return _fused(edit, x, conv, None, None)
+
+
+@rule(module(nn.Linear, x, name="linear"))
+def linear(edit: Edit, x: fx.Node, linear: fx.Node) -> fx.Node:
+    """Linear: the last layer of a classifier."""
+    return edit.call(QATLinear.fused(module_of(linear)), x, at=linear)  # type: ignore[arg-type]
+
+
+FUSE = (conv_bn_silu, conv_bn_relu, conv_bn, conv_alone, linear)
+
+
+def _fused(edit: Edit, x: fx.Node, conv: fx.Node, bn: fx.Node | None, activation: nn.Module | None) -> fx.Node:
+    norm = None if bn is None else module_of(bn)
+    try:
+        fused = QATConv2d.fused(module_of(conv), norm, activation)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise NoMatch(str(error), bn or conv) from error
+    return edit.call(fused, x, at=conv)
