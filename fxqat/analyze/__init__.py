@@ -1,0 +1,1 @@
+"""What quantization does to a detector: accuracy, its uncertainty, latency."""

@@ -1,0 +1,1 @@
+"""The numbers fxqat reports, each ``python -m bench.NAME``."""

@@ -1,0 +1,49 @@
+"""Latency of ONNX models on this machine, as a table: ``python -m bench.latency A.onnx B.onnx``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from fxqat.analyze.latency import measure, table
+from fxqat.errors import Problem
+from fxqat.files import check_writable, write_text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, and write the JSON where asked; exit code 2 for bad input."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.json:
+            check_writable(options.json)
+        latencies = measure(
+            options.models, threads=options.threads, rounds=options.rounds, runs=options.runs, imgsz=options.imgsz
+        )
+        print(table(latencies))
+        if options.json:
+            settings = {key: getattr(options, key) for key in ("threads", "rounds", "runs")}
+            models = [item.summary() for item in latencies]
+            write_text(options.json, json.dumps({**settings, "models": models}, indent=2) + "\n")
+    except Problem as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.latency", description=__doc__)
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL.onnx", help="the first is what the others are compared with"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="threads of each session (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=20, help="turns each model has (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=5, help="timed runs a turn (default: %(default)s)")
+    parser.add_argument("--imgsz", type=int, help="image size for models that leave it free (default: 640)")
+    parser.add_argument("--json", metavar="FILE", help="write every number here, too")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
