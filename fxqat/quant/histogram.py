@@ -13,6 +13,8 @@ from fxqat.quant.range_observer import SYMMETRIC, RangeObserver
 
 BINS = 16384
 SAMPLES = 8192
+# the number of bins a unit of value must be a float32
+_SMALLEST_LIMIT = 2.0**-100
 
 
 class HistogramObserver(RangeObserver):
@@ -70,7 +72,7 @@ class HistogramObserver(RangeObserver):
         self.limit, self.zeros, self.tensors = 0.0, 0, 0
 
     def range(self) -> tuple[Tensor, Tensor]:
-        """The range that the method chooses, within the ends; float32 tensors of shape [1].
+        """The range that the method chooses, within the ends and zero; float32 tensors of shape [1].
 
         Raises:
             Problem: nothing was seen, or a NaN or infinity was.
@@ -79,8 +81,10 @@ class HistogramObserver(RangeObserver):
         if self.method == "standard" or self.limit == 0.0:
             return low.clone(), high.clone()
         values, weights = self.points()
+        values = values.clamp(low, high)
         if self.method == "percentile":
             return ranges.by_percentile(values, weights, low, high, self.percentile)
+        low, high = low.clamp(max=0), high.clamp(min=0)
         codes = ranges.Codes(
             quant_min=self.quant_min,
             quant_max=self.quant_max,
@@ -104,9 +108,9 @@ class HistogramObserver(RangeObserver):
     def _widen(self, largest: float) -> None:
         if largest < self.limit or largest == 0.0:
             return
-        limit = 2.0 ** math.frexp(largest)[1]
+        limit = max(2.0 ** math.frexp(largest)[1], _SMALLEST_LIMIT)
         if self.limit:
-            self.counts.copy_(_merged(self.counts, round(limit / self.limit)))
+            self.counts.copy_(_merged(self.counts, min(round(limit / self.limit), self.bins)))
         self.limit = limit
 
     def _count(self, sample: Tensor) -> None:

@@ -43,7 +43,7 @@ class MinMaxObserver(RangeObserver):
 class MovingAverageMinMaxObserver(RangeObserver):
     """The exponential moving average of each tensor's lowest and highest value (Jacob et al. 2018, section 3.1).
 
-    ``end += averaging_constant * (newest - end)``; the first tensor is taken as it is.
+    ``end = (1 - averaging_constant) * end + averaging_constant * newest``; the first tensor is taken as it is.
     """
 
     def __init__(self, *, averaging_constant: float = 0.01, **kwargs: Any) -> None:
@@ -53,9 +53,10 @@ class MovingAverageMinMaxObserver(RangeObserver):
     def observe(self, x: Tensor) -> None:
         """Move both ends towards those of ``x``."""
         low, high = self.ends(x)
-        first = self.low > self.high
+        first, weight = self.low > self.high, self.averaging_constant
+        # not lerp: it would turn an infinity, which the error is to name, into NaN
         self.low, self.high = (
-            torch.where(first, new, old.lerp(new, self.averaging_constant))
+            torch.where(first, new, old * (1 - weight) + new * weight)
             for old, new in ((self.low, low), (self.high, high))
         )
 

@@ -163,7 +163,7 @@ def _check_together(spec: QuantSpec) -> None:
     learned = spec.scale != "fixed"
     _require(not (learned and spec.fixed), "scale", spec.scale, "fixed where the range is given by `fixed`")
     _require(not (learned and spec.power_of_two), "scale", spec.scale, "fixed where power_of_two is set")
-    _require(not (learned and spec.gradient != "ste"), "gradient", spec.gradient, "ste where the scale is learned")
+    _require(not (learned and spec.gradient != "ste"), "scale", spec.scale, "fixed where gradient is not ste")
     offset = spec.scale == "lsq+"
     _require(not (offset and spec.symmetric), "scale", spec.scale, "lsq where symmetric leaves no offset to learn")
     _require(not (offset and per_channel), "scale", spec.scale, "lsq where axis is set")

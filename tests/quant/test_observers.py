@@ -1,0 +1,256 @@
+"""Observers: the range of known data, odd data, bounded state, the histogram's exact merges, and the searches."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.ao.quantization import QConfig as TorchQConfig
+from torch.nn import functional as F
+
+from fxqat.errors import Problem
+from fxqat.quant.affine import choose_qparams, fake_quantize
+from fxqat.quant.observers import (
+    HistogramObserver,
+    MinMaxObserver,
+    MovingAverageMinMaxObserver,
+    PerChannelMinMaxObserver,
+    RangeObserver,
+    make_observer,
+)
+from fxqat.quant.spec import METHODS, QuantSpec
+
+U8 = {"signed": False, "symmetric": False}
+EVERY = [
+    QuantSpec(),
+    QuantSpec(observer="moving_average"),
+    QuantSpec(axis=0),
+    *(QuantSpec(**U8, observer="histogram", method=method) for method in METHODS),
+    QuantSpec(**U8, observer="histogram", method="mse", through="silu"),
+]
+
+
+def made(spec: QuantSpec) -> RangeObserver:
+    observer = make_observer(spec, "model.1.conv", channels=3)
+    assert isinstance(observer, RangeObserver)
+    return observer
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def after_all(observer: RangeObserver, *tensors: Tensor) -> tuple[list[float], list[float]]:
+    for x in tensors:
+        assert observer(x) is x
+    low, high = observer.range()
+    return low.tolist(), high.tolist()
+
+
+def error_after(x: Tensor, observer: RangeObserver, spec: QuantSpec, function=lambda x: x) -> float:
+    rounded = fake_quantize(x, choose_qparams(*observer.range(), spec))
+    return float(F.mse_loss(function(rounded), function(x)))
+
+
+def test_minmax_is_that_of_all_tensors() -> None:
+    tensors = [noise(2, 3, 4, seed=seed) for seed in range(5)]
+    together = torch.cat(tensors)
+    assert after_all(MinMaxObserver(), *tensors) == ([together.min().item()], [together.max().item()])
+
+
+def test_moving_average_is_the_formula() -> None:
+    tensors = [noise(50, seed=seed) for seed in range(4)]
+    expected = tensors[0].max().double()
+    for x in tensors[1:]:
+        expected += 0.1 * (x.max().double() - expected)
+    _, (high,) = after_all(MovingAverageMinMaxObserver(averaging_constant=0.1), *tensors)
+    assert high == pytest.approx(expected.item(), rel=4 * 2**-23)  # a few float32 roundings
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_per_channel_is_per_tensor_channel_by_channel(axis: int) -> None:
+    x = noise(3, 3, 3)
+    lows, highs = after_all(PerChannelMinMaxObserver(ch_axis=axis, channels=3), x)
+    for channel in range(3):
+        alone = x.select(axis, channel)
+        assert (lows[channel], highs[channel]) == (alone.min().item(), alone.max().item())
+
+
+@pytest.mark.parametrize("spec", EVERY, ids=lambda spec: f"{spec.observer}-{spec.method}-{spec.axis}")
+class TestOddInput:
+    def test_nothing(self, spec: QuantSpec) -> None:
+        observer = made(spec)
+        observer(torch.empty(3, 0))
+        with pytest.raises(Problem) as caught:
+            observer.range()
+        text = "model.1.conv: nothing was observed; run calibration images through the model first"
+        assert str(caught.value) == text
+
+    @pytest.mark.parametrize(("value", "word"), [(torch.nan, "NaN"), (torch.inf, "infinity"), (-torch.inf, "infinity")])
+    def test_not_finite_is_refused_wherever_it_came(self, spec: QuantSpec, value: float, word: str) -> None:
+        for turn in range(3):
+            observer = made(spec)
+            for step in range(3):
+                x = noise(3, 8, seed=step)
+                if step == turn:
+                    x[1, 2] = value
+                observer(x)
+            with pytest.raises(Problem, match=f"model.1.conv: {word} was observed; expected finite values"):
+                observer.range()
+
+    @pytest.mark.parametrize("value", [0.0, 3.0, -2.5, 1e-44, 3e38])
+    def test_constant(self, spec: QuantSpec, value: float) -> None:
+        observer = made(spec)
+        x = torch.full((3, 4), value)
+        low, high = (end.double() for end in after_all_tensors(observer, x))
+        assert bool((low <= high).all())
+        qparams = choose_qparams(low.float(), high.float(), spec)
+        assert bool(torch.isfinite(qparams.scale).all())
+        # the one value is an end of the range: exact but for float32 and, where it is a bin's centre that was found,
+        # the bin's half width, 2**-14 of the value at most
+        error = (fake_quantize(x, qparams).double() - x.double()).abs().max()
+        assert error <= qparams.scale.double().max() / 2 + abs(value) * 2**-12
+
+    def test_single_value(self, spec: QuantSpec) -> None:
+        observer = made(spec)
+        low, high = after_all_tensors(observer, torch.full((3, 1), 7.0))
+        assert bool(torch.isfinite(low).all())
+        assert bool((high >= 6.9).all())
+
+    def test_reset_copy_and_half(self, spec: QuantSpec) -> None:
+        observer = made(spec)
+        observer(noise(3, 64))
+        twin = copy.deepcopy(observer).half()
+        assert twin.low.dtype == torch.float32
+        assert [end.tolist() for end in twin.range()] == [end.tolist() for end in observer.range()]
+        observer.reset()
+        assert not observer.seen
+        for dtype in (torch.float16, torch.bfloat16):
+            observer(noise(3, 64).to(dtype))
+        assert observer.range()[0].dtype == torch.float32
+
+
+def after_all_tensors(observer: RangeObserver, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+    for x in tensors:
+        observer(x)
+    return observer.range()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=2, max_size=40), st.integers(1, 39))
+@example([1.0, 2.0], 1)  # a power of two is the first value outside its own limit
+@example([-1.0, -2.0], 1)
+@example([0.0, 1e-40, 5.0], 1)  # zeros first, then a denormal: the limit jumps
+def test_widening_is_exact(values: list[float], at: int) -> None:
+    """The histogram after widening is the one that the wide limit would have given from the start."""
+    x = torch.tensor(values)
+    step_by_step, at_once = HistogramObserver(bins=64), HistogramObserver(bins=64)
+    step_by_step(x[:at])
+    step_by_step(x[at:])
+    at_once(x[x.abs().argmax()].view(1))
+    at_once.counts.zero_()
+    at_once.zeros = 0
+    at_once(x)
+    assert step_by_step.limit == at_once.limit
+    assert step_by_step.zeros == at_once.zeros
+    assert torch.equal(step_by_step.counts, at_once.counts)
+
+
+def test_state_is_bounded_and_small() -> None:
+    observer = HistogramObserver(method="mse")
+    for seed in range(6):
+        observer(noise(2, 8, 80, 80, seed=seed) * 10**seed)
+    assert observer.counts.numel() == 16384
+    assert int(observer.counts.sum()) + observer.zeros <= 6 * 2 * 8192
+    assert set(observer.state_dict()) == {"low", "high"}
+
+
+def test_samples_meet_every_channel() -> None:
+    x = torch.arange(64.0).view(1, 64, 1, 1).expand(1, 64, 80, 80) + 1
+    observer = HistogramObserver(bins=512)
+    observer(x)
+    assert len({int(value) for value in observer.points()[0].tolist()}) >= 64
+
+
+def test_percentile_is_the_quantile() -> None:
+    x = noise(1, 8000)
+    spec = QuantSpec(**U8, observer="histogram", method="percentile", percentile=99.0)
+    observer = made(spec)
+    low, high = (end.item() for end in after_all_tensors(observer, x))
+    bin_width = 2 * observer.limit / observer.bins
+    rank = 1.5 / 8000  # two definitions of a quantile differ by at most a rank
+    assert x.quantile(0.005 - rank) - bin_width <= low <= x.quantile(0.005 + rank) + bin_width
+    assert x.quantile(0.995 - rank) - bin_width <= high <= x.quantile(0.995 + rank) + bin_width
+
+
+def test_percentile_of_one_sided_data_keeps_zero() -> None:
+    x = noise(1, 8000).abs()
+    observer = made(QuantSpec(**U8, observer="histogram", method="percentile", percentile=99.0))
+    low, high = (end.item() for end in after_all_tensors(observer, x))
+    assert low == x.min().item()
+    assert high == pytest.approx(x.quantile(0.99).item(), abs=0.02)
+
+
+@pytest.mark.parametrize("bits", [3, 4, 8])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_mse_is_near_the_best_of_a_dense_grid(bits: int, symmetric: bool) -> None:
+    """A Laplace tensor with outliers; the grid is an independent search over both ends."""
+    x = noise(1, 8000).pow(3) + 0.3
+    spec = QuantSpec(bits=bits, signed=symmetric, symmetric=symmetric, observer="histogram", method="mse")
+    observer = made(spec)
+    observer(x)
+    found = error_after(x, observer, spec)
+    shares = torch.linspace(0.02, 1, 50)
+    grid = torch.cartesian_prod(shares, shares) if not symmetric else torch.stack([shares, shares], dim=1)
+    best = min(float(F.mse_loss(fake_quantize(x, choose_qparams(x.min() * a, x.max() * b, spec)), x)) for a, b in grid)
+    assert found <= best * 1.03  # the search sees bin centres, not values
+
+
+def test_mse_never_worse_than_minmax() -> None:
+    for seed in range(20):
+        x = noise(1, 500, seed=seed) * torch.rand(500, generator=torch.Generator().manual_seed(seed)).pow(4)
+        spec = QuantSpec(bits=4, **U8, observer="histogram", method="mse")
+        observer, plain = made(spec), MinMaxObserver()
+        observer(x)
+        plain(x)
+        assert error_after(x, observer, spec) <= error_after(x, plain, spec) * 1.03
+
+
+def test_through_silu_spends_no_codes_on_the_tail() -> None:
+    """field.md's finding: all of SiLU's input below about -6 maps to nearly 0."""
+    x = noise(4, 8000) * 4
+    x[0, ::50] = -178.0
+    through = QuantSpec(**U8, observer="histogram", method="mse", through="silu")
+    blind = QuantSpec(**U8, observer="histogram", method="mse")
+    observers = made(through), made(blind)
+    for observer in observers:
+        observer(x)
+    errors = [error_after(x, observer, through, F.silu) for observer in observers]
+    assert -16 < observers[0].range()[0].item() < -3
+    assert errors[0] < errors[1] / 20
+
+
+def test_entropy_cuts_outliers() -> None:
+    x = noise(1, 8000)
+    x[0, 0] = 1000.0
+    spec = QuantSpec(observer="histogram", method="entropy")
+    observer = made(spec)
+    _, (high,) = after_all(observer, x)
+    assert 2 < high < 70
+
+
+def test_torch_keywords() -> None:
+    config = TorchQConfig(
+        activation=HistogramObserver.with_args(dtype=torch.quint8, method="percentile", reduce_range=True),
+        weight=PerChannelMinMaxObserver.with_args(dtype=torch.qint8, quant_min=-127, quant_max=127),
+    )
+    activation, weight = config.activation(), config.weight()
+    assert (activation.quant_min, activation.quant_max) == (0, 127)
+    weight(torch.tensor([[1.0, -2.0], [0.5, 0.25]]))
+    scale, zero_point = weight.calculate_qparams()
+    assert scale.tolist() == pytest.approx([2 / 127, 0.5 / 127])
+    assert zero_point.tolist() == [0, 0]
