@@ -273,26 +273,28 @@ class QATBatchNorm2d(nn.BatchNorm2d):
     """A batch norm that no convolution could fold, freezable by the same verbs as QATConv2d."""
 
     bn_frozen = False
+    asked_to_train = True
 
     @classmethod
     def of(cls, bn: nn.BatchNorm2d) -> QATBatchNorm2d:
         """The same batch norm, sharing parameters and statistics."""
         made = cls(bn.num_features, bn.eps, bn.momentum, bn.affine, bn.track_running_stats)
-        made._parameters, made._buffers, made.training = bn._parameters, bn._buffers, bn.training
-        return made
+        made._parameters, made._buffers = bn._parameters, bn._buffers
+        return made.train(bn.training)
 
     def freeze_bn_stats(self) -> None:
         """Use the running statistics and stop updating them, in training too."""
         self.bn_frozen = True
-        self.train(self.training)
+        super().train(False)
 
     def update_bn_stats(self) -> None:
         """In training use the batch's statistics and update the running ones."""
         self.bn_frozen = False
-        self.train(self.training)
+        super().train(self.asked_to_train)
 
     def train(self, mode: bool = True) -> Any:
         """Set the mode; a frozen batch norm stays in eval mode."""
+        self.asked_to_train = mode
         return super().train(mode and not self.bn_frozen)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import torch.ao.quantization.fx._decomposed  # registers torch.ops.quantized_decomposed
-
 from torch.ao.quantization.fake_quantize import (
     FakeQuantizeBase,
     disable_fake_quant,

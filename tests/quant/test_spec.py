@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -98,9 +99,8 @@ def test_frozen() -> None:
     ],
 )
 def test_errors_name_field_value_and_what_is_legal(wrong: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         QuantSpec(**wrong)  # type: ignore[arg-type]
-    assert str(caught.value) == message
 
 
 def test_nearest() -> None:
