@@ -1,0 +1,51 @@
+"""Torch FX graph transformations for quantization-aware training of Ultralytics YOLOv8.
+
+    model = fxqat.load("yolov8n.pt")
+    qat, report = fxqat.prepare(model, policy="yolov8_critical")
+    qat = fxqat.calibrate(qat, data="coco128.yaml")
+    int8, report = fxqat.convert(qat)
+    fxqat.export(int8, "yolov8n_int8.onnx")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fxqat.api import calibrate, convert, export, load, prepare, save, verify
+    from fxqat.graph.pipeline import PassReport, Pipeline
+    from fxqat.graph.rewrite import rule
+    from fxqat.policy import Policy
+    from fxqat.quant.spec import QuantSpec
+
+__version__ = "0.1.0"
+__all__ = [
+    "PassReport",
+    "Pipeline",
+    "Policy",
+    "QuantSpec",
+    "calibrate",
+    "convert",
+    "export",
+    "load",
+    "prepare",
+    "rule",
+    "save",
+    "verify",
+]
+
+# Found on first use: `fxqat --help` and `import fxqat.errors` need no torch.
+_HOMES = {
+    **dict.fromkeys(("calibrate", "convert", "export", "load", "prepare", "save", "verify"), "fxqat.api"),
+    **dict.fromkeys(("PassReport", "Pipeline"), "fxqat.graph.pipeline"),
+    "rule": "fxqat.graph.rewrite",
+    "Policy": "fxqat.policy",
+    "QuantSpec": "fxqat.quant.spec",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fxqat' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

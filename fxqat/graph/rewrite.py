@@ -12,6 +12,7 @@ import torch
 from torch import fx, nn
 
 from fxqat.graph.match import Match, NoMatch, Pattern, match
+from fxqat.graph.prune import drop_unused_modules
 from fxqat.graph.site import set_site, site_of
 
 Rewrite = Callable[..., fx.Node]
@@ -166,7 +167,7 @@ def rewrite(gm: fx.GraphModule, rules: Sequence[Rule]) -> Rewrites:
         for node in list(gm.graph.nodes):
             _try(gm, one, node, applied, missed)
     gm.graph.lint()
-    gm.delete_all_unused_submodules()
+    drop_unused_modules(gm)
     gm.recompile()
     return Rewrites(applied=tuple(applied), missed=tuple(missed))
 

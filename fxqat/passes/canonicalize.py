@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from fxqat.graph.pipeline import PassReport, Stage
+from fxqat.graph.prune import drop_unused_modules
 from fxqat.graph.site import module_of, site_of
 from fxqat.stages import CANONICAL
 
@@ -28,5 +29,5 @@ class Canonicalize:
         for node in parted:
             gm.add_submodule(site_of(node), copy.copy(module_of(node)))
             node.target = site_of(node)
-        gm.delete_all_unused_submodules()
+        drop_unused_modules(gm)
         return PassReport(says=f"{len(parted)} calls of shared modules parted")

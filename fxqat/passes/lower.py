@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from fxqat.graph.pipeline import PassReport, Stage
+from fxqat.graph.prune import drop_unused_modules
 from fxqat.graph.rewrite import Rule, rewrite
 from fxqat.passes.fuse import summary
 from fxqat.stages import INT8
@@ -24,5 +25,5 @@ class Lower:
         """Lower."""
         done = rewrite(gm.eval(), self.rules)
         gm.graph.eliminate_dead_code()
-        gm.delete_all_unused_submodules()
+        drop_unused_modules(gm)
         return PassReport(says=summary(done), rewrites=done)

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from fxqat.graph.prune import drop_unused_modules
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
@@ -23,13 +25,15 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What was done to a graph: enough to do it again. ``patterns`` are (file name, SHA-256) of a user's own rule files."""
+    """What was done to a graph: enough to do it again. ``patterns`` are (file name, SHA-256) of a user's own rule files, ``passes`` the
+    names of a user's own passes."""
 
     stage: str = "float"
     policy_name: str = ""
     policy_text: str = ""
     target: str = ""
     patterns: tuple[tuple[str, str], ...] = ()
+    passes: tuple[str, ...] = ()
     calibration: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -79,5 +83,8 @@ def cut(gm: fx.GraphModule, item: int) -> fx.GraphModule:
     graph = copy.deepcopy(gm.graph)
     output = next(node for node in reversed(graph.nodes) if node.op == "output")
     output.args = (output.args[0][item],)  # type: ignore[index]
+    view = fx.GraphModule(gm, graph, type(gm).__name__)
     graph.eliminate_dead_code()
-    return fx.GraphModule(gm, graph, type(gm).__name__).train(gm.training)
+    drop_unused_modules(view)
+    view.recompile()
+    return view.train(gm.training)

@@ -1,0 +1,289 @@
+"""The verbs: every arrow of the data flow as a function. The CLI is a thin layer over these."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, fx
+
+from fxqat.errors import Problem
+from fxqat.deploy import onnx as onnx_export
+from fxqat.deploy.verify import Verification, verify_images
+from fxqat.graph.pipeline import Pass, Report
+from fxqat.graph.site import site_of
+from fxqat.graph.text import text
+from fxqat.passes import Rules, converting, preparing
+from fxqat.passes.observe import observe
+from fxqat.policy import Policy
+from fxqat.quant.torch_ao import dequantize_per_tensor, disable_observer, quantize_per_tensor
+from fxqat.yolo import checkpoint, images, offline
+from fxqat.yolo.detector import Detector, Recipe
+from fxqat.yolo.load import build, check_architecture, load_pt
+from fxqat.yolo.trace import trace
+
+Progress = Callable[[int, int], None]
+Files = Sequence[str | Path]
+
+
+def load(
+    model: str | Path, *, trust: bool = False, classes: int | None = None, patterns: Files = (), passes: Sequence[Pass] = ()
+) -> Detector:
+    """A detector from an Ultralytics checkpoint (.pt), an architecture (``yolov8n.yaml``), or a .fxqat file.
+
+    Args:
+        model: path, or a name that Ultralytics knows.
+        trust: let a .pt run code (see ``fxqat.yolo.load``).
+        classes: number of classes, for an architecture.
+        patterns: the user's rule files that a .fxqat was made with.
+        passes: the user's own passes that a .fxqat was made with.
+
+    Raises:
+        Problem: no such file, not a detector, unsafe, damaged, or made with other patterns or passes.
+    """
+    offline.quiet()
+    path = Path(model)
+    if path.suffix == ".fxqat":
+        return _restore(path, patterns, passes)
+    if path.suffix == ".onnx":
+        raise Problem(path, "is an exported file", expected="a .pt, .yaml or .fxqat file", remedy="start from the checkpoint it was made of")
+    float_model, source = load_pt(_fetched(path), trust=trust) if path.suffix == ".pt" else build(model, classes=classes)
+    return Detector(trace(float_model, source.name), source, Recipe()).eval()
+
+
+def save(model: Detector, path: str | Path) -> Path:
+    """Write a detector to a .fxqat file, atomically."""
+    path = Path(path)
+    if path.suffix != ".fxqat":
+        raise Problem(path, f"ends in {path.suffix or 'nothing'!r}", expected="a name that ends in .fxqat")
+    content = checkpoint.Content(
+        source=model.source,
+        recipe=model.recipe,
+        tensors=model.gm.state_dict(),
+        literals=_literals(model.gm),
+        text_sha256=_fingerprint(model.gm),
+    )
+    checkpoint.write(path, content)
+    return path
+
+
+def prepare(
+    model: Detector | str | Path, policy: str | Path | Policy, *, patterns: Files = (), passes: Sequence[Pass] = ()
+) -> tuple[Detector, Report]:
+    """Fuse the model and insert the policy's quantizers; what it computes does not change until it is calibrated.
+
+    Args:
+        model: a float detector, or what ``load`` takes.
+        policy: a policy, its path, or the name of a shipped one.
+        patterns: rule files of your own; their rules come before the shipped ones.
+        passes: passes of your own, run on the fused graph before the policy is applied.
+
+    Returns:
+        A new detector at stage ``qat``, and what each pass did.
+    """
+    detector = model if isinstance(model, Detector) else load(model)
+    _expect(detector, "float", "prepare")
+    policy = policy if isinstance(policy, Policy) else Policy.load(policy)
+    rules = Rules.load(*patterns)
+    gm, report = preparing(policy, rules, passes).run(detector.gm)
+    gm.apply(disable_observer)
+    changes: dict[str, Any] = {
+        "stage": "qat",
+        "policy_name": policy.name,
+        "policy_text": policy.text,
+        "target": policy.target.name,
+        "patterns": rules.files,
+        "passes": tuple(one.name for one in passes),
+    }
+    return detector.with_graph(gm, **changes), report
+
+
+def calibrate(
+    model: Detector,
+    data: str | Path | Iterable[Tensor],
+    *,
+    images_limit: int | None = None,
+    imgsz: int = 640,
+    batch: int = 8,
+    progress: Progress | None = None,
+    on_skip: Callable[[Path, str], None] | None = None,
+) -> Detector:
+    """Choose every range from real images, in place, with the observers that the policy names.
+
+    Args:
+        model: a detector at stage ``qat``.
+        data: data set YAML (its train split), image folder, list file, or batches (B, 3, H, W) in 0..1.
+        images_limit: so many images, evenly spread; all by default.
+        imgsz: pixels, square, a multiple of 32.
+        batch: images at a time.
+        progress: called with images done and images in all.
+        on_skip: called with the path of an image that cannot be read, and why.
+
+    Raises:
+        Problem: no data, or a site that saw NaN or infinity.
+    """
+    _expect(model, "qat", "calibrate")
+    batches, total, name = _batches(data, images_limit, imgsz, batch, on_skip)
+    seen = 0
+    for seen in observe(model.gm, batches):
+        if progress is not None:
+            progress(seen, max(total, seen))
+    return model.with_graph(model.gm, calibration={"data": name, "images": seen, "imgsz": imgsz})
+
+
+def convert(model: Detector, *, patterns: Files = ()) -> tuple[Detector, Report]:
+    """Lower a calibrated or trained detector to the INT8 reference graph.
+
+    Returns:
+        A new detector at stage ``int8``, and what the pass did.
+
+    Raises:
+        Problem: the detector was never calibrated.
+    """
+    _expect(model, "qat", "convert")
+    if not model.recipe.calibration:
+        raise Problem(model.source.name, "was never calibrated", expected="a calibrated .fxqat", remedy="run fxqat calibrate first")
+    gm, report = converting(_same_rules(model.recipe, patterns)).run(model.gm)
+    return model.with_graph(gm, stage="int8"), report
+
+
+def export(
+    model: Detector, path: str | Path, *, imgsz: int = 640, batch: int = 1, dynamic: bool = False, opset: int = 20, patterns: Files = ()
+) -> Path:
+    """Write an ONNX file that ONNX Runtime and ``ultralytics.YOLO`` load.
+
+    Args:
+        model: stage ``int8``; a calibrated ``qat`` detector is converted first, a ``float`` one is exported in float.
+        path: ends in .onnx.
+        imgsz: pixels, square, a multiple of 32.
+        batch: images at a time; with ``dynamic`` any number.
+        dynamic: leave the batch size open.
+        opset: 19 or 20.
+        patterns: rule files of your own that the model was prepared with.
+    """
+    if model.stage == "qat":
+        model, _ = convert(model, patterns=patterns)
+    if model.stage == "float":
+        gm, _ = converting(_same_rules(model.recipe, patterns)).run(_float(model))
+        model = model.with_graph(gm)
+    return onnx_export.export(model, path, imgsz=imgsz, batch=batch, dynamic=dynamic, opset=opset)
+
+
+def verify(
+    model: Detector,
+    onnx: str | Path,
+    data: str | Path | Iterable[Tensor],
+    *,
+    images_limit: int | None = 8,
+    imgsz: int = 640,
+    progress: Progress | None = None,
+    patterns: Files = (),
+) -> Verification:
+    """Run the same images through the fake-quant graph, the INT8 reference graph and ONNX Runtime, and count differing codes.
+
+    Args:
+        model: the calibrated or trained detector, stage ``qat``.
+        onnx: the file exported from it.
+        data: as for ``calibrate``.
+        images_limit: how many images.
+        imgsz: as exported.
+        progress: called with images done and images in all.
+        patterns: rule files of your own that the model was prepared with.
+    """
+    _expect(model, "qat", "verify")
+    int8, _ = convert(model, patterns=patterns)
+    batches, total, _ = _batches(data, images_limit, imgsz, 1, None)
+    return verify_images(model, int8, Path(onnx), batches, lambda done: progress(done, total) if progress else None)
+
+
+def _batches(
+    data: str | Path | Iterable[Tensor], limit: int | None, imgsz: int, batch: int, on_skip: Callable[[Path, str], None] | None
+) -> tuple[Iterable[Tensor], int, str]:
+    if not isinstance(data, (str, Path)):
+        return data, 0, "tensors"
+    images.check_imgsz(imgsz)
+    found = images.image_paths(data, limit=limit)
+    return images.batches(found, imgsz, batch, on_skip or (lambda path, why: None)), len(found), Path(data).name
+
+
+def _restore(path: Path, patterns: Files, passes: Sequence[Pass]) -> Detector:
+    """Build, trace and transform again, then fill in the tensors and compare the graph's text with the one written."""
+    content = checkpoint.read(path)
+    recipe = content.recipe
+    check_architecture(dict(content.source.architecture), str(path))
+    float_model, _ = build(dict(content.source.architecture))
+    detector = Detector(trace(float_model, str(path)), content.source, Recipe()).eval()
+    if recipe.stage != "float":
+        rules = _same_rules(recipe, patterns)
+        _same_passes(recipe, passes)
+        policy = Policy.parse(recipe.policy_text, recipe.policy_name)
+        gm, _ = preparing(policy, rules, passes).run(detector.gm)
+        gm.apply(disable_observer)
+        if recipe.stage == "int8":
+            gm, _ = converting(rules).run(gm)
+        detector = Detector(gm, content.source, recipe).eval()
+    return _filled(detector, content, path)
+
+
+def _filled(detector: Detector, content: checkpoint.Content, path: Path) -> Detector:
+    try:
+        detector.gm.load_state_dict(dict(content.tensors), strict=True)
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise Problem(path, f"does not fit the graph built from its recipe ({first})", remedy="make it again with this fxqat") from error
+    for node in detector.gm.graph.nodes:
+        if node.target in _LITERAL and site_of(node) in content.literals:
+            node.args = (node.args[0], *content.literals[site_of(node)], *node.args[3:])
+    detector.gm.recompile()
+    if _fingerprint(detector.gm) != content.text_sha256:
+        raise Problem(path, "its recipe builds another graph with this version", remedy="make it again, or use the versions in its header")
+    return detector
+
+
+def _same_rules(recipe: Recipe, patterns: Files) -> Rules:
+    rules = Rules.load(*patterns)
+    if recipe.stage != "float" and rules.files != recipe.patterns:
+        wanted = ", ".join(f"{name} ({digest[:12]})" for name, digest in recipe.patterns) or "none"
+        raise Problem("--patterns", f"the model was prepared with other rule files than these {len(patterns)}", expected=wanted)
+    return rules
+
+
+def _same_passes(recipe: Recipe, passes: Sequence[Pass]) -> None:
+    if tuple(one.name for one in passes) != recipe.passes:
+        raise Problem("passes", "the model was prepared with other passes", expected=", ".join(recipe.passes) or "none", remedy="give them to load()")
+
+
+def _float(model: Detector) -> fx.GraphModule:
+    gm, _ = preparing(Policy.load("float"), Rules.load()).run(model.gm)
+    return gm
+
+
+def _expect(model: Detector, stage: str, verb: str) -> None:
+    if model.stage != stage:
+        hints = {"float": "run fxqat prepare first", "qat": "", "int8": "take the .fxqat it was converted from"}
+        raise Problem(model.source.name, f"is at stage {model.stage}", expected=f"stage {stage} for {verb}", remedy=hints[model.stage])
+
+
+def _literals(gm: fx.GraphModule) -> dict[str, tuple[float, int]]:
+    return {site_of(node): (node.args[1], node.args[2]) for node in gm.graph.nodes if node.target in _LITERAL}
+
+
+def _fingerprint(gm: fx.GraphModule) -> str:
+    return hashlib.sha256(text(gm.graph).encode()).hexdigest()
+
+
+def _fetched(path: Path) -> Path:
+    """The checkpoint, downloaded by Ultralytics where it is one of theirs and missing here."""
+    from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
+
+    if path.exists() or path.name not in GITHUB_ASSETS_NAMES or path.parent != Path():
+        return path
+    try:
+        return Path(attempt_download_asset(path))
+    except Exception as error:
+        raise Problem(path, f"no such file, and Ultralytics could not download it ({error})", remedy="give the path of a checkpoint") from error
+
+
+_LITERAL = (quantize_per_tensor, dequantize_per_tensor)
