@@ -74,6 +74,11 @@ class FakeQuantize(FakeQuantizeBase):
         """Whether fake quantization is switched on."""
         return self._quantizing
 
+    @property
+    def calibrated_already(self) -> bool:
+        """Whether scale and zero point mean anything yet, without a GPU's having to be asked."""
+        return self._ready
+
     def forward(self, x: Tensor) -> Tensor:
         """Observe and fake-quantize ``x`` as the switches say; same shape and dtype.
 
