@@ -1,0 +1,103 @@
+"""What a command is, and the arguments that several share."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fxqat.errors import Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A word on the command line: its one-line help, an example, its arguments, and what it does."""
+
+    name: str
+    help: str
+    example: str
+    arguments: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace], None]
+
+
+Step = Callable[[int, int], None]
+
+
+@contextmanager
+def progress(label: str, quiet: bool) -> Iterator[Step]:
+    """A bar on stderr with count, elapsed and remaining time; yields ``step(done, total)``."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=quiet, transient=False) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def output(options: Namespace, default: str) -> Path:
+    """Where to write: ``-o``, or the default name; refused before any work when it cannot be written."""
+    from fxqat.files import check_writable
+
+    path = Path(options.output or default)
+    check_writable(path)
+    return path
+
+
+def default_name(source: str | Path, tail: str) -> str:
+    """``yolov8n_ptq.fxqat`` with the tail ``_int8.onnx`` is ``yolov8n_int8.onnx``, beside its source."""
+    path = Path(source)
+    stem = path.stem.removesuffix("_int8").removesuffix("_ptq").removesuffix("_qat")
+    return str(path.with_name(f"{stem}{tail}"))
+
+
+def add_output(parser: ArgumentParser, default: str) -> None:
+    """``-o``."""
+    parser.add_argument("-o", "--output", metavar="OUT", help=f"where to write (default: {default})")
+
+
+def add_patterns(parser: ArgumentParser) -> None:
+    """``--patterns``."""
+    parser.add_argument("--patterns", action="append", default=[], metavar="FILE.py", help="rules of your own; may be given again")
+
+
+def add_trust(parser: ArgumentParser) -> None:
+    """``--trust``."""
+    parser.add_argument("--trust", action="store_true", help="let MODEL.pt run code of its author while it is loaded")
+
+
+def add_quiet(parser: ArgumentParser) -> None:
+    """``--quiet``."""
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only results and errors")
+
+
+def add_images(parser: ArgumentParser, *, limit: int | None, batch: int) -> None:
+    """``--data``, ``--images``, ``--imgsz``, ``--batch``."""
+    parser.add_argument("--data", required=True, metavar="D", help="data set YAML, folder of images, list file, or one image")
+    parser.add_argument("--images", type=int, default=limit, metavar="N", help=f"so many images, evenly spread (default: {limit or 'all'})")
+    parser.add_argument("--imgsz", type=int, default=640, help="pixels, square, a multiple of 32 (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=batch, help="images at a time (default: %(default)s)")
+
+
+def check_counts(options: Namespace) -> None:
+    """Refuse counts below one.
+
+    Raises:
+        Problem: naming the option.
+    """
+    for name in ("images", "batch", "threads"):
+        value = getattr(options, name, None)
+        if value is not None and value < 1:
+            raise Problem(f"--{name}", str(value), expected="1 or more")
+
+
+def say_skipped(skipped: list[tuple[Path, str]]) -> None:
+    """One line on stderr for all images that could not be read."""
+    import sys
+
+    if skipped:
+        names = ", ".join(f"{path.name} ({why})" for path, why in skipped[:5])
+        more = f" and {len(skipped) - 5} more" if len(skipped) > 5 else ""
+        print(f"skipped {len(skipped)} images that cannot be read: {names}{more}", file=sys.stderr)

@@ -1,0 +1,181 @@
+"""prepare, calibrate, convert, export, run: from a checkpoint to a file that a runtime executes."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from fxqat.commands.command import (
+    Command,
+    add_images,
+    add_output,
+    add_patterns,
+    add_quiet,
+    add_trust,
+    check_counts,
+    default_name,
+    output,
+    progress,
+    say_skipped,
+)
+
+
+def _prepare_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="yolov8n.pt, your own best.pt, or an architecture such as yolov8n.yaml")
+    parser.add_argument("--policy", required=True, metavar="P", help="a policy file, or a shipped one by name: yolov8_critical, yolov8_w8a8, float")
+    parser.add_argument("--classes", type=int, metavar="N", help="number of classes, for an architecture")
+    add_output(parser, "MODEL.fxqat in this folder")
+    add_patterns(parser)
+    add_trust(parser)
+
+
+def _prepare(options: Namespace) -> None:
+    import fxqat
+
+    path = output(options, f"{Path(options.model).stem}.fxqat")
+    model = fxqat.load(options.model, trust=options.trust, classes=options.classes)
+    qat, report = fxqat.prepare(model, options.policy, patterns=options.patterns)
+    fxqat.save(qat, path)
+    print(report, end="")
+    print(f"wrote {path}")
+
+
+def _calibrate_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", metavar="X.fxqat", help="what fxqat prepare wrote")
+    add_images(parser, limit=None, batch=8)
+    add_output(parser, "X_ptq.fxqat")
+    add_patterns(parser)
+    add_quiet(parser)
+
+
+def _calibrate(options: Namespace) -> None:
+    import fxqat
+
+    check_counts(options)
+    path = output(options, default_name(options.model, "_ptq.fxqat"))
+    model = fxqat.load(options.model, patterns=options.patterns)
+    skipped: list[tuple[Path, str]] = []
+    with progress("calibrating", options.quiet) as step:
+        calibrated = fxqat.calibrate(
+            model,
+            options.data,
+            images_limit=options.images,
+            imgsz=options.imgsz,
+            batch=options.batch,
+            progress=step,
+            on_skip=lambda image, why: skipped.append((image, why)),
+        )
+    say_skipped(skipped)
+    fxqat.save(calibrated, path)
+    print(f"calibrated on {calibrated.recipe.calibration['images']} images")
+    print(f"wrote {path}")
+
+
+def _convert_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", metavar="X.fxqat", help="calibrated or trained")
+    add_output(parser, "X_int8.fxqat")
+    add_patterns(parser)
+
+
+def _convert(options: Namespace) -> None:
+    import fxqat
+
+    path = output(options, default_name(options.model, "_int8.fxqat"))
+    int8, report = fxqat.convert(fxqat.load(options.model, patterns=options.patterns), patterns=options.patterns)
+    fxqat.save(int8, path)
+    print(report, end="")
+    print(f"wrote {path}")
+
+
+def _export_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", metavar="X", help="calibrated, trained or converted .fxqat; or a .pt, which is exported in float")
+    parser.add_argument("--imgsz", type=int, default=640, help="pixels, square, a multiple of 32 (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=1, help="images at a time (default: %(default)s)")
+    parser.add_argument("--dynamic", action="store_true", help="leave the batch size open")
+    parser.add_argument("--opset", type=int, default=20, help="19 or 20 (default: %(default)s)")
+    add_output(parser, "X_int8.onnx")
+    add_patterns(parser)
+    add_trust(parser)
+
+
+def _export(options: Namespace) -> None:
+    import fxqat
+
+    check_counts(options)
+    is_float = not options.model.endswith(".fxqat")
+    path = output(options, f"{Path(options.model).stem}.onnx" if is_float else default_name(options.model, "_int8.onnx"))
+    model = fxqat.load(options.model, trust=options.trust, patterns=options.patterns)
+    fxqat.export(
+        model, path, imgsz=options.imgsz, batch=options.batch, dynamic=options.dynamic, opset=options.opset, patterns=options.patterns
+    )
+    print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
+
+
+def _run_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="yolov8n.pt or your own best.pt")
+    parser.add_argument("--policy", required=True, metavar="P", help="a policy file, or a shipped one by name")
+    add_images(parser, limit=None, batch=8)
+    parser.add_argument("-o", "--output", metavar="DIR", default=".", help="folder to write to (default: this one)")
+    add_patterns(parser)
+    add_trust(parser)
+    add_quiet(parser)
+
+
+def _run(options: Namespace) -> None:
+    """The chain, each step shown as the command that does it alone."""
+    stem = Path(options.output) / Path(options.model).stem
+    shared = {"patterns": options.patterns, "trust": options.trust, "quiet": options.quiet}
+    sized = {"data": options.data, "images": options.images, "imgsz": options.imgsz}
+    told = f"--data {options.data}" + (f" --images {options.images}" if options.images else "")
+    _say(f"fxqat prepare {options.model} --policy {options.policy} -o {stem}.fxqat")
+    _prepare(Namespace(model=options.model, policy=options.policy, classes=None, output=f"{stem}.fxqat", **shared))
+    _say(f"fxqat calibrate {stem}.fxqat {told}")
+    _calibrate(Namespace(model=f"{stem}.fxqat", output=None, batch=options.batch, **sized, **shared))
+    _say(f"fxqat convert {stem}_ptq.fxqat")
+    _convert(Namespace(model=f"{stem}_ptq.fxqat", output=None, **shared))
+    _say(f"fxqat export {stem}_int8.fxqat")
+    _export(Namespace(model=f"{stem}_int8.fxqat", output=None, batch=1, dynamic=False, opset=20, imgsz=options.imgsz, **shared))
+    _say(f"next: fxqat val {options.model} {stem}_int8.onnx --data YOUR_VAL.yaml; fxqat verify {stem}_ptq.fxqat {told}")
+
+
+def _say(command: str) -> None:
+    print(f"$ {command}" if command.startswith("fxqat") else command, flush=True)
+
+
+COMMANDS = (
+    Command(
+        name="prepare",
+        help="trace, fuse, assign the policy, insert quantizers",
+        example="fxqat prepare yolov8n.pt --policy yolov8_critical",
+        arguments=_prepare_arguments,
+        run=_prepare,
+    ),
+    Command(
+        name="calibrate",
+        help="choose every range from real images",
+        example="fxqat calibrate yolov8n.fxqat --data coco128.yaml",
+        arguments=_calibrate_arguments,
+        run=_calibrate,
+    ),
+    Command(
+        name="convert",
+        help="lower to the INT8 reference graph",
+        example="fxqat convert yolov8n_ptq.fxqat",
+        arguments=_convert_arguments,
+        run=_convert,
+    ),
+    Command(
+        name="export",
+        help="write ONNX for ONNX Runtime and ultralytics.YOLO",
+        example="fxqat export yolov8n_ptq.fxqat",
+        arguments=_export_arguments,
+        run=_export,
+    ),
+    Command(
+        name="run",
+        help="prepare, calibrate, convert and export in one go",
+        example="fxqat run yolov8n.pt --policy yolov8_critical --data coco128.yaml",
+        arguments=_run_arguments,
+        run=_run,
+    ),
+)
