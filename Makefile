@@ -1,0 +1,33 @@
+# `make test` needs nothing but Python 3.11 or later: it makes a virtual environment, installs fxqat into it and runs every check.
+# An environment that exists is reused: `make test VENV=/path/to/venv`.
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST ?=
+
+python := $(VENV)/bin/python
+stamp := $(VENV)/.fxqat-installed
+
+.PHONY: test check install format clean
+
+test: check
+	$(python) -m pytest $(PYTEST)
+
+check: $(stamp)
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+	$(python) -m mypy
+
+install: $(stamp)
+
+# Installed again only when the dependencies change.
+$(stamp): pyproject.toml
+	test -x $(python) || $(PYTHON) -m venv $(VENV)
+	$(python) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+format: $(stamp)
+	$(python) -m ruff check --fix .
+	$(python) -m ruff format .
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
