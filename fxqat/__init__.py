@@ -1,5 +1,6 @@
 """Torch FX graph transformations for quantization-aware training of Ultralytics YOLOv8.
 
+Example:
     model = fxqat.load("yolov8n.pt")
     qat, report = fxqat.prepare(model, policy="yolov8_critical")
     qat = fxqat.calibrate(qat, data="coco128.yaml")

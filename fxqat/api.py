@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from fxqat.errors import Problem
 from fxqat.deploy import onnx as onnx_export
 from fxqat.deploy.verify import Verification, verify_images
+from fxqat.errors import Problem
 from fxqat.graph.pipeline import Pass, Report
 from fxqat.graph.site import site_of
 from fxqat.graph.text import text
@@ -21,7 +21,7 @@ from fxqat.policy import Policy
 from fxqat.quant.torch_ao import dequantize_per_tensor, disable_observer, quantize_per_tensor
 from fxqat.yolo import checkpoint, images, offline
 from fxqat.yolo.detector import Detector, Recipe
-from fxqat.yolo.load import build, check_architecture, load_pt
+from fxqat.yolo.load import build, check_architecture, fetched, load_pt
 from fxqat.yolo.trace import trace
 
 Progress = Callable[[int, int], None]
@@ -29,7 +29,12 @@ Files = Sequence[str | Path]
 
 
 def load(
-    model: str | Path, *, trust: bool = False, classes: int | None = None, patterns: Files = (), passes: Sequence[Pass] = ()
+    model: str | Path,
+    *,
+    trust: bool = False,
+    classes: int | None = None,
+    patterns: Files = (),
+    passes: Sequence[Pass] = (),
 ) -> Detector:
     """A detector from an Ultralytics checkpoint (.pt), an architecture (``yolov8n.yaml``), or a .fxqat file.
 
@@ -48,8 +53,13 @@ def load(
     if path.suffix == ".fxqat":
         return _restore(path, patterns, passes)
     if path.suffix == ".onnx":
-        raise Problem(path, "is an exported file", expected="a .pt, .yaml or .fxqat file", remedy="start from the checkpoint it was made of")
-    float_model, source = load_pt(_fetched(path), trust=trust) if path.suffix == ".pt" else build(model, classes=classes)
+        raise Problem(
+            path,
+            "is an exported file",
+            expected="a .pt, .yaml or .fxqat file",
+            remedy="start from the checkpoint it was made of",
+        )
+    float_model, source = load_pt(fetched(path), trust=trust) if path.suffix == ".pt" else build(model, classes=classes)
     return Detector(trace(float_model, source.name), source, Recipe()).eval()
 
 
@@ -144,13 +154,25 @@ def convert(model: Detector, *, patterns: Files = ()) -> tuple[Detector, Report]
     """
     _expect(model, "qat", "convert")
     if not model.recipe.calibration:
-        raise Problem(model.source.name, "was never calibrated", expected="a calibrated .fxqat", remedy="run fxqat calibrate first")
+        raise Problem(
+            model.source.name,
+            "was never calibrated",
+            expected="a calibrated .fxqat",
+            remedy="run fxqat calibrate first",
+        )
     gm, report = converting(_same_rules(model.recipe, patterns)).run(model.gm)
     return model.with_graph(gm, stage="int8"), report
 
 
 def export(
-    model: Detector, path: str | Path, *, imgsz: int = 640, batch: int = 1, dynamic: bool = False, opset: int = 20, patterns: Files = ()
+    model: Detector,
+    path: str | Path,
+    *,
+    imgsz: int = 640,
+    batch: int = 1,
+    dynamic: bool = False,
+    opset: int = 20,
+    patterns: Files = (),
 ) -> Path:
     """Write an ONNX file that ONNX Runtime and ``ultralytics.YOLO`` load.
 
@@ -181,7 +203,8 @@ def verify(
     progress: Progress | None = None,
     patterns: Files = (),
 ) -> Verification:
-    """Run the same images through the fake-quant graph, the INT8 reference graph and ONNX Runtime, and count differing codes.
+    """Run the same images through the fake-quant graph, the INT8 reference graph and ONNX Runtime, and count differing
+    codes.
 
     Args:
         model: the calibrated or trained detector, stage ``qat``.
@@ -199,7 +222,11 @@ def verify(
 
 
 def _batches(
-    data: str | Path | Iterable[Tensor], limit: int | None, imgsz: int, batch: int, on_skip: Callable[[Path, str], None] | None
+    data: str | Path | Iterable[Tensor],
+    limit: int | None,
+    imgsz: int,
+    batch: int,
+    on_skip: Callable[[Path, str], None] | None,
 ) -> tuple[Iterable[Tensor], int, str]:
     if not isinstance(data, (str, Path)):
         return data, 0, "tensors"
@@ -232,13 +259,19 @@ def _filled(detector: Detector, content: checkpoint.Content, path: Path) -> Dete
         detector.gm.load_state_dict(dict(content.tensors), strict=True)
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
-        raise Problem(path, f"does not fit the graph built from its recipe ({first})", remedy="make it again with this fxqat") from error
+        raise Problem(
+            path, f"does not fit the graph built from its recipe ({first})", remedy="make it again with this fxqat"
+        ) from error
     for node in detector.gm.graph.nodes:
         if node.target in _LITERAL and site_of(node) in content.literals:
             node.args = (node.args[0], *content.literals[site_of(node)], *node.args[3:])
     detector.gm.recompile()
     if _fingerprint(detector.gm) != content.text_sha256:
-        raise Problem(path, "its recipe builds another graph with this version", remedy="make it again, or use the versions in its header")
+        raise Problem(
+            path,
+            "its recipe builds another graph with this version",
+            remedy="make it again, or use the versions in its header",
+        )
     return detector
 
 
@@ -246,13 +279,20 @@ def _same_rules(recipe: Recipe, patterns: Files) -> Rules:
     rules = Rules.load(*patterns)
     if recipe.stage != "float" and rules.files != recipe.patterns:
         wanted = ", ".join(f"{name} ({digest[:12]})" for name, digest in recipe.patterns) or "none"
-        raise Problem("--patterns", f"the model was prepared with other rule files than these {len(patterns)}", expected=wanted)
+        raise Problem(
+            "--patterns", f"the model was prepared with other rule files than these {len(patterns)}", expected=wanted
+        )
     return rules
 
 
 def _same_passes(recipe: Recipe, passes: Sequence[Pass]) -> None:
     if tuple(one.name for one in passes) != recipe.passes:
-        raise Problem("passes", "the model was prepared with other passes", expected=", ".join(recipe.passes) or "none", remedy="give them to load()")
+        raise Problem(
+            "passes",
+            "the model was prepared with other passes",
+            expected=", ".join(recipe.passes) or "none",
+            remedy="give them to load()",
+        )
 
 
 def _float(model: Detector) -> fx.GraphModule:
@@ -263,7 +303,12 @@ def _float(model: Detector) -> fx.GraphModule:
 def _expect(model: Detector, stage: str, verb: str) -> None:
     if model.stage != stage:
         hints = {"float": "run fxqat prepare first", "qat": "", "int8": "take the .fxqat it was converted from"}
-        raise Problem(model.source.name, f"is at stage {model.stage}", expected=f"stage {stage} for {verb}", remedy=hints[model.stage])
+        raise Problem(
+            model.source.name,
+            f"is at stage {model.stage}",
+            expected=f"stage {stage} for {verb}",
+            remedy=hints[model.stage],
+        )
 
 
 def _literals(gm: fx.GraphModule) -> dict[str, tuple[float, int]]:
@@ -272,18 +317,6 @@ def _literals(gm: fx.GraphModule) -> dict[str, tuple[float, int]]:
 
 def _fingerprint(gm: fx.GraphModule) -> str:
     return hashlib.sha256(text(gm.graph).encode()).hexdigest()
-
-
-def _fetched(path: Path) -> Path:
-    """The checkpoint, downloaded by Ultralytics where it is one of theirs and missing here."""
-    from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
-
-    if path.exists() or path.name not in GITHUB_ASSETS_NAMES or path.parent != Path():
-        return path
-    try:
-        return Path(attempt_download_asset(path))
-    except Exception as error:
-        raise Problem(path, f"no such file, and Ultralytics could not download it ({error})", remedy="give the path of a checkpoint") from error
 
 
 _LITERAL = (quantize_per_tensor, dequantize_per_tensor)

@@ -1,4 +1,5 @@
-"""Policies: a YAML file that gives every site its quantization. Rules are read from the top, and the first that matches decides."""
+"""Policies: a YAML file that gives every site its quantization. Rules are read from the top, and the first that matches
+decides."""
 
 from __future__ import annotations
 
@@ -106,7 +107,11 @@ class Policy:
         for site in sites:
             rule = next((rule for rule in self.rules if rule.covers(site)), None)
             if rule is None:
-                raise Problem(f"{self.name}: {site.path}", "no rule decides this site", remedy='end the rules with {site: "**", ...}')
+                raise Problem(
+                    f"{self.name}: {site.path}",
+                    "no rule decides this site",
+                    remedy='end the rules with {site: "**", ...}',
+                )
             decisions[site.path] = self._decision(site, rule)
         self._check_used(sites, {decision.rule.line for decision in decisions.values()})
         return decisions
@@ -124,13 +129,12 @@ class Policy:
             covered = next((site for site in sites if rule.covers(site)), None)
             where = f"{self.name}:{rule.line}"
             if covered is None:
-                raise Problem(where, f"the rule for {rule.selector} matches no site", remedy=_near_selector(rule, sites))
-            first = next(earlier for earlier in self.rules if earlier.covers(covered))
-            raise Problem(
-                where,
-                f"the rule for {rule.selector} decides nothing: line {first.line} decides {covered.path} and all it matches first",
-                remedy="move it up or delete it",
-            )
+                raise Problem(
+                    where, f"the rule for {rule.selector} matches no site", remedy=_near_selector(rule, sites)
+                )
+            first = next(earlier.line for earlier in self.rules if earlier.covers(covered))
+            what = f"decides nothing: line {first} decides {covered.path} and all it matches first"
+            raise Problem(where, f"the rule for {rule.selector} {what}", remedy="move it up or delete it")
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,9 @@ class _Reader:
         content = self._mapping(_parse(text, self.name), "policy")
         self._known(content, ("version", "doc", "target", "specs", "rules", "corrections", "qat"), "policy")
         if content.get("version") != VERSION:
-            raise self._problem(content, f"version is {content.get('version')!r}", "version", expected=f"version: {VERSION}")
+            raise self._problem(
+                content, f"version is {content.get('version')!r}", "version", expected=f"version: {VERSION}"
+            )
         target = self._target(content)
         specs = self._specs(content)
         rules = content.get("rules")
@@ -151,13 +157,17 @@ class _Reader:
             raise self._problem(content, "has no rules", "rules", expected="a list under rules:")
         read = tuple(self._rule(self._mapping(rule, "rule"), specs) for rule in rules)
         options = {key: content[key] for key in ("corrections", "qat") if key in content}
-        return Policy(name=self.name, text=text, target=target, rules=read, doc=str(content.get("doc", "")), options=options)
+        return Policy(
+            name=self.name, text=text, target=target, rules=read, doc=str(content.get("doc", "")), options=options
+        )
 
     def _target(self, content: _Lines) -> Target:
         name = content.get("target")
         if name not in TARGETS:
             known = ", ".join(TARGETS)
-            raise self._problem(content, f"unknown target {name!r}", "target", expected=f"one of: {known}", near=(name, TARGETS))
+            raise self._problem(
+                content, f"unknown target {name!r}", "target", expected=f"one of: {known}", near=(name, TARGETS)
+            )
         return TARGETS[str(name)]
 
     def _specs(self, content: _Lines) -> dict[str, QuantSpec]:
@@ -166,7 +176,9 @@ class _Reader:
 
     def _spec(self, name: str, entry: _Lines) -> QuantSpec:
         self._known(entry, [one.name for one in fields(QuantSpec)], f"spec {name}")
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
+        }
         try:
             return QuantSpec(**values)
         except (ValueError, TypeError) as error:
@@ -177,18 +189,26 @@ class _Reader:
         self._known(entry, ("site", "role", "op", "weight", "activation", "preactivation", "float", "why"), "rule")
         if not entry.keys() & {"site", "role", "op"}:
             raise self._problem(entry, "a rule selects nothing", expected="site:, role: or op:")
-        chosen = {key: self._named_spec(entry, key, specs) for key in ("weight", "activation", "preactivation") if key in entry}
+        chosen = {
+            key: self._named_spec(entry, key, specs)
+            for key in ("weight", "activation", "preactivation")
+            if key in entry
+        }
         if entry.get("float", False) is not True and not chosen:
             raise self._problem(entry, "a rule says nothing to do", expected="float: true, or weight: and activation:")
         if entry.get("float") and chosen:
-            raise self._problem(entry, f"a rule says float and {next(iter(chosen))} at once", "float", expected="one of them")
+            raise self._problem(
+                entry, f"a rule says float and {next(iter(chosen))} at once", "float", expected="one of them"
+            )
         words = {key: str(entry[key]) for key in ("site", "role", "op", "why") if key in entry}
         return PolicyRule(line=entry.line, **words, **chosen)  # type: ignore[arg-type]
 
     def _named_spec(self, entry: _Lines, key: str, specs: Mapping[str, QuantSpec]) -> QuantSpec:
         if entry[key] not in specs:
             known = ", ".join(specs) or "none"
-            raise self._problem(entry, f"unknown spec {entry[key]!r}", key, expected=f"one of: {known}", near=(entry[key], specs))
+            raise self._problem(
+                entry, f"unknown spec {entry[key]!r}", key, expected=f"one of: {known}", near=(entry[key], specs)
+            )
         return specs[entry[key]]
 
     def _mapping(self, value: Any, what: str) -> _Lines:
@@ -204,10 +224,18 @@ class _Reader:
                 raise self._problem(entry, f"unknown key {key!r} in {what}", key, expected=expected, near=(key, keys))
 
     def _problem(
-        self, entry: _Lines, what: str, key: str | None = None, *, expected: str = "", near: tuple[Any, Iterable[str]] | None = None
+        self,
+        entry: _Lines,
+        what: str,
+        key: str | None = None,
+        *,
+        expected: str = "",
+        near: tuple[Any, Iterable[str]] | None = None,
     ) -> Problem:
         line = entry.lines.get(key or "", entry.line)
-        return Problem(f"{self.name}:{line}", what, expected=expected, remedy=nearest(str(near[0]), near[1]) if near else "")
+        return Problem(
+            f"{self.name}:{line}", what, expected=expected, remedy=nearest(str(near[0]), near[1]) if near else ""
+        )
 
 
 class _Lines(dict[str, Any]):
@@ -228,10 +256,10 @@ def _construct(loader: _Loader, node: yaml.MappingNode) -> _Lines:
     made = _Lines()
     made.line = node.start_mark.line + 1
     for key_node, value_node in node.value:
-        key = str(loader.construct_object(key_node, deep=True))  # type: ignore[no-untyped-call]
+        key = str(loader.construct_object(key_node, deep=True))
         if key in made:
             raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark)
-        made[key] = loader.construct_object(value_node, deep=True)  # type: ignore[no-untyped-call]
+        made[key] = loader.construct_object(value_node, deep=True)
         made.lines[key] = key_node.start_mark.line + 1
     return made
 
@@ -241,7 +269,7 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _constru
 
 def _parse(text: str, name: str) -> Any:
     try:
-        return yaml.load(text, _Loader)  # noqa: S506  (a SafeLoader)
+        return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise Problem(f"{name}:{line}", f"is not YAML ({error.problem})", expected="a policy file") from error

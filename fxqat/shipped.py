@@ -14,7 +14,8 @@ _SUFFIX = {"patterns": ".py", "policies": ".yaml"}
 
 
 def find(kind: str, name: str | Path) -> Path:
-    """The file of ``kind`` ("patterns" or "policies") called ``name``: a path that exists, else a shipped file, with or without suffix.
+    """The file of ``kind`` ("patterns" or "policies") called ``name``: a path that exists, else a shipped file, with or
+    without suffix.
 
     Raises:
         Problem: there is none.
@@ -26,7 +27,9 @@ def find(kind: str, name: str | Path) -> Path:
             if candidate.is_file():
                 return candidate
     names = shipped(kind)
-    raise Problem(name, "no such file", expected=f"a path or one of: {', '.join(names)}", remedy=nearest(Path(name).stem, names))
+    raise Problem(
+        name, "no such file", expected=f"a path or one of: {', '.join(names)}", remedy=nearest(Path(name).stem, names)
+    )
 
 
 def shipped(kind: str) -> list[str]:

@@ -1,4 +1,5 @@
-"""What must hold at each stage of a graph, written as patterns. The pipeline checks it after the pass that gives the stage."""
+"""What must hold at each stage of a graph, written as patterns. The pipeline checks it after the pass that gives the
+stage."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ def _float_inputs(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
 def _float_bias(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
     for node in gm.graph.nodes:
         if node.op == "call_module" and isinstance(module_of(node), (QATConv2d, QATLinear)):
-            if (module_of(node).weight_fake_quant is not None) != (len(node.args) == 2):
+            integer, has_scale = module_of(node).weight_fake_quant is not None, len(node.args) == 2
+            if integer != has_scale:
                 yield node, "an integer weight and an input scale for the bias belong together"
 
 
@@ -71,7 +73,9 @@ def _called_integer_but_float(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str
 
 x = value()
 SITES = Promise(says="every node has a site of its own", broken=_shared_sites)
-CANONICAL = Stage(name="CANONICAL", promises=(SITES, Promise(says="every site calls a module of its own", broken=_shared_modules)))
+CANONICAL = Stage(
+    name="CANONICAL", promises=(SITES, Promise(says="every site calls a module of its own", broken=_shared_modules))
+)
 FUSED = Stage(
     name="FUSED",
     promises=(

@@ -1,4 +1,5 @@
-"""What each runtime runs as integers: the types it wants, where quantizers go, what must share a scale. Data, not code paths."""
+"""What each runtime runs as integers: the types it wants, where quantizers go, what must share a scale. Data, not code
+paths."""
 
 from __future__ import annotations
 
@@ -68,19 +69,36 @@ class Target:
         if qconfig.is_float:
             return
         for role in roles & self.float_roles.keys():
-            raise Problem(where, f"{site} cannot be quantized: {self.float_roles[role]}", remedy=f"add {{role: {role}, float: true}} above")
+            raise Problem(
+                where,
+                f"{site} cannot be quantized: {self.float_roles[role]}",
+                remedy=f"add {{role: {role}, float: true}} above",
+            )
         if self.place(op, site) is Place.NONE:
-            raise Problem(where, f"{site} cannot be quantized: {self.name} runs {op} in float only", remedy=f"add {{op: {op}, float: true}} above")
+            raise Problem(
+                where,
+                f"{site} cannot be quantized: {self.name} runs {op} in float only",
+                remedy=f"add {{op: {op}, float: true}} above",
+            )
         if qconfig.weight is not None and qconfig.activation is None:
             raise Problem(where, f"{site} has a weight spec but no activation spec", expected="both, or float: true")
-        for kind, given, legal in (("weight", qconfig.weight, self.weight), ("activation", qconfig.activation, self.activation)):
+        for kind, given, legal in (
+            ("weight", qconfig.weight, self.weight),
+            ("activation", qconfig.activation, self.activation),
+        ):
             if given is not None and not _same_form(given, legal):
-                raise Problem(where, f"{site}: {self.name} cannot run the {kind} spec {_form(given)}", expected=_form(legal))
+                raise Problem(
+                    where, f"{site}: {self.name} cannot run the {kind} spec {_form(given)}", expected=_form(legal)
+                )
 
 
 def _same_form(given: QuantSpec, legal: QuantSpec) -> bool:
     scheme = given.signed == legal.signed and (given.symmetric or not legal.symmetric)
-    return scheme and given.bits <= legal.bits and (given.axis == legal.axis or (given.axis is None and legal.axis is not None))
+    return (
+        scheme
+        and given.bits <= legal.bits
+        and (given.axis == legal.axis or (given.axis is None and legal.axis is not None))
+    )
 
 
 def _form(spec: QuantSpec) -> str:
@@ -123,7 +141,7 @@ _PLACES = {
 
 ORT_CPU = Target(
     name="ort-cpu",
-    doc="ONNX Runtime on x86: uint8 activations, int8 weights per channel, a quantizer right after every Conv, Sigmoid, Mul and Add.",
+    doc="ONNX Runtime on x86: uint8 activations, int8 weights per channel, quantized after each Conv, Sigmoid, Mul, Add.",
     activation=QuantSpec(bits=8, signed=False, symmetric=False),
     weight=QuantSpec(bits=8, signed=True, symmetric=True, narrow=True, axis=0),
     places=_PLACES,

@@ -1,4 +1,5 @@
-"""Which layers become one: read from the top, each rule in one sweep over the graph, so the longest patterns stand first."""
+"""Which layers become one: read from the top, each rule in one sweep over the graph, so the longest patterns stand
+first."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ def conv_alone(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
 @rule(module(nn.Linear, x, name="linear"))
 def linear(edit: Edit, x: fx.Node, linear: fx.Node) -> fx.Node:
     """Linear: the last layer of a classifier."""
-    return edit.call(QATLinear.fused(module_of(linear)), x, at=linear)  # type: ignore[arg-type]
+    return edit.call(QATLinear.fused(module_of(linear)), x, at=linear)
 
 
 FUSE = (conv_bn_silu, conv_bn_relu, conv_bn, conv_alone, linear)
@@ -50,7 +51,7 @@ FUSE = (conv_bn_silu, conv_bn_relu, conv_bn, conv_alone, linear)
 def _fused(edit: Edit, x: fx.Node, conv: fx.Node, bn: fx.Node | None, activation: nn.Module | None) -> fx.Node:
     norm = None if bn is None else module_of(bn)
     try:
-        fused = QATConv2d.fused(module_of(conv), norm, activation)  # type: ignore[arg-type]
+        fused = QATConv2d.fused(module_of(conv), norm, activation)
     except ValueError as error:
         raise NoMatch(str(error), bn or conv) from error
     return edit.call(fused, x, at=conv)

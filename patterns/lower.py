@@ -1,8 +1,10 @@
-"""From the trained graph to the INT8 reference graph: explicit quantize and dequantize operations, integer weights, nothing learned."""
+"""From the trained graph to the INT8 reference graph: explicit quantize and dequantize operations, integer weights,
+nothing learned."""
 
 from __future__ import annotations
 
 import operator
+from typing import cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -23,7 +25,9 @@ INT32 = (-(2**31), 2**31 - 1, torch.int32)
 
 
 @rule(method("squeeze", module(QATConv2d, bins, name="conv"), name="root"))
-def dfl_over_contiguous_bins(edit: Edit, x: fx.Node, sides: fx.Node, softmax: fx.Node, conv: fx.Node, root: fx.Node) -> fx.Node:
+def dfl_over_contiguous_bins(
+    edit: Edit, x: fx.Node, sides: fx.Node, softmax: fx.Node, conv: fx.Node, root: fx.Node
+) -> fx.Node:
     """The DFL with its bins last: a softmax over a strided axis takes an eighth of YOLOv8n's time in ONNX Runtime.
 
     ``d = softmax(z) . (0, 1 ... bins-1)``, the weights taken from the DFL's own convolution.
@@ -33,7 +37,9 @@ def dfl_over_contiguous_bins(edit: Edit, x: fx.Node, sides: fx.Node, softmax: fx
         raise NoMatch("it is no expectation in float", conv)
     site = site_of(root).rpartition(".")[0]
     values = edit.attribute(f"{site}.values", dfl.weight.detach().flatten().clone())
-    last = edit.function(torch.transpose, edit.function(torch.unflatten, x, 1, sides.args[2], at=sides), 2, 3, at=f"{site}.transpose")
+    last = edit.function(
+        torch.transpose, edit.function(torch.unflatten, x, 1, sides.args[2], at=sides), 2, 3, at=f"{site}.transpose"
+    )
     return edit.function(torch.matmul, edit.function(torch.softmax, last, -1, at=softmax), values, at=f"{site}.matmul")
 
 
@@ -45,21 +51,34 @@ def float_conv(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
         raise NoMatch("its weight is quantized", conv)
     activation, fused.activation = fused.activation, None
     folded = edit.call(fused.to_float(), x, at=conv)
-    return folded if activation is None else edit.call(activation, folded, at=f"{site_of(conv)}.{type(activation).__name__.lower()}")
+    return (
+        folded
+        if activation is None
+        else edit.call(activation, folded, at=f"{site_of(conv)}.{type(activation).__name__.lower()}")
+    )
 
 
 @rule(module((QATConv2d, QATLinear), x, value("scale"), name="layer"))
 def integer_layer(edit: Edit, x: fx.Node, scale: fx.Node, layer: fx.Node) -> fx.Node:
-    """A quantized convolution or linear layer: int8 weight, int32 bias with scale ``s_x * s_w``, each followed by its dequantize."""
+    """A quantized convolution or linear layer: int8 weight, int32 bias with scale ``s_x * s_w``, each followed by its
+    dequantize."""
     fused, site = module_of(layer), site_of(layer)
     numbers = fused.integer(edit.tensor(scale))
-    weight = _dequantized(edit, site, "weight", numbers.weight, numbers.weight_scale, _codes(fused.weight_fake_quant.spec))
+    weight = _dequantized(
+        edit, site, "weight", numbers.weight, numbers.weight_scale, _codes(fused.weight_fake_quant.spec)
+    )
     bias = None if numbers.bias is None else _dequantized(edit, site, "bias", numbers.bias, numbers.bias_scale, INT32)
     if isinstance(fused, QATConv2d):
-        y = edit.function(torch.conv2d, x, weight, bias, fused.stride, fused.padding, fused.dilation, fused.groups, at=layer)
+        y = edit.function(
+            torch.conv2d, x, weight, bias, fused.stride, fused.padding, fused.dilation, fused.groups, at=layer
+        )
     else:
         y = edit.function(F.linear, x, weight, bias, at=layer)
-    return y if fused.activation is None else edit.call(fused.activation, y, at=f"{site}.{type(fused.activation).__name__.lower()}")
+    return (
+        y
+        if fused.activation is None
+        else edit.call(fused.activation, y, at=f"{site}.{type(fused.activation).__name__.lower()}")
+    )
 
 
 @rule(module(FakeQuantize, x, name="fake"))
@@ -68,14 +87,22 @@ def fake_quantize(edit: Edit, x: fx.Node, fake: fx.Node) -> fx.Node:
     return _quantized(edit, x, module_of(fake).qparams(), site_of(fake))
 
 
-@rule(one_of(module((nn.MaxPool2d, nn.Upsample, nn.Identity)), function((torch.cat, operator.getitem)), method("flatten"), name="root"))
+@rule(
+    one_of(
+        module((nn.MaxPool2d, nn.Upsample, nn.Identity)),
+        function((torch.cat, operator.getitem)),
+        method("flatten"),
+        name="root",
+    )
+)
 def carried_codes(edit: Edit, root: fx.Node) -> fx.Node:
     """An operation that only moves values: its output has its inputs' codes, so it is quantized as they are."""
     if (quantizer := root.meta.get("quantizer")) is None:
         raise NoMatch("its inputs are not integers of one scale", root)
     if any(user.target is quantize_per_tensor for user in root.users):
         raise NoMatch("it is quantized already", root)
-    return _quantized(edit, root, edit.gm.get_submodule(quantizer).qparams(), f"{site_of(root)}.quantized")
+    fake = cast(FakeQuantize, edit.gm.get_submodule(quantizer))
+    return _quantized(edit, root, fake.qparams(), f"{site_of(root)}.quantized")
 
 
 LOWER = (dfl_over_contiguous_bins, float_conv, integer_layer, carried_codes, fake_quantize)
@@ -87,7 +114,9 @@ def _quantized(edit: Edit, x: fx.Node, numbers: QParams, site: str) -> fx.Node:
     return edit.function(dequantize_per_tensor, codes, *how, at=site)
 
 
-def _dequantized(edit: Edit, site: str, name: str, codes: Tensor, scale: Tensor, form: tuple[int, int, torch.dtype]) -> fx.Node:
+def _dequantized(
+    edit: Edit, site: str, name: str, codes: Tensor, scale: Tensor, form: tuple[int, int, torch.dtype]
+) -> fx.Node:
     folder = f"integer.{site.replace('.', '_')}"
     stored = edit.attribute(f"{folder}.{name}", codes)
     if scale.numel() == 1:

@@ -20,8 +20,8 @@ conv = module(QATConv2d, value("x"), name="conv")
 def silu_as_sigmoid_and_mul(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
     """Conv and SiLU as Conv, Sigmoid, Mul: ONNX Runtime has integer kernels for these three and none for SiLU.
 
-    ``SiLU(v) = v * sigmoid(v)``. The range of ``v`` is chosen by the policy's ``preactivation`` spec: it is wide (on YOLOv8n the minimum over
-    coco128 is -178 in the worst site), while all of it below about -6 ends near 0.
+    ``SiLU(v) = v * sigmoid(v)``. The range of ``v`` is chosen by the policy's ``preactivation`` spec: it is wide (on
+    YOLOv8n the minimum over coco128 is -178 in the worst site), while all of it below about -6 ends near 0.
     """
     fused = module_of(conv)
     if not isinstance(fused.activation, nn.SiLU):

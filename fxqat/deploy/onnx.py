@@ -1,4 +1,5 @@
-"""ONNX export: the INT8 reference graph as QuantizeLinear and DequantizeLinear around plain operations, through torch.onnx."""
+"""ONNX export: the INT8 reference graph as QuantizeLinear and DequantizeLinear around plain operations, through
+torch.onnx."""
 
 from __future__ import annotations
 
@@ -26,8 +27,11 @@ from fxqat.yolo.images import check_imgsz
 OPSETS = (19, 20)
 
 
-def export(model: Detector, path: str | Path, *, imgsz: int = 640, batch: int = 1, dynamic: bool = False, opset: int = 20) -> Path:
-    """Write ``model`` with input ``images`` (B, 3, imgsz, imgsz) float32 in 0..1 and output ``output0`` (B, 4 + nc, A) float32.
+def export(
+    model: Detector, path: str | Path, *, imgsz: int = 640, batch: int = 1, dynamic: bool = False, opset: int = 20
+) -> Path:
+    """Write ``model`` with input ``images`` (B, 3, imgsz, imgsz) float32 in 0..1 and output ``output0`` (B, 4 + nc, A)
+    float32.
 
     Values that are codes are named by their site, ``model.0.conv.codes``; integer weights stay integers in the file.
 
@@ -100,10 +104,15 @@ def _strip(proto: onnx.ModelProto) -> None:
 
 
 def _name_by_site(proto: onnx.ModelProto, graph: fx.GraphModule) -> None:
-    """Give each value of codes the name of its site; torch.onnx keeps the order of the graph, and the scales say that it did."""
+    """Give each value of codes the name of its site; torch.onnx keeps the order of the graph, and the scales say that
+    it did."""
     ours = [node for node in graph.graph.nodes if node.target is quantize_per_tensor]
     theirs = [node for node in proto.graph.node if node.op_type == "QuantizeLinear"]
-    scales = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer if tensor.name in _scale_names(theirs)}
+    scales = {
+        tensor.name: onnx.numpy_helper.to_array(tensor)
+        for tensor in proto.graph.initializer
+        if tensor.name in _scale_names(theirs)
+    }
     names = {}
     if len(ours) != len(theirs):
         raise RuntimeError(f"the graph has {len(ours)} quantize operations, its export {len(theirs)}")

@@ -1,4 +1,5 @@
-"""Is what runs what was trained? The same images through three executions of one model, differing codes counted tensor by tensor."""
+"""Is what runs what was trained? The same images through three executions of one model, differing codes counted tensor
+by tensor."""
 
 from __future__ import annotations
 
@@ -37,13 +38,16 @@ class Difference:
 
     def __add__(self, other: Difference) -> Difference:
         return Difference(
-            codes=self.codes + other.codes, differing=self.differing + other.differing, largest=max(self.largest, other.largest)
+            codes=self.codes + other.codes,
+            differing=self.differing + other.differing,
+            largest=max(self.largest, other.largest),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One quantized tensor: fake-quant against reference, reference against ONNX Runtime, fake-quant against ONNX Runtime."""
+    """One quantized tensor: fake-quant against reference, reference against ONNX Runtime, fake-quant against ONNX
+    Runtime."""
 
     site: str
     trained_reference: Difference = Difference()
@@ -55,7 +59,8 @@ class Row:
 class Verification:
     """All quantized tensors in the order of the computation.
 
-    ``output_error`` is the largest absolute difference of the final output between reference and ONNX Runtime: (boxes in pixels, scores).
+    ``output_error`` is the largest absolute difference of the final output between reference and ONNX Runtime: (boxes
+    in pixels, scores).
     """
 
     rows: tuple[Row, ...]
@@ -76,14 +81,23 @@ class Verification:
 
     def summary(self) -> dict[str, Any]:
         """Ready for JSON."""
-        totals = {pair: {**asdict(self.total(pair)), "share": self.total(pair).share, "worst": self.worst(pair).site} for pair in PAIRS}
-        return {"images": self.images, "totals": totals, "output_error": self.output_error, "tensors": [asdict(row) for row in self.rows]}
+        totals = {
+            pair: {**asdict(self.total(pair)), "share": self.total(pair).share, "worst": self.worst(pair).site}
+            for pair in PAIRS
+        }
+        return {
+            "images": self.images,
+            "totals": totals,
+            "output_error": self.output_error,
+            "tensors": [asdict(row) for row in self.rows],
+        }
 
 
 def verify_images(
     trained: Detector, reference: Detector, path: Path, batches: Iterable[Tensor], progress: Callable[[int], None]
 ) -> Verification:
-    """Compare the fake-quant graph ``trained``, its INT8 ``reference`` and the file exported from it, with ORT's optimizations on.
+    """Compare the fake-quant graph ``trained``, its INT8 ``reference`` and the file exported from it, with ORT's
+    optimizations on.
 
     Raises:
         Problem: the file is missing, is not this model's, or there is no image.
@@ -128,10 +142,14 @@ def _reference_codes(view: fx.GraphModule, batch: Tensor) -> tuple[dict[str, np.
 
 
 @torch.no_grad()
-def _trained_codes(trained: Detector, reference: Detector, sites: list[str], batch: Tensor) -> Iterator[tuple[str, np.ndarray]]:
+def _trained_codes(
+    trained: Detector, reference: Detector, sites: list[str], batch: Tensor
+) -> Iterator[tuple[str, np.ndarray]]:
     """The fake-quantized values as codes: with the reference's own scale, ``code = round(v / scale) + zero_point``."""
     numbers = {
-        site_of(node).removesuffix(CODES): node.args[1:5] for node in reference.gm.graph.nodes if node.target is quantize_per_tensor
+        site_of(node).removesuffix(CODES): node.args[1:5]
+        for node in reference.gm.graph.nodes
+        if node.target is quantize_per_tensor
     }
     names = {f"{site}.quantized" for site in sites} | set(sites)
     recorder = _Recorder(cut(trained.gm, 0), lambda node: site_of(node) in names)
@@ -140,7 +158,9 @@ def _trained_codes(trained: Detector, reference: Detector, sites: list[str], bat
         value = recorder.kept.get(f"{site}.quantized", recorder.kept.get(site))
         scale, zero_point, low, high = numbers[site]
         if value is None:
-            raise Problem(site, "is not a tensor of the fake-quant graph", expected="a reference converted from the same model")
+            raise Problem(
+                site, "is not a tensor of the fake-quant graph", expected="a reference converted from the same model"
+            )
         yield site, torch.clamp(torch.round(value / scale) + zero_point, low, high).numpy()
 
 
@@ -176,7 +196,9 @@ def _session(path: Path, sites: list[str]) -> ort.InferenceSession:
     for site in sites:
         name = f"{site}{CODES}"
         if name not in made:
-            raise Problem(path, f"has no tensor {name}", expected="a file exported from this model", remedy="export it again")
+            raise Problem(
+                path, f"has no tensor {name}", expected="a file exported from this model", remedy="export it again"
+            )
         proto.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, None))
     options = ort.SessionOptions()
     options.log_severity_level = 3

@@ -1,9 +1,10 @@
 """Patterns over FX graphs: what a subgraph looks like, read along the data flow, and one way to say no.
 
+Example:
     x = value("x")
     conv = module(nn.Conv2d, x, name="conv")
     act = module(nn.SiLU, conv, name="act")
-    match(act, node)["conv"]          # the convolution's node, or NoMatch(reason, node)
+    match(act, node)["conv"]  # the convolution's node, or NoMatch(reason, node)
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class NoMatch(Exception):
 class Pattern:
     """One node of a pattern: what it accepts, and the patterns of its inputs in argument order.
 
-    ``inputs=None`` leaves the inputs open. A node that is neither the root nor a ``value`` must have no user outside the match.
+    ``inputs=None`` leaves the inputs open. A node that is neither the root nor a ``value`` must have no user outside
+    the match.
     """
 
     describes: str
@@ -80,7 +82,9 @@ def module(kind: type[nn.Module] | tuple[type[nn.Module], ...], *inputs: Pattern
     )
 
 
-def function(target: Callable[..., Any] | tuple[Callable[..., Any], ...], *inputs: Pattern, name: str | None = None) -> Pattern:
+def function(
+    target: Callable[..., Any] | tuple[Callable[..., Any], ...], *inputs: Pattern, name: str | None = None
+) -> Pattern:
     """A call of a function, such as ``torch.cat`` or ``operator.add``."""
     targets = target if isinstance(target, tuple) else (target,)
     return Pattern(
@@ -104,7 +108,9 @@ def method(target: str, *inputs: Pattern, name: str | None = None) -> Pattern:
 def one_of(*choices: Pattern, name: str | None = None) -> Pattern:
     """The first of several patterns that fits."""
     words = " or ".join(choice.describes for choice in choices)
-    return Pattern(describes=words, accepts=lambda node: any(c.accepts(node) for c in choices), name=name, choices=choices)
+    return Pattern(
+        describes=words, accepts=lambda node: any(c.accepts(node) for c in choices), name=name, choices=choices
+    )
 
 
 def match(pattern: Pattern, root: fx.Node) -> Match:

@@ -59,7 +59,8 @@ def rule(pattern: Pattern) -> Callable[[Rewrite], Rule]:
 
 
 class Edit:
-    """What a rule may do to the graph: add nodes after the match's root. Matched nodes that nothing uses any more leave when it returns."""
+    """What a rule may do to the graph: add nodes after the match's root. Matched nodes that nothing uses any more leave
+    when it returns."""
 
     def __init__(self, *, gm: fx.GraphModule, rule: Rule, found: Match) -> None:
         self.gm, self.rule, self.found = gm, rule, found
@@ -67,7 +68,8 @@ class Edit:
         self.displaced: list[tuple[str, nn.Module]] = []
 
     def call(self, module: nn.Module, *args: Any, at: fx.Node | str) -> fx.Node:
-        """Add a call of ``module``, placed at the site (or the site of the node) ``at``; the module is stored under that path."""
+        """Add a call of ``module``, placed at the site (or the site of the node) ``at``; the module is stored under
+        that path."""
         site = at if isinstance(at, str) else site_of(at)
         if _has(self.gm, site):
             self.displaced.append((site, self.gm.get_submodule(site)))
@@ -90,7 +92,7 @@ class Edit:
     def tensor(self, node: fx.Node) -> torch.Tensor:
         """The tensor that a ``get_attr`` node reads."""
         folder, _, leaf = str(node.target).rpartition(".")
-        return getattr(self.gm.get_submodule(folder), leaf)  # type: ignore[no-any-return]
+        return getattr(self.gm.get_submodule(folder), leaf)
 
     def replace(self, result: fx.Node) -> None:
         """Let ``result`` take the root's place and remove what the match leaves unused."""
@@ -180,7 +182,9 @@ def _try(gm: fx.GraphModule, rule: Rule, node: fx.Node, applied: list[Applied], 
         result = rule.apply(gm, node)
     except NoMatch as miss:
         if miss.depth:
-            missed.append(Missed(rule=rule.name, site=site, where=site_of(miss.node), reason=miss.reason, depth=miss.depth))
+            missed.append(
+                Missed(rule=rule.name, site=site, where=site_of(miss.node), reason=miss.reason, depth=miss.depth)
+            )
     else:
         applied.append(Applied(rule=rule.name, site=site_of(result)))
 

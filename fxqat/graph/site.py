@@ -1,8 +1,8 @@
 """Sites: where in the source model a node comes from.
 
-A site is a dotted path such as ``model.2.m.0.cv1.conv`` for a module or ``model.2.m.0.add`` for an operation between modules. It is a node's
-identity: unique in a graph, the same for every trace of the same model, and untouched by passes. Targets cannot serve: in YOLOv8 one
-``nn.SiLU`` instance stands behind all 57 activations.
+A site is a dotted path such as ``model.2.m.0.cv1.conv`` for a module or ``model.2.m.0.add`` for an operation between
+modules. It is a node's identity: unique in a graph, the same for every trace of the same model, and untouched by
+passes. Targets cannot serve: in YOLOv8 one ``nn.SiLU`` instance stands behind all 57 activations.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import operator
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Any
 
-from torch import fx, nn
+from torch import fx
 
 
 def site_of(node: fx.Node) -> str:
@@ -46,8 +47,8 @@ def assign_sites(graph: fx.Graph) -> None:
         taken.add(site)
 
 
-def module_of(node: fx.Node) -> nn.Module:
-    """The module that a ``call_module`` node calls."""
+def module_of(node: fx.Node) -> Any:
+    """The module that a ``call_module`` node calls; untyped, since its class is what a pattern has established."""
     owner = node.graph.owning_module
     if owner is None or node.op != "call_module":
         raise TypeError(f"{site_of(node)} is a {node.op} node, not a call of a module")
@@ -64,7 +65,8 @@ def operation(node: fx.Node) -> str:
 
 
 def covers(glob: str, site: str) -> bool:
-    """Whether ``glob`` covers the whole of ``site``: ``*`` within a part, ``**`` across parts, ``?`` and ``[ab]`` as in a shell."""
+    """Whether ``glob`` covers the whole of ``site``: ``*`` within a part, ``**`` across parts, ``?`` and ``[ab]`` as in
+    a shell."""
     return _compiled(glob).fullmatch(site) is not None
 
 

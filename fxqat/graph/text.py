@@ -1,4 +1,5 @@
-"""The text of a graph: one stable line a node, values named by site. The same text serves goldens, diffs, errors and reports."""
+"""The text of a graph: one stable line a node, values named by site. The same text serves goldens, diffs, errors and
+reports."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from fxqat.graph.site import module_of, operation, site_of
 def text(graph: fx.Graph) -> str:
     """The whole graph, ending in a newline. Weights are not shown; what shapes the computation is.
 
-    A line reads ``site = Operation(inputs) attributes``, for example ``model.0.conv = Conv2d(images) 3, 16, kernel_size=(3, 3)``.
+    A line reads ``site = Operation(inputs) attributes``, for example ``model.0.conv = Conv2d(images) 3, 16,
+    kernel_size=(3, 3)``.
     """
     return "".join(f"{line(node)}\n" for node in graph.nodes)
 

@@ -44,7 +44,8 @@ class Assign:
 
 
 def default_preactivation(activation: QuantSpec, function: str = "silu") -> QuantSpec:
-    """The spec before an activation function where a policy gives none: the range with the least error after the function."""
+    """The spec before an activation function where a policy gives none: the range with the least error after the
+    function."""
     return replace(activation, observer="histogram", method="mse", through=function)
 
 

@@ -22,10 +22,11 @@ QUANTIZERS = "quantizer"
 
 @dataclass(frozen=True, kw_only=True)
 class Insert:
-    """Write blocks as the target's kernels want them, then place one fake quantizer for each group of tensors that share a scale.
+    """Write blocks as the target's kernels want them, then place one fake quantizer for each group of tensors that
+    share a scale.
 
-    Afterwards ``meta["quantizer"]`` names the quantizer's module at every node whose value is of integers, also where no quantizer stands
-    since the values are on the grid already (after MaxPool, Upsample, split, Concat).
+    Afterwards ``meta["quantizer"]`` names the quantizer's module at every node whose value is of integers, also where
+    no quantizer stands since the values are on the grid already (after MaxPool, Upsample, split, Concat).
     """
 
     target: Target
@@ -45,15 +46,18 @@ class Insert:
         gm.recompile()
         shared = sum(len(group) > 1 for group in groups)
         says = f"{len(groups)} quantizers, {shared} of them shared; {len(layers)} integer weights"
-        return PassReport(says=says, rewrites=done, figures={"groups": [[site_of(node) for node in group] for group in groups]})
+        return PassReport(
+            says=says, rewrites=done, figures={"groups": [[site_of(node) for node in group] for group in groups]}
+        )
 
 
 def scale_groups(gm: fx.GraphModule, target: Target) -> list[list[fx.Node]]:
-    """The tensors that will be integers, in groups of one scale: what a Concat joins and what only moves values is connected.
+    """The tensors that will be integers, in groups of one scale: what a Concat joins and what only moves values is
+    connected.
 
     Groups and their members are in the order of the computation.
     """
-    links = nx.Graph()
+    links: nx.Graph[fx.Node] = nx.Graph()
     for node in gm.graph.nodes:
         sources = _sources(node, links, target)
         if sources is not None:
@@ -64,8 +68,9 @@ def scale_groups(gm: fx.GraphModule, target: Target) -> list[list[fx.Node]]:
     return sorted(groups, key=lambda group: order[group[0]])
 
 
-def _sources(node: fx.Node, integers: nx.Graph, target: Target) -> list[fx.Node] | None:
-    """The inputs whose scale ``node``'s output must share (none for a scale of its own), or None where the output is float."""
+def _sources(node: fx.Node, integers: nx.Graph[fx.Node], target: Target) -> list[fx.Node] | None:
+    """The inputs whose scale ``node``'s output must share (none for a scale of its own), or None where the output is
+    float."""
     if node.meta.get("activation") is None or node.op in {"output", "get_attr"}:
         return None
     place = target.place(_op(node), site_of(node))
@@ -94,8 +99,9 @@ def _quantize_after(gm: fx.GraphModule, node: fx.Node, path: str) -> None:
 
 
 def _quantize_layer(gm: fx.GraphModule, node: fx.Node, target: Target) -> None:
-    """Quantize the weight, and give the layer its input's scale for the bias; a float input gets a quantizer for this layer alone."""
-    module_of(node).quantize_weight(node.meta["weight"], site_of(node))  # type: ignore[operator]
+    """Quantize the weight, and give the layer its input's scale for the bias; a float input gets a quantizer for this
+    layer alone."""
+    module_of(node).quantize_weight(node.meta["weight"], site_of(node))
     source = node.args[0]
     if source.meta.get("quantizer") is None:  # type: ignore[union-attr]
         path = _add_quantizer(gm, node.meta["activation"], f"{site_of(node)}.input")

@@ -16,7 +16,7 @@ from fxqat.quant.torch_ao import disable_fake_quant, disable_observer, enable_fa
 
 def quantizers(gm: fx.GraphModule) -> dict[str, FakeQuantize]:
     """The activation quantizers of a graph by the site they stand for, in the order of the computation."""
-    found = {}
+    found = dict[str, FakeQuantize]()
     for node in gm.graph.nodes:
         if node.op == "call_module" and str(node.target).startswith(f"{QUANTIZERS}."):
             module = gm.get_submodule(str(node.target))
@@ -27,7 +27,8 @@ def quantizers(gm: fx.GraphModule) -> dict[str, FakeQuantize]:
 
 @torch.no_grad()
 def observe(gm: fx.GraphModule, batches: Iterable[Tensor]) -> Iterator[int]:
-    """Run ``batches`` of images (B, 3, H, W) through the float arithmetic of ``gm``; yield the number of images seen so far.
+    """Run ``batches`` of images (B, 3, H, W) through the float arithmetic of ``gm``; yield the number of images seen so
+    far.
 
     When the last batch is done the quantizers have their parameters, observers are off and fake quantization is on.
 

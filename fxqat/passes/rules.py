@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -60,7 +60,9 @@ class Rules:
         Raises:
             Problem: there is none.
         """
-        every = {one.name: one for one in [*self.fuse, *self.lower, *(r for rules in self.quantize.values() for r in rules)]}
+        every = {
+            one.name: one for one in [*self.fuse, *self.lower, *(r for rules in self.quantize.values() for r in rules)]
+        }
         if name not in every:
             raise Problem(name, "no such rule", expected=f"one of: {', '.join(every)}", remedy=nearest(name, every))
         return every[name]
@@ -80,7 +82,7 @@ def _checked(one: Any, module: ModuleType) -> Rule:
     raise Problem(module.__file__, f"{one!r} is no rule", expected="functions decorated with @rule")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _shipped(name: str) -> ModuleType:
     return _run(find("patterns", name))
 
@@ -93,5 +95,7 @@ def _run(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise Problem(path, f"does not run ({type(error).__name__}: {error})", expected="rules decorated with @rule") from error
+        raise Problem(
+            path, f"does not run ({type(error).__name__}: {error})", expected="rules decorated with @rule"
+        ) from error
     return module

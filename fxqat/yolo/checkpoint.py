@@ -76,7 +76,9 @@ def read(path: str | Path) -> Content:
             header = (file.metadata() or {}).get(_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise Problem(path, f"is damaged or truncated ({error})", expected="a .fxqat file", remedy="make it again") from error
+        raise Problem(
+            path, f"is damaged or truncated ({error})", expected="a .fxqat file", remedy="make it again"
+        ) from error
     if header is None:
         raise Problem(path, "is a safetensors file of another program", expected="a .fxqat file")
     return _content(path, json.loads(header), tensors)
@@ -99,9 +101,16 @@ def versions() -> dict[str, str]:
 def _content(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> Content:
     if header.get("format", 0) > FORMAT:
         newer = header.get("versions", {}).get("fxqat", "a newer version")
-        raise Problem(path, f"was written by fxqat {newer} in format {header['format']}", expected=f"format {FORMAT}", remedy="update fxqat")
+        raise Problem(
+            path,
+            f"was written by fxqat {newer} in format {header['format']}",
+            expected=f"format {FORMAT}",
+            remedy="update fxqat",
+        )
     if header["tensors_sha256"] != _digest(tensors):
-        raise Problem(path, "is damaged: its tensors do not have the checksum written with them", remedy="make it again")
+        raise Problem(
+            path, "is damaged: its tensors do not have the checksum written with them", remedy="make it again"
+        )
     source, recipe = header["source"], header["recipe"]
     names = {int(key): value for key, value in source["names"].items()}
     patterns = tuple((name, digest) for name, digest in recipe["patterns"])

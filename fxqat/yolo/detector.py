@@ -25,7 +25,8 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What was done to a graph: enough to do it again. ``patterns`` are (file name, SHA-256) of a user's own rule files, ``passes`` the
+    """What was done to a graph: enough to do it again. ``patterns`` are (file name, SHA-256) of a user's own rule
+    files, ``passes`` the
     names of a user's own passes."""
 
     stage: str = "float"
@@ -40,8 +41,9 @@ class Recipe:
 class Detector(nn.Module):
     """A traced detector.
 
-    In eval, images (B, 3, H, W) in 0..1 give (predictions (B, 4 + nc, A), raw predictions) as Ultralytics' own model does: boxes as centre
-    and size in pixels, then class probabilities. In training they give the raw predictions alone, and no decode is computed.
+    In eval, images (B, 3, H, W) in 0..1 give (predictions (B, 4 + nc, A), raw predictions) as Ultralytics' own model
+    does: boxes as centre and size in pixels, then class probabilities. In training they give the raw predictions alone,
+    and no decode is computed.
     """
 
     def __init__(self, gm: fx.GraphModule, source: Source, recipe: Recipe) -> None:
@@ -82,7 +84,7 @@ def cut(gm: fx.GraphModule, item: int) -> fx.GraphModule:
     """
     graph = copy.deepcopy(gm.graph)
     output = next(node for node in reversed(graph.nodes) if node.op == "output")
-    output.args = (output.args[0][item],)  # type: ignore[index]
+    output.args = (output.args[0][item],)
     view = fx.GraphModule(gm, graph, type(gm).__name__)
     graph.eliminate_dead_code()
     drop_unused_modules(view)

@@ -1,7 +1,8 @@
 """Detection heads as plain modules, so that every operation of the decode becomes a node with a site of its own.
 
-An adapter shares the parameters of the Ultralytics head it stands for and computes the same numbers, bit for bit, without the
-data-dependent branches that stop a tracer. ``ADAPTERS`` maps head classes to adapters: a new task is a new entry, no pass changes.
+An adapter shares the parameters of the Ultralytics head it stands for and computes the same numbers, bit for bit,
+without the data-dependent branches that stop a tracer. ``ADAPTERS`` maps head classes to adapters: a new task is a new
+entry, no pass changes.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class ExpectedDistance(nn.Module):
     def __init__(self, dfl: nn.Module) -> None:
         super().__init__()
         self.bins = int(dfl.c1)  # type: ignore[arg-type]
-        self.conv = dfl.conv
+        self.conv: nn.Conv2d = dfl.conv  # type: ignore[assignment]
 
     def forward(self, logits: Tensor) -> Tensor:
         """As Ultralytics' DFL, operation by operation."""
@@ -93,7 +94,8 @@ class Scores(nn.Module):
 
 
 class DetectAdapter(nn.Module):
-    """Ultralytics' Detect as a graph: sites ``cv2``, ``cv3``, ``box_logits``, ``class_logits``, ``dfl``, ``decode``, ``scores``."""
+    """Ultralytics' Detect as a graph: sites ``cv2``, ``cv3``, ``box_logits``, ``class_logits``, ``dfl``, ``decode``,
+    ``scores``."""
 
     # Globs of sites, relative to the head, and the roles by which a policy may select them whatever the head's index.
     roles: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -135,7 +137,9 @@ def adapt(head: nn.Module, where: str) -> nn.Module:
     """
     known = ", ".join(kind.__name__ for kind in ADAPTERS)
     if type(head) not in ADAPTERS:
-        raise Problem(where, f"its head is {type(head).__name__}", expected=f"one of: {known}", remedy="use a detection model")
+        raise Problem(
+            where, f"its head is {type(head).__name__}", expected=f"one of: {known}", remedy="use a detection model"
+        )
     if getattr(head, "one2one_cv2", None) is not None:
         raise Problem(where, "its head is end-to-end (one2one branches)", expected="a YOLOv8 detection head")
     if int(getattr(head, "reg_max", 16)) < 2:

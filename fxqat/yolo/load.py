@@ -1,8 +1,9 @@
 """Loading Ultralytics models without running what a stranger put into the file.
 
-A .pt file is a pickle, and a pickle may call any function it names. Here a checkpoint may name only classes of layers (subclasses of
-``nn.Module`` in torch.nn and ultralytics.nn), torch's own tensor builders and a short list of plain containers; everything else is refused
-before anything is unpickled. Building from YAML is guarded in the same way, since Ultralytics evaluates its ``activation`` entry.
+A .pt file is a pickle, and a pickle may call any function it names. Here a checkpoint may name only classes of layers
+(subclasses of ``nn.Module`` in torch.nn and ultralytics.nn), torch's own tensor builders and a short list of plain
+containers; everything else is refused before anything is unpickled. Building from YAML is guarded in the same way,
+since Ultralytics evaluates its ``activation`` entry.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from fxqat.yolo import offline  # noqa: F401  (quiet before Ultralytics is impor
 from fxqat.yolo.detector import Source
 
 from ultralytics.nn import tasks  # isort: skip
+from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset  # isort: skip
 
 # Containers and settings that official checkpoints hold beside their layers; none of them runs code when it is built.
 _PLAIN = (
@@ -44,7 +46,8 @@ _LAYER_MODULES = ("torch.nn.modules.", "ultralytics.nn.modules.", "ultralytics.n
 
 
 def load_pt(path: Path, *, trust: bool = False) -> tuple[nn.Module, Source]:
-    """The float model in a checkpoint, in eval mode, and where it came from. The EMA weights are taken where there are some.
+    """The float model in a checkpoint, in eval mode, and where it came from. The EMA weights are taken where there are
+    some.
 
     Args:
         path: a .pt file as Ultralytics writes it.
@@ -55,12 +58,33 @@ def load_pt(path: Path, *, trust: bool = False) -> tuple[nn.Module, Source]:
     """
     model = _model_in(_unpickled(path, trust), path)
     if not isinstance(model, tasks.DetectionModel) or type(model.model[-1]).__name__ != "Detect":
-        head = type(model.model[-1]).__name__ if isinstance(getattr(model, "model", None), nn.Sequential) else type(model).__name__
-        raise Problem(path, f"holds no detector but {head}", expected="a YOLOv8 detection model", remedy="use a yolov8*.pt")
+        layers = getattr(model, "model", None)
+        head = type(layers[-1] if isinstance(layers, nn.Sequential) else model).__name__
+        raise Problem(
+            path, f"holds no detector but {head}", expected="a YOLOv8 detection model", remedy="use a yolov8*.pt"
+        )
     for layer in model.modules():
         if isinstance(layer, nn.Upsample) and not hasattr(layer, "recompute_scale_factor"):
             layer.recompute_scale_factor = None  # checkpoints of torch 1.10 and before lack it
     return model.float().eval(), _source(model, path.name, sha256(path))
+
+
+def fetched(path: Path) -> Path:
+    """The checkpoint, downloaded by Ultralytics where it is one of theirs and missing here.
+
+    Raises:
+        Problem: it could not be downloaded.
+    """
+    if path.exists() or path.name not in GITHUB_ASSETS_NAMES or path.parent != Path():
+        return path
+    try:
+        return Path(attempt_download_asset(path))
+    except Exception as error:
+        raise Problem(
+            path,
+            f"no such file, and Ultralytics could not download it ({error})",
+            remedy="give the path of a checkpoint",
+        ) from error
 
 
 def build(architecture: str | Path | dict[str, Any], *, classes: int | None = None) -> tuple[nn.Module, Source]:
@@ -77,14 +101,17 @@ def build(architecture: str | Path | dict[str, Any], *, classes: int | None = No
     try:
         model = tasks.DetectionModel(dict(content), nc=classes, verbose=False)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, NotImplementedError, RuntimeError) as error:
-        raise Problem(where, f"cannot be built ({error!r})", expected="an Ultralytics detection architecture") from error
+        raise Problem(
+            where, f"cannot be built ({error!r})", expected="an Ultralytics detection architecture"
+        ) from error
     finally:
         torch.random.set_rng_state(torch_state)
     return model.float().eval(), _source(model, where, "")
 
 
 def check_architecture(content: dict[str, Any], where: str) -> None:
-    """Refuse an architecture that names anything but layers: Ultralytics looks its names up among all of a module's globals.
+    """Refuse an architecture that names anything but layers: Ultralytics looks its names up among all of a module's
+    globals.
 
     Raises:
         Problem: naming the entry.
@@ -105,7 +132,9 @@ def _unpickled(path: Path, trust: bool) -> Any:
     if path.stat().st_size == 0:
         raise Problem(path, "is empty", expected="a .pt checkpoint", remedy="download it again")
     if not zipfile.is_zipfile(path):
-        raise Problem(path, "is not a checkpoint of torch.save, or is damaged", expected="a .pt file", remedy="download it again")
+        raise Problem(
+            path, "is not a checkpoint of torch.save, or is damaged", expected="a .pt file", remedy="download it again"
+        )
     try:
         if trust:
             return torch.load(path, map_location="cpu", weights_only=False)
@@ -115,14 +144,17 @@ def _unpickled(path: Path, trust: bool) -> Any:
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError, ModuleNotFoundError) as error:
         raise Problem(path, f"cannot be read ({_first_line(error)})", expected="a .pt checkpoint") from error
     except pickle.UnpicklingError as error:
-        raise Problem(path, f"is refused ({_first_line(error)})", remedy="pass --trust if you trust its author") from error
+        raise Problem(
+            path, f"is refused ({_first_line(error)})", remedy="pass --trust if you trust its author"
+        ) from error
 
 
 def _allowed(name: str, path: Path) -> Callable[..., Any]:
-    """The object behind a global that the pickle names, if it is on the allow-list. Nothing outside two packages is imported."""
+    """The object behind a global that the pickle names, if it is on the allow-list. Nothing outside two packages is
+    imported."""
     module, _, attribute = name.rpartition(".")
     if name in _PLAIN:
-        return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+        return getattr(importlib.import_module(module), attribute)
     if module.startswith(_LAYER_MODULES):
         found = getattr(importlib.import_module(module), attribute, None)
         if isinstance(found, type) and issubclass(found, nn.Module):
@@ -161,7 +193,9 @@ def _architecture(name: str) -> dict[str, Any]:
         content = tasks.yaml_model_load(name)
     except FileNotFoundError as error:
         known = [file.name for file in Path(tasks.__file__).parents[1].glob("cfg/models/v8/*.yaml")]
-        raise Problem(name, "no such architecture", remedy=nearest(name, [*known, *_scales()]) or "check the name") from error
+        raise Problem(
+            name, "no such architecture", remedy=nearest(name, [*known, *_scales()]) or "check the name"
+        ) from error
     except yaml.YAMLError as error:
         raise Problem(name, f"is not YAML ({_first_line(error)})") from error
     if not isinstance(content, dict):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from typing import Any
+import operator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, cast
 
 from torch import fx, nn
 
@@ -13,11 +14,12 @@ from fxqat.yolo.head import AnchorGrid, adapt
 
 
 class _CountedProxy(fx.Proxy):
-    """A proxy that knows how many parts ``chunk`` and ``split`` gave: C2f iterates over them, which stops a plain Tracer."""
+    """A proxy that knows how many parts ``chunk`` and ``split`` gave: C2f iterates over them, which stops a plain
+    Tracer."""
 
     def __iter__(self) -> Iterator[fx.Proxy]:
         count = _parts(self.node)
-        return iter([self[i] for i in range(count)]) if count else super().__iter__()
+        return iter([operator.getitem(self, i) for i in range(count)]) if count else super().__iter__()
 
     def __len__(self) -> int:
         return _parts(self.node) or int(super().__len__())
@@ -32,7 +34,8 @@ class _Tracer(fx.Tracer):
 
 
 class _Layers(nn.Module):
-    """Ultralytics' layer list with its routing (``f``: from which layer, ``save``: which to keep), as ``_predict_once`` runs it."""
+    """Ultralytics' layer list with its routing (``f``: from which layer, ``save``: which to keep), as ``_predict_once``
+    runs it."""
 
     def __init__(self, layers: nn.Sequential, save: list[int], where: str) -> None:
         super().__init__()
@@ -42,8 +45,8 @@ class _Layers(nn.Module):
         self.save = save
 
     def forward(self, images: Any) -> Any:
-        x, kept = images, []
-        for layer in self.model:
+        x, kept, layers = images, list[Any](), cast(Iterable[Any], self.model)
+        for layer in layers:
             if layer.f != -1:
                 x = kept[layer.f] if isinstance(layer.f, int) else [x if j == -1 else kept[j] for j in layer.f]
             x = layer(x)
@@ -52,7 +55,8 @@ class _Layers(nn.Module):
 
 
 def trace(model: nn.Module, where: str = "model") -> fx.GraphModule:
-    """The FX graph of an Ultralytics detection model, every node with its site, sharing the model's parameters with no one.
+    """The FX graph of an Ultralytics detection model, every node with its site, sharing the model's parameters with no
+    one.
 
     The graph takes images (B, 3, H, W) in 0..1 and returns what the model returns in eval, bit for bit:
     (predictions (B, 4 + nc, A), {"boxes", "scores", "feats"}).
@@ -76,13 +80,16 @@ def _assign_roles(gm: fx.GraphModule, head: str, roles: Mapping[str, tuple[str, 
     first.meta["roles"] = ("first_conv",)
     for node in gm.graph.nodes:
         inside = site_of(node).removeprefix(head)
-        found = [role for glob, names in roles.items() if inside != site_of(node) and covers(glob, inside) for role in names]
+        found = [
+            role for glob, names in roles.items() if inside != site_of(node) and covers(glob, inside) for role in names
+        ]
         if found:
             node.meta["roles"] = tuple(found)
 
 
 def _part(layers: nn.Module) -> None:
-    """Give every path a module of its own: Ultralytics hangs one ``nn.SiLU`` instance on 57 paths, and a tracer names it by the first."""
+    """Give every path a module of its own: Ultralytics hangs one ``nn.SiLU`` instance on 57 paths, and a tracer names
+    it by the first."""
     seen: set[nn.Module] = set()
     for path, shared in list(layers.named_modules(remove_duplicate=False)):
         if shared in seen and not list(shared.parameters()):
