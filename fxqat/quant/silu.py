@@ -161,9 +161,10 @@ class _LookUp(Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (x,), table, (first_offset, last_offset) = ctx.saved_tensors, ctx.table, ctx.offsets
         grad_x = torch.empty_like(x)
-        sums = torch.zeros(4)
+        sums, scratch = torch.zeros(4), torch.empty(min(x.numel(), _PIECE))
         for (part, out, codes, index), grad in zip(_pieces(table, x, grad_x), _split(_like(grads[0], x)), strict=True):
-            slope = torch.index_select(table.by_input, 0, index).mul_(grad)
+            slope = scratch[: part.numel()]
+            torch.index_select(table.by_input, 0, index, out=slope).mul_(grad)
             torch.ops.aten.hardtanh_backward.grad_input(slope, part, *table.reach, grad_input=out)
             if table.learns_first:
                 sums[0] += torch.dot(slope, codes) - torch.dot(out, part) / table.first.scale[0]
