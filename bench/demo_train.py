@@ -116,7 +116,8 @@ def ship(best: Path, out: Path) -> None:
     import torch
 
     found = torch.load(best, map_location="cpu", weights_only=False)
-    model = found["model"].half()
+    model = (found["ema"] or found["model"]).half()
+    model.criterion = None
     kept = {key: value for key, value in found["train_args"].items() if key in {*TRAINING, "task", *SHIPPED_ARGUMENTS}}
     model.args = kept
     model.pt_path = out.name
