@@ -101,7 +101,7 @@ def _quantize_after(gm: fx.GraphModule, node: fx.Node, path: str) -> None:
 def _quantize_layer(gm: fx.GraphModule, node: fx.Node, target: Target) -> None:
     """Quantize the weight, and give the layer its input's scale for the bias; a float input gets a quantizer for this
     layer alone."""
-    module_of(node).quantize_weight(node.meta["weight"], site_of(node))
+    module_of(node).quantize_weight(node.meta["weight"], site_of(node), calibrate=False)
     source = node.args[0]
     if source.meta.get("quantizer") is None:  # type: ignore[union-attr]
         path = _add_quantizer(gm, node.meta["activation"], f"{site_of(node)}.input")

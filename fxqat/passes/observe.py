@@ -11,6 +11,7 @@ from fxqat.errors import Problem
 from fxqat.graph.site import site_of
 from fxqat.passes.insert import QUANTIZERS
 from fxqat.quant.fake_quantize import FakeQuantize
+from fxqat.quant.modules import QATConv2d, QATLinear
 from fxqat.quant.torch_ao import disable_fake_quant, disable_observer, enable_fake_quant, enable_observer
 
 
@@ -48,6 +49,9 @@ def observe(gm: fx.GraphModule, batches: Iterable[Tensor]) -> Iterator[int]:
             raise Problem("calibration", "saw no image", expected="at least one readable image")
         for fake in quantizers(gm).values():
             fake.update_qparams()
+        for layer in gm.modules():
+            if isinstance(layer, (QATConv2d, QATLinear)):
+                layer.calibrate_weight()
     finally:
         gm.apply(disable_observer)
         gm.apply(enable_fake_quant)
