@@ -88,7 +88,9 @@ def _make(options: argparse.Namespace, policy: str, folder: Path) -> Made:
     model = fxqat.load(options.weights)
     prepared, _ = _timed(seconds, "prepare", lambda: fxqat.prepare(model, policy))
     calibrated = _timed(
-        seconds, "calibrate", lambda: fxqat.calibrate(prepared, options.calibration, imgsz=options.imgsz, images_limit=options.images)
+        seconds,
+        "calibrate",
+        lambda: fxqat.calibrate(prepared, options.calibration, imgsz=options.imgsz, images_limit=options.images),
     )
     fxqat.save(calibrated, f"{stem}.fxqat")
     int8, _ = _timed(seconds, "convert", lambda: fxqat.convert(calibrated))
@@ -111,7 +113,9 @@ def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     made = [_make(options, policy, folder) for policy in options.policy or ("yolov8_critical", "yolov8_w8a8")]
     models = [base, *(one.onnx for one in made)]
     graphs = [one.int8 for one in made] if options.reference else []
-    rows = compare([*models, *graphs], options.data, imgsz=options.imgsz, images_limit=options.images_val, threads=options.threads)
+    rows = compare(
+        [*models, *graphs], options.data, imgsz=options.imgsz, images_limit=options.images_val, threads=options.threads
+    )
     latency = {row.accuracy.model: row.milliseconds for row in rows}
     return {
         "machine": platform.processor() or platform.machine(),
@@ -146,27 +150,43 @@ def _timed(seconds: dict[str, float], name: str, work: Any) -> Any:
 
 
 def _markdown(result: dict[str, Any]) -> str:
-    lines = ["| model | mAP50-95 | against FP32, points [95 %] | mAP50 | speed | MB |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = [
+        "| model | mAP50-95 | against FP32, points [95 %] | mAP50 | speed | MB |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for row in result["rows"]:
         drift = row["drift"]
         words = f"{drift['points']:+.2f} [{drift['low']:+.2f}, {drift['high']:+.2f}]" if drift else ""
         speed = f"{row['speed']:.2f}x" if row["model"].endswith(".onnx") else ""
-        lines.append(f"| {row['model']} | {row['map5095']:.4f} | {words} | {row['map50']:.4f} | {speed} | {row['megabytes']:.2f} |")
-    lines += ["", "| policy | QLinearConv | prepare | calibrate | convert | export | codes that differ: trained/reference | reference/ORT |"]
+        lines.append(
+            f"| {row['model']} | {row['map5095']:.4f} | {words} | {row['map50']:.4f} | {speed} | {row['megabytes']:.2f} |"
+        )
+    lines += [
+        "",
+        "| policy | QLinearConv | prepare | calibrate | convert | export | codes that differ: trained/reference | reference/ORT |",
+    ]
     lines.append("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for policy, facts in result["made"].items():
-        seconds = " | ".join(f"{facts['seconds'][step]:.1f} s" for step in ("prepare", "calibrate", "convert", "export"))
-        shares = " | ".join(f"{facts['codes'][pair]['share']:.2%}" for pair in ("trained_reference", "reference_runtime"))
+        seconds = " | ".join(
+            f"{facts['seconds'][step]:.1f} s" for step in ("prepare", "calibrate", "convert", "export")
+        )
+        shares = " | ".join(
+            f"{facts['codes'][pair]['share']:.2%}" for pair in ("trained_reference", "reference_runtime")
+        )
         lines.append(f"| {policy} | {facts['integer_convolutions']} | {seconds} | {shares} |")
     return "\n".join(lines)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.main_job", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.main_job", description=__doc__.splitlines()[0] if __doc__ else None
+    )
     parser.add_argument("--weights", required=True, metavar="FILE.pt")
     parser.add_argument("--calibration", required=True, metavar="D", help="images to calibrate on")
     parser.add_argument("--data", required=True, metavar="V", help="data set YAML to evaluate on")
-    parser.add_argument("--policy", action="append", metavar="P", help="may be given again (default: the two shipped ones)")
+    parser.add_argument(
+        "--policy", action="append", metavar="P", help="may be given again (default: the two shipped ones)"
+    )
     parser.add_argument("--imgsz", type=int, default=640)
     parser.add_argument("--images", type=int, help="calibrate on so many (default: all)")
     parser.add_argument("--images-val", type=int, help="evaluate on so many (default: all)")

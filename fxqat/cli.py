@@ -30,11 +30,17 @@ def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     from fxqat.commands import judging, looking, making
 
-    top = _Parser(prog="fxqat", description="INT8 for YOLOv8: Torch FX passes, policies, calibration, export, proof.", epilog=_EPILOG)
+    top = _Parser(
+        prog="fxqat",
+        description="INT8 for YOLOv8: Torch FX passes, policies, calibration, export, proof.",
+        epilog=_EPILOG,
+    )
     top.formatter_class = argparse.RawDescriptionHelpFormatter
     words = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     for command in (*making.COMMANDS, *judging.COMMANDS, *looking.COMMANDS):
-        one = words.add_parser(command.name, help=command.help, description=command.help, epilog=f"example: {command.example}")
+        one = words.add_parser(
+            command.name, help=command.help, description=command.help, epilog=f"example: {command.example}"
+        )
         command.arguments(one)
         one.set_defaults(run=command.run)
     return top

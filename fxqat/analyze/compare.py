@@ -33,7 +33,12 @@ class Compared:
     def summary(self) -> dict[str, Any]:
         """Ready for JSON."""
         drift = asdict(self.drift) if self.drift else None
-        return {**self.accuracy.summary(), "drift": drift, "megabytes": self.megabytes, "milliseconds": self.milliseconds}
+        return {
+            **self.accuracy.summary(),
+            "drift": drift,
+            "megabytes": self.megabytes,
+            "milliseconds": self.milliseconds,
+        }
 
 
 def compare(
@@ -65,7 +70,10 @@ def compare(
         found.append(evaluate(one, data, imgsz=imgsz, batch=batch, split=split, limit=images_limit, progress=step))
     files = [Path(model) for model in models if str(model).endswith(".onnx")]
     timed = iter(measure(files, threads=threads, imgsz=imgsz, rounds=8) if files else [])
-    times = [next(timed).median if name.endswith(".onnx") else _eager(one, imgsz, threads) for name, one in zip(names, opened, strict=True)]
+    times = [
+        next(timed).median if name.endswith(".onnx") else _eager(one, imgsz, threads)
+        for name, one in zip(names, opened, strict=True)
+    ]
     drifts = [None, *(paired_drift(found[0], other) for other in found[1:])]
     sizes = [one.path.stat().st_size / 1e6 if one.path and one.path.is_file() else 0.0 for one in opened]
     rows = zip(found, drifts, sizes, times, strict=True)

@@ -29,9 +29,22 @@ Step = Callable[[int, int], None]
 def progress(label: str, quiet: bool) -> Iterator[Step]:
     """A bar on stderr with count, elapsed and remaining time; yields ``step(done, total)``."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), disable=quiet, transient=False) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -60,7 +73,9 @@ def add_output(parser: ArgumentParser, default: str) -> None:
 
 def add_patterns(parser: ArgumentParser) -> None:
     """``--patterns``."""
-    parser.add_argument("--patterns", action="append", default=[], metavar="FILE.py", help="rules of your own; may be given again")
+    parser.add_argument(
+        "--patterns", action="append", default=[], metavar="FILE.py", help="rules of your own; may be given again"
+    )
 
 
 def add_trust(parser: ArgumentParser) -> None:
@@ -75,9 +90,19 @@ def add_quiet(parser: ArgumentParser) -> None:
 
 def add_images(parser: ArgumentParser, *, limit: int | None, batch: int) -> None:
     """``--data``, ``--images``, ``--imgsz``, ``--batch``."""
-    parser.add_argument("--data", required=True, metavar="D", help="data set YAML, folder of images, list file, or one image")
-    parser.add_argument("--images", type=int, default=limit, metavar="N", help=f"so many images, evenly spread (default: {limit or 'all'})")
-    parser.add_argument("--imgsz", type=int, default=640, help="pixels, square, a multiple of 32 (default: %(default)s)")
+    parser.add_argument(
+        "--data", required=True, metavar="D", help="data set YAML, folder of images, list file, or one image"
+    )
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=limit,
+        metavar="N",
+        help=f"so many images, evenly spread (default: {limit or 'all'})",
+    )
+    parser.add_argument(
+        "--imgsz", type=int, default=640, help="pixels, square, a multiple of 32 (default: %(default)s)"
+    )
     parser.add_argument("--batch", type=int, default=batch, help="images at a time (default: %(default)s)")
 
 

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 
 def _val_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("models", nargs="+", metavar="MODEL", help=".pt, .fxqat or .onnx; the first is what the others are compared with")
+    parser.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help=".pt, .fxqat or .onnx; the first is what the others are compared with",
+    )
     add_images(parser, limit=None, batch=8)
     parser.add_argument("--split", default="val", help="split of the data set (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="threads when timing (default: %(default)s)")
@@ -59,7 +64,9 @@ def _val_table(rows: list[Compared]) -> str:
         figures = (f"{value:.4f}" for value in (a.map5095, a.map50, a.precision, a.recall))
         lines.append((a.model, *figures, str(row.drift or ""), f"{row.megabytes:.2f}", f"{row.milliseconds:.1f}"))
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    text = "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    text = "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
     a = rows[0].accuracy
     skipped = f", {len(a.skipped)} skipped: {', '.join(path.name for path, _ in a.skipped[:5])}" if a.skipped else ""
     return f"{text}\n{a.images} images, {a.boxes} boxes{skipped}"
@@ -67,9 +74,16 @@ def _val_table(rows: list[Compared]) -> str:
 
 def _verify_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="X.fxqat", help="calibrated or trained")
-    parser.add_argument("--onnx", metavar="FILE", help="the file exported from it (default: export one for the occasion)")
+    parser.add_argument(
+        "--onnx", metavar="FILE", help="the file exported from it (default: export one for the occasion)"
+    )
     add_images(parser, limit=8, batch=1)
-    parser.add_argument("--rows", type=int, default=10, help="tensors to print, worst first; 0 prints all in order (default: %(default)s)")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=10,
+        help="tensors to print, worst first; 0 prints all in order (default: %(default)s)",
+    )
     parser.add_argument("--json", metavar="FILE", help="write every tensor's counts here, too")
     add_patterns(parser)
     add_quiet(parser)
@@ -84,10 +98,18 @@ def _verify(options: Namespace) -> None:
         check_writable(options.json)
     model = fxqat.load(options.model, patterns=options.patterns)
     with tempfile.TemporaryDirectory(prefix="fxqat-verify-") as folder:
-        onnx = options.onnx or fxqat.export(model, Path(folder) / "model.onnx", imgsz=options.imgsz, patterns=options.patterns)
+        onnx = options.onnx or fxqat.export(
+            model, Path(folder) / "model.onnx", imgsz=options.imgsz, patterns=options.patterns
+        )
         with progress("verifying", options.quiet) as step:
             found = fxqat.verify(
-                model, onnx, options.data, images_limit=options.images, imgsz=options.imgsz, progress=step, patterns=options.patterns
+                model,
+                onnx,
+                options.data,
+                images_limit=options.images,
+                imgsz=options.imgsz,
+                progress=step,
+                patterns=options.patterns,
             )
     print(_verify_table(found, options.rows))
     if options.json:
@@ -106,16 +128,26 @@ def _verify_table(found: Verification, count: int) -> str:
     if count:
         rows = sorted(rows, key=lambda row: -row.reference_runtime.share)[:count]
     width = max(len(row.site) for row in rows)
-    lines = [f"{'share of differing codes, largest LSB':<{width}}  " + "  ".join(f"{title:>25}" for title in _TITLES.values())]
+    lines = [
+        f"{'share of differing codes, largest LSB':<{width}}  "
+        + "  ".join(f"{title:>25}" for title in _TITLES.values())
+    ]
     for row in rows:
         cells = [getattr(row, pair) for pair in _TITLES]
         lines.append(f"{row.site:<{width}}  " + "  ".join(f"{cell.share:>19.2e} {cell.largest:>5d}" for cell in cells))
     totals = [found.total(pair) for pair in _TITLES]
-    lines.append(f"{f'all {len(found.rows)} tensors':<{width}}  " + "  ".join(f"{cell.share:>19.2e} {cell.largest:>5d}" for cell in totals))
+    lines.append(
+        f"{f'all {len(found.rows)} tensors':<{width}}  "
+        + "  ".join(f"{cell.share:>19.2e} {cell.largest:>5d}" for cell in totals)
+    )
     for pair, title in _TITLES.items():
         first = found.first(pair)
-        lines.append(f"{title}: " + (f"worst {found.worst(pair).site}, first {first.site}" if first else "every code equal"))
-    lines.append(f"{found.images} images; output differs by at most {found.output_error[0]:.3g} px and {found.output_error[1]:.3g} in scores")
+        lines.append(
+            f"{title}: " + (f"worst {found.worst(pair).site}, first {first.site}" if first else "every code equal")
+        )
+    lines.append(
+        f"{found.images} images; output differs by at most {found.output_error[0]:.3g} px and {found.output_error[1]:.3g} in scores"
+    )
     return "\n".join(lines)
 
 
@@ -135,5 +167,3 @@ COMMANDS = (
         run=_verify,
     ),
 )
-
-

@@ -17,7 +17,9 @@ _PASSES = ("canonicalize", "fuse", "assign", "insert")
 
 
 def _model_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a .pt, an architecture such as yolov8n.yaml, or (text) a .fxqat")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a .pt, an architecture such as yolov8n.yaml, or (text) a .fxqat"
+    )
     add_patterns(parser)
     add_trust(parser)
 
@@ -55,7 +57,9 @@ def _explain(options: Namespace) -> None:
     width = max(len(decision.site.path) for decision in shown)
     for decision in shown:
         rule, qconfig = decision.rule, str(decision.qconfig)
-        print(f"{decision.site.path:<{width}}  {qconfig:<34}  line {rule.line}: {rule.selector}{f'  ({rule.why})' if rule.why else ''}")
+        print(
+            f"{decision.site.path:<{width}}  {qconfig:<34}  line {rule.line}: {rule.selector}{f'  ({rule.why})' if rule.why else ''}"
+        )
     total = sum(counts.values())
     inside = sum(count for site, count in counts.items() if site in integer)
     print(f"{inside / total:.2%} of {total / 1e9:.2f} billion multiply-adds (640x640) run in INT8")
@@ -95,7 +99,9 @@ def _text(options: Namespace) -> None:
 def _diff_arguments(parser: ArgumentParser) -> None:
     _model_arguments(parser)
     parser.add_argument("pass_name", metavar="PASS", choices=_PASSES, help=f"one of: {', '.join(_PASSES)}")
-    parser.add_argument("--policy", default="yolov8_w8a8", metavar="P", help="policy for assign and insert (default: %(default)s)")
+    parser.add_argument(
+        "--policy", default="yolov8_w8a8", metavar="P", help="policy for assign and insert (default: %(default)s)"
+    )
 
 
 def _diff(options: Namespace) -> None:
@@ -114,7 +120,12 @@ def _why_not_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("rule", metavar="RULE", help="such as conv_bn_silu")
     _model_arguments(parser)
     parser.add_argument("glob", nargs="?", default="**", metavar="SITE", help="only at these sites (a glob)")
-    parser.add_argument("--policy", default="yolov8_w8a8", metavar="P", help="policy for the rules of quantize.py (default: %(default)s)")
+    parser.add_argument(
+        "--policy",
+        default="yolov8_w8a8",
+        metavar="P",
+        help="policy for the rules of quantize.py (default: %(default)s)",
+    )
 
 
 def _why_not(options: Namespace) -> None:
@@ -128,7 +139,10 @@ def _why_not(options: Namespace) -> None:
     missed = [miss for miss in report.missed if miss.rule == options.rule and covers(options.glob, miss.site)]
     for miss in missed:
         print(f"{miss.site}: {miss.where} {miss.reason}")
-    print(f"{options.rule} fired at {len(fired)} sites and nearly at {len(missed)}" + (f": {', '.join(fired)}" if 0 < len(fired) < 6 else ""))
+    print(
+        f"{options.rule} fired at {len(fired)} sites and nearly at {len(missed)}"
+        + (f": {', '.join(fired)}" if 0 < len(fired) < 6 else "")
+    )
 
 
 COMMANDS = (

@@ -21,8 +21,15 @@ from fxqat.commands.command import (
 
 
 def _prepare_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="yolov8n.pt, your own best.pt, or an architecture such as yolov8n.yaml")
-    parser.add_argument("--policy", required=True, metavar="P", help="a policy file, or a shipped one by name: yolov8_critical, yolov8_w8a8, float")
+    parser.add_argument(
+        "model", metavar="MODEL", help="yolov8n.pt, your own best.pt, or an architecture such as yolov8n.yaml"
+    )
+    parser.add_argument(
+        "--policy",
+        required=True,
+        metavar="P",
+        help="a policy file, or a shipped one by name: yolov8_critical, yolov8_w8a8, float",
+    )
     parser.add_argument("--classes", type=int, metavar="N", help="number of classes, for an architecture")
     add_output(parser, "MODEL.fxqat in this folder")
     add_patterns(parser)
@@ -88,8 +95,12 @@ def _convert(options: Namespace) -> None:
 
 
 def _export_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("model", metavar="X", help="calibrated, trained or converted .fxqat; or a .pt, which is exported in float")
-    parser.add_argument("--imgsz", type=int, default=640, help="pixels, square, a multiple of 32 (default: %(default)s)")
+    parser.add_argument(
+        "model", metavar="X", help="calibrated, trained or converted .fxqat; or a .pt, which is exported in float"
+    )
+    parser.add_argument(
+        "--imgsz", type=int, default=640, help="pixels, square, a multiple of 32 (default: %(default)s)"
+    )
     parser.add_argument("--batch", type=int, default=1, help="images at a time (default: %(default)s)")
     parser.add_argument("--dynamic", action="store_true", help="leave the batch size open")
     parser.add_argument("--opset", type=int, default=20, help="19 or 20 (default: %(default)s)")
@@ -103,10 +114,18 @@ def _export(options: Namespace) -> None:
 
     check_counts(options)
     is_float = not options.model.endswith(".fxqat")
-    path = output(options, f"{Path(options.model).stem}.onnx" if is_float else default_name(options.model, "_int8.onnx"))
+    path = output(
+        options, f"{Path(options.model).stem}.onnx" if is_float else default_name(options.model, "_int8.onnx")
+    )
     model = fxqat.load(options.model, trust=options.trust, patterns=options.patterns)
     fxqat.export(
-        model, path, imgsz=options.imgsz, batch=options.batch, dynamic=options.dynamic, opset=options.opset, patterns=options.patterns
+        model,
+        path,
+        imgsz=options.imgsz,
+        batch=options.batch,
+        dynamic=options.dynamic,
+        opset=options.opset,
+        patterns=options.patterns,
     )
     print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
 
@@ -134,7 +153,11 @@ def _run(options: Namespace) -> None:
     _say(f"fxqat convert {stem}_ptq.fxqat")
     _convert(Namespace(model=f"{stem}_ptq.fxqat", output=None, **shared))
     _say(f"fxqat export {stem}_int8.fxqat")
-    _export(Namespace(model=f"{stem}_int8.fxqat", output=None, batch=1, dynamic=False, opset=20, imgsz=options.imgsz, **shared))
+    _export(
+        Namespace(
+            model=f"{stem}_int8.fxqat", output=None, batch=1, dynamic=False, opset=20, imgsz=options.imgsz, **shared
+        )
+    )
     _say(f"next: fxqat val {options.model} {stem}_int8.onnx --data YOUR_VAL.yaml; fxqat verify {stem}_ptq.fxqat {told}")
 
 
