@@ -12,7 +12,7 @@ from fxqat.quant import ranges
 from fxqat.quant.range_observer import SYMMETRIC, RangeObserver
 
 BINS = 16384
-SAMPLES = 8192
+SAMPLES = 4096
 # the number of bins a unit of value must be a float32
 _SMALLEST_LIMIT = 2.0**-100
 
@@ -22,7 +22,7 @@ class HistogramObserver(RangeObserver):
 
     The bins split ``[-limit, limit)`` evenly, with ``limit`` a power of two. When a value lies outside, ``limit`` is
     doubled until it does not and each pair of bins becomes one, which is exact: the result is the histogram that the
-    wider limit would have given from the start. Samples and not all values are counted, since 8192 values of each image
+    wider limit would have given from the start. Samples and not all values are counted, since 4096 values of each image
     place a quantile as well as a million do, and cost a hundredth of it.
 
     Args:

@@ -23,6 +23,7 @@ _FUNCTIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
 # Each round tries factors of 2**-reach to 2**reach on what the last round found.
 _REACHES = ((4.0, 17), (1.0, 9), (0.25, 9), (0.06, 9))
 _THRESHOLDS = 64
+_ENTROPY_BINS = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,16 +102,23 @@ def by_entropy(values: Tensor, weights: Tensor, low: Tensor, high: Tensor, codes
     each mass evenly over the bins that are not empty. Exact zeros are left out, as TensorRT leaves out its first bin:
     their spike would outweigh all else. Both ends are cut at the same T, no end beyond what was observed.
     """
-    order = values.argsort()
-    values, weights = values[order], weights[order]
     spread = values != 0
-    values, share = values[spread], (weights[spread] / weights[spread].sum()).double()
+    values, share = _coarse(values[spread], weights[spread].double(), low, high)
     largest = torch.maximum(-low, high)
     cuts = largest * _powers(-5, 0, _THRESHOLDS, low)
     lows, highs = torch.maximum(low, -cuts), torch.minimum(high, cuts)
     found = [_divergence(values, share, lows[i : i + 1], highs[i : i + 1], codes) for i in range(_THRESHOLDS)]
     at = torch.stack(found).argmin().view(1)
     return lows[at], highs[at]
+
+
+def _coarse(values: Tensor, weights: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Centres and shares of the bins that are not empty, of 2048 between the ends, in order."""
+    width = ((high - low) / _ENTROPY_BINS).clamp(min=torch.finfo(torch.float32).tiny)
+    index = ((values - low) / width).to(torch.int64).clamp(0, _ENTROPY_BINS - 1)
+    counts = torch.bincount(index, weights=weights, minlength=_ENTROPY_BINS)
+    filled = counts.nonzero().flatten()
+    return (low + (filled + 0.5) * width).clamp(low, high), counts[filled] / counts.sum()
 
 
 def _divergence(values: Tensor, share: Tensor, low: Tensor, high: Tensor, codes: Codes) -> Tensor:

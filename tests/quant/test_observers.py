@@ -165,7 +165,7 @@ def test_state_is_bounded_and_small() -> None:
     for seed in range(6):
         observer(noise(2, 8, 80, 80, seed=seed) * 10**seed)
     assert observer.counts.numel() == 16384
-    assert int(observer.counts.sum()) + observer.zeros <= 6 * 2 * 8192
+    assert int(observer.counts.sum()) + observer.zeros <= 6 * 2 * 4096 * 2
     assert set(observer.state_dict()) == {"low", "high"}
 
 
@@ -177,7 +177,7 @@ def test_samples_meet_every_channel() -> None:
 
 
 def test_percentile_is_the_quantile() -> None:
-    x = noise(1, 8000)
+    x = noise(2, 4000)
     spec = QuantSpec(**U8, observer="histogram", method="percentile", percentile=99.0)
     observer = made(spec)
     low, high = (end.item() for end in after_all_tensors(observer, x))
@@ -188,7 +188,7 @@ def test_percentile_is_the_quantile() -> None:
 
 
 def test_percentile_of_one_sided_data_keeps_zero() -> None:
-    x = noise(1, 8000).abs()
+    x = noise(2, 4000).abs()
     observer = made(QuantSpec(**U8, observer="histogram", method="percentile", percentile=99.0))
     low, high = (end.item() for end in after_all_tensors(observer, x))
     assert low == x.min().item()
@@ -199,7 +199,7 @@ def test_percentile_of_one_sided_data_keeps_zero() -> None:
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_mse_is_near_the_best_of_a_dense_grid(bits: int, symmetric: bool) -> None:
     """A Laplace tensor with outliers; the grid is an independent search over both ends."""
-    x = noise(1, 8000).pow(3) + 0.3
+    x = noise(2, 4000).pow(3) + 0.3
     spec = QuantSpec(bits=bits, signed=symmetric, symmetric=symmetric, observer="histogram", method="mse")
     observer = made(spec)
     observer(x)
@@ -222,8 +222,8 @@ def test_mse_never_worse_than_minmax() -> None:
 
 def test_through_silu_spends_no_codes_on_the_tail() -> None:
     """field.md's finding: all of SiLU's input below about -6 maps to nearly 0."""
-    x = noise(4, 8000) * 4
-    x[0, ::50] = -178.0
+    x = noise(8, 4000) * 4
+    x[:, ::50] = -178.0
     through = QuantSpec(**U8, observer="histogram", method="mse", through="silu")
     blind = QuantSpec(**U8, observer="histogram", method="mse")
     observers = made(through), made(blind)
@@ -235,7 +235,7 @@ def test_through_silu_spends_no_codes_on_the_tail() -> None:
 
 
 def test_entropy_cuts_outliers() -> None:
-    x = noise(1, 8000)
+    x = noise(2, 4000)
     x[0, 0] = 1000.0
     spec = QuantSpec(observer="histogram", method="entropy")
     observer = made(spec)
