@@ -1,18 +1,12 @@
 """Loading Ultralytics models without running what a stranger put into the file.
 
-A .pt file is a pickle, and a pickle may call any function it names. Here a checkpoint may name only classes of layers
-(subclasses of ``nn.Module`` in torch.nn and ultralytics.nn), torch's own tensor builders and a short list of plain
-containers; everything else is refused before anything is unpickled. Building from YAML is guarded in the same way,
-since Ultralytics evaluates its ``activation`` entry.
+Checkpoints are unpickled by ``fxqat.yolo.unpickle``. Architectures are guarded in the same way: Ultralytics evaluates
+their ``activation`` entry and looks up layers by name among everything it has imported.
 """
 
 from __future__ import annotations
 
 import ast
-import importlib
-import pickle
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +19,11 @@ from fxqat.files import sha256
 from fxqat.graph.site import nearest
 from fxqat.yolo import offline  # noqa: F401  (quiet before Ultralytics is imported)
 from fxqat.yolo.detector import Source
+from fxqat.yolo.unpickle import unpickled
 
 from ultralytics.nn import tasks  # isort: skip
+from ultralytics.nn.modules import Conv  # isort: skip
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset  # isort: skip
-
-# Containers and settings that official checkpoints hold beside their layers; none of them runs code when it is built.
-_PLAIN = (
-    "collections.OrderedDict",
-    "builtins.set",
-    "builtins.dict",
-    "builtins.slice",
-    "types.SimpleNamespace",
-    "pathlib.PosixPath",
-    "pathlib.PurePosixPath",
-    "ultralytics.utils.IterableSimpleNamespace",
-    "ultralytics.nn.tasks.DetectionModel",
-    "torch.Size",
-)
-_LAYER_MODULES = ("torch.nn.modules.", "ultralytics.nn.modules.", "ultralytics.nn.modules")
 
 
 def load_pt(path: Path, *, trust: bool = False) -> tuple[nn.Module, Source]:
@@ -56,10 +37,10 @@ def load_pt(path: Path, *, trust: bool = False) -> tuple[nn.Module, Source]:
     Raises:
         Problem: missing, empty, damaged, not a detector, or naming a class outside the allow-list.
     """
-    model = _model_in(_unpickled(path, trust), path)
-    if not isinstance(model, tasks.DetectionModel) or type(model.model[-1]).__name__ != "Detect":
-        layers = getattr(model, "model", None)
-        head = type(layers[-1] if isinstance(layers, nn.Sequential) else model).__name__
+    model = _model_in(unpickled(path, trust=trust), path)
+    layers = getattr(model, "model", None)
+    head = type(layers[-1] if isinstance(layers, nn.Sequential) and len(layers) else model).__name__
+    if not isinstance(model, tasks.DetectionModel) or head != "Detect":
         raise Problem(
             path, f"holds no detector but {head}", expected="a YOLOv8 detection model", remedy="use a yolov8*.pt"
         )
@@ -96,16 +77,17 @@ def build(architecture: str | Path | dict[str, Any], *, classes: int | None = No
     content = architecture if isinstance(architecture, dict) else _architecture(str(architecture))
     where = "architecture" if isinstance(architecture, dict) else str(architecture)
     check_architecture(content, where)
-    torch_state = torch.random.get_rng_state()
+    torch_state, activation = torch.random.get_rng_state(), Conv.default_act
     torch.manual_seed(0)
     try:
         model = tasks.DetectionModel(dict(content), nc=classes, verbose=False)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, NotImplementedError, RuntimeError) as error:
+    except Exception as error:  # whatever Ultralytics makes of arguments that do not fit
         raise Problem(
             where, f"cannot be built ({error!r})", expected="an Ultralytics detection architecture"
         ) from error
     finally:
         torch.random.set_rng_state(torch_state)
+        Conv.default_act = activation  # Ultralytics sets it for the process, and leaves it so where building fails
     return model.float().eval(), _source(model, where, "")
 
 
@@ -124,46 +106,6 @@ def check_architecture(content: dict[str, Any], where: str) -> None:
     activation = content.get("activation")
     if activation is not None and not _is_activation(str(activation)):
         raise Problem(where, f"activation {activation!r} is not a torch.nn layer", expected="such as nn.ReLU()")
-
-
-def _unpickled(path: Path, trust: bool) -> Any:
-    if not path.is_file():
-        raise Problem(path, "no such file", expected="a .pt checkpoint", remedy="check the path")
-    if path.stat().st_size == 0:
-        raise Problem(path, "is empty", expected="a .pt checkpoint", remedy="download it again")
-    if not zipfile.is_zipfile(path):
-        raise Problem(
-            path, "is not a checkpoint of torch.save, or is damaged", expected="a .pt file", remedy="download it again"
-        )
-    try:
-        if trust:
-            return torch.load(path, map_location="cpu", weights_only=False)
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        with torch.serialization.safe_globals([(_allowed(name, path), name) for name in names]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError, ModuleNotFoundError) as error:
-        raise Problem(path, f"cannot be read ({_first_line(error)})", expected="a .pt checkpoint") from error
-    except pickle.UnpicklingError as error:
-        raise Problem(
-            path, f"is refused ({_first_line(error)})", remedy="pass --trust if you trust its author"
-        ) from error
-
-
-def _allowed(name: str, path: Path) -> Callable[..., Any]:
-    """The object behind a global that the pickle names, if it is on the allow-list. Nothing outside two packages is
-    imported."""
-    module, _, attribute = name.rpartition(".")
-    if name in _PLAIN:
-        return getattr(importlib.import_module(module), attribute)
-    if module.startswith(_LAYER_MODULES):
-        found = getattr(importlib.import_module(module), attribute, None)
-        if isinstance(found, type) and issubclass(found, nn.Module):
-            return found
-    raise Problem(
-        path,
-        f"is refused: it names {name}, which is no layer of torch or Ultralytics and could run any code",
-        remedy="pass --trust if you trust its author",
-    )
 
 
 def _model_in(content: Any, path: Path) -> nn.Module:
@@ -196,8 +138,8 @@ def _architecture(name: str) -> dict[str, Any]:
         raise Problem(
             name, "no such architecture", remedy=nearest(name, [*known, *_scales()]) or "check the name"
         ) from error
-    except yaml.YAMLError as error:
-        raise Problem(name, f"is not YAML ({_first_line(error)})") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise Problem(name, "is no YAML mapping", expected="an Ultralytics architecture") from error
     if not isinstance(content, dict):
         raise Problem(name, "is not a mapping", expected="an Ultralytics architecture")
     return content
@@ -208,10 +150,13 @@ def _scales() -> list[str]:
 
 
 def _is_layer(name: object) -> bool:
+    """Whether ``name`` is a layer; whole models are none, since one built inside another has an activation of its
+    own."""
     if not isinstance(name, str):
         return False
     found = getattr(nn, name[3:], None) if name.startswith("nn.") else vars(tasks).get(name)
-    return isinstance(found, type) and issubclass(found, nn.Module)
+    is_module = isinstance(found, type) and issubclass(found, nn.Module)
+    return is_module and found.__module__.startswith(("torch.nn.modules.", "ultralytics.nn.modules."))
 
 
 def _is_activation(text: str) -> bool:
@@ -223,7 +168,3 @@ def _is_activation(text: str) -> bool:
         return False
     named = isinstance(call, ast.Call) and ast.unparse(call.func)
     return isinstance(named, str) and named.startswith("nn.") and _is_layer(named)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
