@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +66,13 @@ class Edit:
     def __init__(self, *, gm: fx.GraphModule, rule: Rule, found: Match) -> None:
         self.gm, self.rule, self.found = gm, rule, found
         self.added: list[fx.Node] = []
-        self.displaced: list[tuple[str, nn.Module]] = []
+        self.undoing: list[Callable[[], object]] = []
 
     def call(self, module: nn.Module, *args: Any, at: fx.Node | str) -> fx.Node:
         """Add a call of ``module``, placed at the site (or the site of the node) ``at``; the module is stored under
         that path."""
         site = at if isinstance(at, str) else site_of(at)
-        if _has(self.gm, site):
-            self.displaced.append((site, self.gm.get_submodule(site)))
-        self.gm.add_submodule(site, module)
+        self._store(site, module)
         return self._placed(site, lambda graph: graph.call_module(site, args), at)
 
     def function(self, target: Callable[..., Any], *args: Any, at: fx.Node | str, **kwargs: Any) -> fx.Node:
@@ -85,8 +84,10 @@ class Edit:
         """Register ``tensor`` as a buffer at the dotted path ``name`` and add the node that reads it."""
         folder, _, leaf = name.rpartition(".")
         if not _has(self.gm, folder):
-            self.gm.add_submodule(folder, nn.Module())
-        self.gm.get_submodule(folder).register_buffer(leaf, tensor)
+            self._store(folder, nn.Module())
+        place = self.gm.get_submodule(folder)
+        place.register_buffer(leaf, tensor)
+        self.undoing.append(lambda: delattr(place, leaf))
         return self._placed(name, lambda graph: graph.get_attr(name), name)
 
     def tensor(self, node: fx.Node) -> torch.Tensor:
@@ -106,11 +107,19 @@ class Edit:
         self._drop_site_suffixes()
 
     def undo(self) -> None:
-        """Remove what a refusing rule had already added."""
+        """Remove what a refusing rule had already added, and put back what it displaced."""
         for node in reversed(self.added):
             self.gm.graph.erase_node(node)
-        for path, module in reversed(self.displaced):
-            self.gm.add_submodule(path, module)
+        for one in reversed(self.undoing):
+            one()
+
+    def _store(self, path: str, module: nn.Module) -> None:
+        """Put ``module`` at ``path``."""
+        if _has(self.gm, path):
+            self.undoing.append(partial(self.gm.add_submodule, path, self.gm.get_submodule(path)))
+        else:
+            self.undoing.append(partial(self.gm.delete_submodule, path))
+        self.gm.add_submodule(path, module)
 
     def _placed(self, site: str, make: Callable[[fx.Graph], fx.Node], at: fx.Node | str) -> fx.Node:
         root = self.found.root

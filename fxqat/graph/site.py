@@ -65,8 +65,12 @@ def operation(node: fx.Node) -> str:
 
 
 def covers(glob: str, site: str) -> bool:
-    """Whether ``glob`` covers the whole of ``site``: ``*`` within a part, ``**`` across parts, ``?`` and ``[ab]`` as in
-    a shell."""
+    """Whether ``glob`` covers the whole of ``site``: ``*`` within a part, ``**`` across parts, ``?``, ``[ab]`` and
+    ``[!ab]`` as in a shell.
+
+    Raises:
+        re.error: a range of characters that runs backwards.
+    """
     return _compiled(glob).fullmatch(site) is not None
 
 
@@ -94,4 +98,12 @@ def _source_site(node: fx.Node) -> str:
 def _compiled(glob: str) -> re.Pattern[str]:
     pieces = re.split(r"(\*\*|\*|\?|\[[^\]]+\])", glob)
     wild = {"**": ".*", "*": r"[^.]*", "?": r"[^.]"}
-    return re.compile("".join(wild.get(p) or (p if p[:1] == "[" and p[-1:] == "]" else re.escape(p)) for p in pieces))
+    return re.compile("".join(wild.get(p) or _characters(p) or re.escape(p) for p in pieces))
+
+
+def _characters(piece: str) -> str:
+    """A set in brackets as a regular expression, or nothing; the opposite of a set stays within a part as well."""
+    if piece[:1] != "[" or piece[-1:] != "]":
+        return ""
+    inside = piece[1:-1].replace("\\", r"\\").replace("[", r"\[").replace("^", r"\^")
+    return f"[^{inside[1:]}.]" if inside.startswith("!") else f"[{inside}]"
