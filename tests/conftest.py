@@ -15,11 +15,18 @@ atexit.register(shutil.rmtree, _CONFIG, ignore_errors=True)
 os.environ.update(environment(_CONFIG))
 os.environ["MPLBACKEND"] = "Agg"
 
+from collections.abc import Callable  # noqa: E402
+
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import torch  # noqa: E402
 import yaml  # noqa: E402
 from hypothesis import settings  # noqa: E402
+from torch import nn  # noqa: E402
+
+import fxqat  # noqa: E402
+from fxqat.yolo.detector import Detector  # noqa: E402
 
 settings.register_profile("shared machine", deadline=None)  # other work on the same cores is no failure
 settings.load_profile("shared machine")
@@ -27,6 +34,71 @@ settings.load_profile("shared machine")
 REPOSITORY = Path(__file__).resolve().parents[1]
 COLOURS = {0: ("red", (0, 0, 255)), 1: ("green", (0, 255, 0)), 2: ("blue", (255, 0, 0))}  # BGR, as cv2 writes
 SIZES = ((120, 160), (160, 120), (96, 96), (64, 200), (50, 40), (33, 61))  # height, width: up- and downscaled at 96
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--accept", action="store_true", help="write the goldens anew instead of comparing with them")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """``golden(name, text)``: ``text`` equals ``tests/golden/NAME.txt``, or becomes it under ``pytest --accept``."""
+
+    def check(name: str, text: str) -> None:
+        path = REPOSITORY / "tests" / "golden" / f"{name}.txt"
+        if request.config.getoption("--accept"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        assert path.is_file(), f"no golden {path.name}: run pytest --accept and read what it writes"
+        assert text == path.read_text()
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def images() -> torch.Tensor:
+    """Four images (4, 3, 64, 64) in 0..1: smooth shades with noise on top."""
+    generator = torch.Generator().manual_seed(7)
+    shades = nn.functional.interpolate(torch.rand(4, 3, 4, 4, generator=generator), size=64, mode="bilinear")
+    return (0.8 * shades + 0.2 * torch.rand(4, 3, 64, 64, generator=generator)).clamp(0, 1)
+
+
+@pytest.fixture(scope="session")
+def yolov8n(images: torch.Tensor) -> Detector:
+    """YOLOv8n with random weights, float; read only. Its batch norms know the statistics of ``images``: with those of a
+    fresh model the signal fades to 1e-12 along 60 layers, and everything would seem equal."""
+    return alive(fxqat.load("yolov8n.yaml"), images)
+
+
+def alive(model: Detector, images: torch.Tensor) -> Detector:
+    """Set the running statistics of every batch norm to those of ``images``."""
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        model.train().gm(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def prepared(yolov8n: Detector) -> Detector:
+    """``yolov8n`` under yolov8_w8a8, not calibrated; read only."""
+    return fxqat.prepare(yolov8n, "yolov8_w8a8")[0]
+
+
+@pytest.fixture(scope="session")
+def calibrated(yolov8n: Detector, images: torch.Tensor) -> Detector:
+    """``yolov8n`` under yolov8_w8a8, calibrated on ``images``; read only."""
+    return fxqat.calibrate(fxqat.prepare(yolov8n, "yolov8_w8a8")[0], [images])
+
+
+@pytest.fixture(scope="session")
+def converted(calibrated: Detector) -> Detector:
+    """``calibrated`` as the INT8 reference graph; read only."""
+    return fxqat.convert(calibrated)[0]
 
 
 @pytest.fixture(scope="session")
