@@ -3,6 +3,7 @@ decides."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -194,6 +195,7 @@ class _Reader:
             for key in ("weight", "activation", "preactivation")
             if key in entry
         }
+        self._check_glob(entry)
         if entry.get("float", False) is not True and not chosen:
             raise self._problem(entry, "a rule says nothing to do", expected="float: true, or weight: and activation:")
         if entry.get("float") and chosen:
@@ -202,6 +204,12 @@ class _Reader:
             )
         words = {key: str(entry[key]) for key in ("site", "role", "op", "why") if key in entry}
         return PolicyRule(line=entry.line, **words, **chosen)  # type: ignore[arg-type]
+
+    def _check_glob(self, entry: _Lines) -> None:
+        try:
+            covers(str(entry.get("site", "")), "")
+        except re.error as error:
+            raise self._problem(entry, f"the glob {entry['site']!r} is not legal ({error})", "site") from error
 
     def _named_spec(self, entry: _Lines, key: str, specs: Mapping[str, QuantSpec]) -> QuantSpec:
         if entry[key] not in specs:
