@@ -120,7 +120,7 @@ class _Quantizable(nn.Module):
         fake_quant = self.weight_fake_quant
         if fake_quant is None or not fake_quant.quantizing:
             return weight
-        if fake_quant.spec.scale == "fixed":
+        if fake_quant.spec.scale == "fixed" or not fake_quant.calibrated_already:
             self._follow(fake_quant, weight.detach())
         if bias is not None and input_scale is not None:
             self._widen(fake_quant, bias.detach(), input_scale)

@@ -242,6 +242,16 @@ def test_a_learned_weight_scale() -> None:
     assert not torch.equal(scale, before)  # it learns, and no forward sets it back to the weight's range
 
 
+def test_a_learned_weight_scale_never_starts_from_nothing() -> None:
+    conv = fused(block()).eval()
+    spec = QuantSpec(narrow=True, axis=0, scale="lsq")
+    conv.quantize_weight(spec, calibrate=False)
+    assert not conv.weight_fake_quant.calibrated_already
+    conv(image())
+    largest = conv.folded()[0].flatten(1).abs().amax(dim=1)
+    torch.testing.assert_close(conv.weight_fake_quant.scale.detach(), largest / 127, rtol=1e-6, atol=0)
+
+
 def test_per_tensor_weights_too() -> None:
     conv = fused(block()).eval()
     conv.quantize_weight(QuantSpec(narrow=True))
