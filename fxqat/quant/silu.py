@@ -29,7 +29,8 @@ class QuantizedSiLU(nn.Module):
 
     The quantizers are referred to, not owned: they stay where the model registers them, with their state and their
     other users. Where the table does not apply (GPU, an observer switched on, a quantizer off or per channel, a learned
-    sigmoid scale, half precision, a compiler) the modules run one after the other.
+    sigmoid scale, half precision, a compiler) the modules run one after the other. Where a compiler is at hand,
+    ``block.compile(dynamic=True)`` makes one kernel of the modules instead.
 
     Args:
         input: quantizer of the value before the activation.
