@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -100,3 +101,9 @@ class Residual(nn.Module):
 def noise(*shape: int) -> Tensor:
     """Normal noise, the same every time."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(3))
+
+
+def masked(words: str) -> str:
+    """A graph's text without the numbers that data gave: scales and zero points."""
+    codes = re.sub(r"(quantize_per_tensor\(\S+), [\d.e+-]+, -?\d+,", r"\1, SCALE, ZERO,", words)
+    return re.sub(r"scale=[\d.e+-]+, zero_point=-?\d+", "scale=SCALE, zero_point=ZERO", codes)
