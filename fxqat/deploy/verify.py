@@ -14,6 +14,7 @@ import onnxruntime as ort
 import torch
 from torch import Tensor, fx
 
+from fxqat.deploy.integer import IntegerExecution
 from fxqat.errors import Problem
 from fxqat.graph.site import site_of
 from fxqat.quant.torch_ao import quantize_per_tensor
@@ -96,7 +97,7 @@ class Verification:
 def verify_images(
     trained: Detector, reference: Detector, path: Path, batches: Iterable[Tensor], progress: Callable[[int], None]
 ) -> Verification:
-    """Compare the fake-quant graph ``trained``, its INT8 ``reference`` and the file exported from it, with ORT's
+    """Compare the fake-quant graph ``trained``, its INT8 ``reference`` executed in integers and the file exported from it, with ORT's
     optimizations on.
 
     Raises:
@@ -136,9 +137,9 @@ class _Recorder(fx.Interpreter):
 
 @torch.no_grad()
 def _reference_codes(view: fx.GraphModule, batch: Tensor) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    recorder = _Recorder(view, lambda node: node.target is quantize_per_tensor)
-    output = recorder.run(batch)
-    return {site.removesuffix(CODES): value.numpy() for site, value in recorder.kept.items()}, output.numpy()
+    execution = IntegerExecution(view)
+    output = execution.run(batch)
+    return {site.removesuffix(CODES): codes.numpy() for site, codes in execution.codes.items()}, output.numpy()
 
 
 @torch.no_grad()
