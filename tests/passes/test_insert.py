@@ -1,0 +1,192 @@
+"""Insertion: one quantizer for all that must share a scale, whatever a policy leaves in float."""
+
+from __future__ import annotations
+
+import operator
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from passes.small import ALL, SPECS, conv_bn, policy, quantized, unit_images
+from torch import nn
+
+import fxqat
+from fxqat.errors import Problem
+from fxqat.graph.pipeline import Pipeline
+from fxqat.graph.site import operation, site_of
+from fxqat.passes import Assign, Insert, Rules, fusing, sites
+from fxqat.passes.insert import scale_groups
+from fxqat.policy import Policy
+from fxqat.quant.fake_quantize import FakeQuantize
+
+FLOATS = "  - {role: dfl, float: true}\n  - {role: decode, float: true}\n"
+
+
+@pytest.fixture(scope="module")
+def fused(yolov8n):
+    return fusing(Rules.load()).run(yolov8n.gm)[0]
+
+
+def inserted(gm, read):
+    return Pipeline(
+        (Assign(policy=read), Insert(target=read.target, rules=Rules.load().quantize[read.target.name]))
+    ).run(gm)
+
+
+def quantizer(node):
+    return node.meta.get("quantizer")
+
+
+def tensors_in(node):
+    return [one for one in node.all_input_nodes if one.op != "get_attr"]
+
+
+def check_sharing(gm):
+    """The laws of sharing, for any graph and any policy."""
+    for node in gm.graph.nodes:
+        word = operation(node)
+        if quantizer(node) is None:
+            continue
+        if word in {"cat", "MaxPool2d", "Upsample", "flatten"}:
+            assert {quantizer(one) for one in tensors_in(node)} == {quantizer(node)}, site_of(node)
+        if node.target is operator.getitem:
+            assert quantizer(node.args[0].args[0]) == quantizer(node), site_of(node)
+    for node in gm.graph.nodes:
+        if operation(node) == "QATConv2d" and len(node.args) == 2:
+            source, scale = node.args
+            assert scale.target == f"{quantizer(source)}.scale", "the bias has the scale of the input that is there"
+
+
+def groups_by_quantizer(gm):
+    found: dict[str, set[str]] = {}
+    for node in gm.graph.nodes:
+        if quantizer(node) is not None:
+            found.setdefault(quantizer(node), set()).add(site_of(node))
+    return list(found.values())
+
+
+@pytest.mark.parametrize("name", ["yolov8_w8a8", "yolov8_critical"])
+@pytest.mark.parametrize("architecture", ["yolov8n.yaml", "yolov8n-p2.yaml", "yolov8n-p6.yaml"])
+def test_the_shipped_policies_share_where_they_must(name, architecture):
+    check_sharing(fxqat.prepare(fxqat.load(architecture, classes=2), name)[0].gm)
+
+
+def test_boxes_and_scores_share_nothing(prepared):
+    for group in groups_by_quantizer(prepared.gm):
+        assert not (any(".cv2." in s or "box" in s for s in group) and any(".cv3." in s or "class" in s for s in group))
+        assert not any(".decode." in site or ".dfl." in site for site in group)
+
+
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_sharing_holds_whatever_is_left_in_float(fused, data):
+    names = [site.path for site in sites(fused) if not site.roles & {"dfl", "decode"}]
+    chosen = data.draw(st.lists(st.sampled_from(names), min_size=1, max_size=12, unique=True))
+    lines = "".join(f'  - {{site: "{name}", float: true}}\n' for name in chosen)
+    gm, report = inserted(fused, Policy.parse(SPECS + lines + FLOATS + ALL, "drawn.yaml"))
+    check_sharing(gm)
+    for group in report["insert"].report.figures["groups"]:
+        assert not (any(".cv2." in site for site in group) and any(".cv3." in site for site in group))
+    with torch.no_grad():
+        gm(torch.zeros(1, 3, 32, 32))
+
+
+def test_groups_of_yolov8n(fused):
+    gm, report = inserted(fused, Policy.load("yolov8_w8a8"))
+    groups = report["insert"].report.figures["groups"]
+    members = [site for group in groups for site in group]
+    assert len(set(members)) == len(members), "a tensor is in one group"
+    sppf = next(group for group in groups if "model.9.m" in group)
+    assert {"model.9.cv1.conv.silu", "model.9.m", "model.9.m_1", "model.9.m_2", "model.9.cat"} <= set(sppf)
+    order = {site_of(node): index for index, node in enumerate(gm.graph.nodes)}
+    assert [order[group[0]] for group in groups] == sorted(order[group[0]] for group in groups)
+
+
+def test_a_residual_add_is_quantized_between_integers(prepared):
+    """Its sum joins the Concat at the end of its C2f, so it has the scale of that group, not that of its last addend."""
+    adds = [node for node in prepared.gm.graph.nodes if operation(node) == "add" and ".m." in site_of(node)]
+    assert len(adds) == 6
+    for node in adds:
+        (fake,) = node.users
+        assert operation(fake) == "FakeQuantize"
+        skipped, added = node.all_input_nodes
+        assert None not in {quantizer(skipped), quantizer(added)}
+        assert quantizer(node) != quantizer(added)
+
+
+def test_a_float_input_gets_a_quantizer_for_its_layer_alone():
+    gm = quantized(conv_bn(), unit_images(), policy=policy("{op: input, float: true}"))
+    assert [site_of(node) for node in gm.graph.nodes] == [
+        "input",
+        "0.input.quantized",
+        "0.input_scale",
+        "0",
+        "0.quantized",
+        "output",
+    ]
+
+
+def test_ranges_known_without_looking():
+    gm = quantized(conv_bn(nn.SiLU()), unit_images())
+    scale = {name: float(gm.get_submodule(name).scale) for name in ("quantizer.input", "quantizer.0_sigmoid")}
+    assert scale == {"quantizer.input": pytest.approx(1 / 255), "quantizer.0_sigmoid": pytest.approx(1 / 255)}
+
+
+class Joined(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(4, 2, 1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        return torch.cat([self.a(x), self.b(x)], 1)
+
+
+def test_what_a_concat_joins_needs_one_spec():
+    specs = SPECS.replace("specs:\n", "specs:\n  a4: {bits: 4, signed: false, symmetric: false}\n")
+    read = Policy.parse(specs + '  - {site: "b", weight: w8, activation: a4}\n' + ALL, "two.yaml")
+    with pytest.raises(Problem) as caught:
+        quantized(Joined(), unit_images(), policy=read)
+    assert str(caught.value) == (
+        "b: is u4<0:15>, but shares its scale with a, which is u8<0:255>; "
+        "expected one spec for all that a Concat joins; give both sites one rule in the policy"
+    )
+
+
+def test_a_concat_observes_all_that_it_joins():
+    gm = quantized(Joined(), unit_images())
+    fakes = [node for node in gm.graph.nodes if operation(node) == "FakeQuantize"]
+    assert [site_of(node) for node in fakes] == ["x.quantized", "a.quantized", "b.quantized"]
+    assert fakes[1].target == fakes[2].target != fakes[0].target
+    assert isinstance(gm.get_submodule(str(fakes[1].target)), FakeQuantize)
+    with torch.no_grad():
+        whole = torch.cat(
+            [
+                gm.a(gm.get_submodule("quantizer.x")(unit_images()), torch.tensor([1 / 255.0])),
+                gm.b(unit_images(), torch.tensor([1 / 255.0])),
+            ],
+            1,
+        )
+    shared = gm.get_submodule(str(fakes[1].target))
+    low, high = min(0.0, float(whole.min())), max(0.0, float(whole.max()))
+    # The range that was seen, of values not yet quantized: within two steps of what the integer layers give.
+    assert float(shared.scale) * 255 == pytest.approx(high - low, abs=2 * float(shared.scale))
+
+
+def test_an_operation_outside_the_vocabulary_stops_with_its_site():
+    class Odd(nn.Module):
+        def forward(self, x):
+            return torch.erf(x)
+
+    with pytest.raises(Problem) as caught:
+        quantized(Odd(), unit_images())
+    assert str(caught.value).startswith(
+        "erf: the operation erf is outside the vocabulary of target ort-cpu; expected one of: input, QATConv2d"
+    )
+    assert str(caught.value).endswith("rewrite it with a rule (--patterns)")
+
+
+def test_groups_need_no_quantizer_yet(fused):
+    gm, _ = Pipeline((Assign(policy=Policy.load("yolov8_critical")),)).run(fused)
+    groups = scale_groups(gm, Policy.load("yolov8_critical").target)
+    assert [site_of(node) for node in groups[0]] == ["images"]
