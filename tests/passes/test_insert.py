@@ -104,7 +104,7 @@ def test_groups_of_yolov8n(fused):
 
 
 def test_a_residual_add_is_quantized_between_integers(prepared):
-    """Its sum joins the Concat at the end of its C2f, so it has the scale of that group, not that of its last addend."""
+    """Its sum joins the Concat at the end of its C2f, so it has that group's scale, not its last addend's."""
     adds = [node for node in prepared.gm.graph.nodes if operation(node) == "add" and ".m." in site_of(node)]
     assert len(adds) == 6
     for node in adds:

@@ -1,0 +1,88 @@
+"""Targets: the closed vocabulary and the forms that a runtime runs."""
+
+# ruff: noqa: E501  (one message a line, as it is printed)
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fxqat.errors import Problem
+from fxqat.quant.spec import QConfig, QuantSpec
+from fxqat.targets import ORT_CPU, TARGETS, Place
+
+W8, A8 = ORT_CPU.weight, ORT_CPU.activation
+
+
+def check(weight=None, activation=None, op="QATConv2d", roles=()):
+    config = QConfig(weight=weight, activation=activation)
+    ORT_CPU.check(config, op=op, roles=frozenset(roles), where="p.yaml:3", site="model.0.conv")
+
+
+def test_targets_are_found_by_the_name_they_have():
+    assert {name: target.name for name, target in TARGETS.items()} == {name: name for name in TARGETS}
+
+
+def test_an_operation_outside_the_vocabulary():
+    with pytest.raises(Problem) as caught:
+        ORT_CPU.place("erf", "model.3")
+    assert str(caught.value) == (
+        f"model.3: the operation erf is outside the vocabulary of target ort-cpu; expected one of: "
+        f"{', '.join(ORT_CPU.places)}; rewrite it with a rule (--patterns)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("weight", "activation"),
+    [
+        (W8, A8),
+        (replace(W8, bits=4), A8),
+        (replace(W8, axis=None), A8),
+        (replace(W8, narrow=False), A8),
+        (W8, replace(A8, observer="histogram", method="mse")),
+        (W8, replace(A8, symmetric=True)),
+        (W8, replace(A8, scale="lsq+")),
+        (None, None),
+        (None, A8),
+    ],
+)
+def test_legal_forms(weight, activation):
+    check(weight, activation)
+
+
+@pytest.mark.parametrize(
+    ("weight", "activation", "words"),
+    [
+        (replace(W8, symmetric=False), A8, "the weight spec i8<-127:127>:axis0 asymmetric; expected i8<-127:127>:axis0 symmetric"),
+        (replace(W8, signed=False), A8, "the weight spec u8<1:255>:axis0 symmetric"),
+        (replace(W8, axis=1), A8, "the weight spec i8<-127:127>:axis1 symmetric"),
+        (W8, replace(A8, bits=16), "the activation spec u16<0:65535> asymmetric; expected u8<0:255> asymmetric"),
+        (W8, replace(A8, signed=True), "the activation spec i8<-128:127> asymmetric"),
+        (W8, replace(A8, axis=1), "the activation spec u8<0:255>:axis1 asymmetric"),
+    ],
+)  # fmt: skip
+def test_forms_that_the_runtime_has_no_kernel_for(weight, activation, words):
+    with pytest.raises(Problem) as caught:
+        check(weight, activation)
+    assert f"p.yaml:3: model.0.conv: ort-cpu cannot run {words}" in str(caught.value)
+
+
+@pytest.mark.parametrize("op", [op for op, place in ORT_CPU.places.items() if place is Place.NONE])
+def test_what_runs_in_float_only(op):
+    check(op=op)
+    with pytest.raises(Problem, match=f"ort-cpu runs {op} in float only; add {{op: {op}, float: true}} above"):
+        check(activation=A8, op=op)
+
+
+def test_a_decode_is_never_quantized():
+    with pytest.raises(
+        Problem, match=r"would share one scale, which rounds every score to 0; add {role: decode, float: true}"
+    ):
+        check(activation=A8, op="mul", roles=("decode",))
+
+
+def test_the_images_are_exact_as_bytes():
+    low, high = ORT_CPU.fixed["input"]
+    assert (high - low) / 255 == 1 / 255
+    assert isinstance(ORT_CPU.activation, QuantSpec)
