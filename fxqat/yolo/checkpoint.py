@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,6 +22,7 @@ from fxqat.yolo.detector import Recipe, Source
 
 FORMAT = 1
 _KEY = "fxqat"
+_CHECKSUM = "sha256"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +59,9 @@ def write(path: str | Path, content: Content) -> None:
         "versions": versions(),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    words = json.dumps(header)
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
+        save_file(tensors, temporary, metadata={_KEY: words, _CHECKSUM: hashlib.sha256(words.encode()).hexdigest()})
 
 
 def read(path: str | Path) -> Content:
@@ -73,15 +75,25 @@ def read(path: str | Path) -> Content:
         raise Problem(path, "no such file", expected="a .fxqat file", remedy="make one with fxqat prepare")
     try:
         with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(_KEY)
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise Problem(
             path, f"is damaged or truncated ({error})", expected="a .fxqat file", remedy="make it again"
         ) from error
-    if header is None:
+    if _KEY not in metadata:
         raise Problem(path, "is a safetensors file of another program", expected="a .fxqat file")
-    return _content(path, json.loads(header), tensors)
+    try:
+        return _content(path, _header(path, metadata), tensors)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Problem(path, f"is damaged: its recipe makes no sense ({error})", remedy="make it again") from error
+
+
+def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    words = metadata[_KEY]
+    if metadata.get(_CHECKSUM) not in {None, hashlib.sha256(words.encode()).hexdigest()}:
+        raise Problem(path, "is damaged: its recipe does not have the checksum written with it", remedy="make it again")
+    return cast(dict[str, Any], json.loads(words))
 
 
 def versions() -> dict[str, str]:
