@@ -254,3 +254,25 @@ def test_torch_keywords() -> None:
     scale, zero_point = weight.calculate_qparams()
     assert scale.tolist() == pytest.approx([2 / 127, 0.5 / 127])
     assert zero_point.tolist() == [0, 0]
+
+
+def test_entropy_keeps_a_uniform_tensor_whole() -> None:
+    """The clipped mass counts against a threshold: without it, cutting would look free."""
+    x = torch.rand(2, 4000, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    _, (high,) = after_all(made(QuantSpec(observer="histogram", method="entropy")), x)
+    assert high > 0.9
+
+
+def test_exact_zeros_are_counted_apart() -> None:
+    observer = HistogramObserver()
+    observer(torch.tensor([[0.0, -0.0, 1.0, 2.0]]))
+    assert observer.zeros == 2
+    values, weights = observer.points()
+    assert weights[values == 0].tolist() == [2.0]
+
+
+def test_samples_meet_every_column() -> None:
+    """65,536 values, 4096 samples: a step of 16 would meet four columns of 64 only."""
+    observer = HistogramObserver(bins=512)
+    observer((torch.arange(64.0) + 1).expand(1, 8, 128, 64))
+    assert len({int(value) for value in observer.points()[0].tolist()}) == 64
