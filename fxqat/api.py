@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from fxqat.graph.pipeline import Pass, Report
 from fxqat.graph.site import site_of
 from fxqat.graph.text import text
 from fxqat.passes import Rules, converting, preparing
-from fxqat.passes.observe import observe
+from fxqat.passes.corrections import correct, corrections
+from fxqat.passes.lockstep import Images, silent
+from fxqat.passes.observe import observe, use_method
 from fxqat.policy import Policy
 from fxqat.quant.torch_ao import dequantize_per_tensor, disable_observer, quantize_per_tensor
 from fxqat.yolo import checkpoint, images, offline
@@ -97,6 +100,7 @@ def prepare(
     _expect(detector, "float", "prepare")
     policy = policy if isinstance(policy, Policy) else Policy.load(policy)
     rules = Rules.load(*patterns)
+    corrections(policy)  # what calibrate would refuse is refused now
     gm, report = preparing(policy, rules, passes).run(detector.gm)
     gm.apply(disable_observer)
     changes: dict[str, Any] = {
@@ -117,10 +121,12 @@ def calibrate(
     images_limit: int | None = None,
     imgsz: int = 640,
     batch: int = 8,
+    method: str | None = None,
     progress: Progress | None = None,
     on_skip: Callable[[Path, str], None] | None = None,
+    on_step: Callable[[str], None] | None = None,
 ) -> Detector:
-    """Choose every range from real images, in place, with the observers that the policy names.
+    """Choose every range from real images, in place, with the observers that the policy names, and run its corrections.
 
     Args:
         model: a detector at stage ``qat``.
@@ -128,19 +134,36 @@ def calibrate(
         images_limit: so many images, evenly spread; all by default.
         imgsz: pixels, square, a multiple of 32.
         batch: images at a time.
-        progress: called with images done and images in all.
+        method: ``standard``, ``percentile``, ``entropy`` or ``mse`` for every activation, instead of the policy's; by
+            default what the last calibration used.
+        progress: called with steps done and steps in all: images, then what each correction counts.
         on_skip: called with the path of an image that cannot be read, and why.
+        on_step: called with the name of each correction before it starts.
 
     Raises:
-        Problem: no data, or a site that saw NaN or infinity.
+        Problem: no data, an unknown method, a site that saw NaN or infinity, or corrections without data that can be
+            read again.
     """
     _expect(model, "qat", "calibrate")
+    method = method or model.recipe.calibration.get("method")
+    if method is not None:
+        use_method(model.gm, method)
+    chosen = corrections(Policy.parse(model.recipe.policy_text, model.recipe.policy_name))
     batches, total, name = _batches(data, images_limit, imgsz, batch, on_skip)
+    if chosen and iter(batches) is data:
+        raise Problem("data", "can be read only once, and corrections read it again", expected="a list of batches")
+    step = progress or silent
+    again = Images(read=lambda: _batches(data, images_limit, imgsz, batch, None)[0], total=total)
+    reports = correct(model.gm, chosen, again, before_ranges=True, progress=step, on_step=on_step)
     seen = 0
     for seen in observe(model.gm, batches):
-        if progress is not None:
-            progress(seen, max(total, seen))
-    return model.with_graph(model.gm, calibration={"data": name, "images": seen, "imgsz": imgsz})
+        step(seen, max(total, seen))
+    reports += correct(
+        model.gm, chosen, replace(again, total=seen), before_ranges=False, progress=step, on_step=on_step
+    )
+    how: dict[str, Any] = {"data": name, "images": seen, "imgsz": imgsz}
+    how.update({"method": method} if method else {}, **({"corrections": reports} if chosen else {}))
+    return model.with_graph(model.gm, calibration=how)
 
 
 def convert(model: Detector, *, patterns: Files = ()) -> tuple[Detector, Report]:
@@ -247,6 +270,8 @@ def _restore(path: Path, patterns: Files, passes: Sequence[Pass]) -> Detector:
         _same_passes(recipe, passes)
         policy = Policy.parse(recipe.policy_text, recipe.policy_name)
         gm, _ = preparing(policy, rules, passes).run(detector.gm)
+        if method := recipe.calibration.get("method"):
+            use_method(gm, method)
         gm.apply(disable_observer)
         if recipe.stage == "int8":
             gm, _ = converting(rules).run(gm)

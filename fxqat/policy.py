@@ -69,6 +69,15 @@ class Decision:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """One entry of ``corrections``: a name, its options, and the line it stands on."""
+
+    line: int
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Policy:
     """A policy file, checked: its specs are legal, its target known, its rules complete."""
 
@@ -78,6 +87,7 @@ class Policy:
     rules: tuple[PolicyRule, ...]
     doc: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    corrections: tuple[Wanted, ...] = ()
 
     @classmethod
     def load(cls, name: str | Path) -> Policy:
@@ -157,9 +167,15 @@ class _Reader:
         if not isinstance(rules, list) or not rules:
             raise self._problem(content, "has no rules", "rules", expected="a list under rules:")
         read = tuple(self._rule(self._mapping(rule, "rule"), specs) for rule in rules)
-        options = {key: content[key] for key in ("corrections", "qat") if key in content}
+        options = {key: content[key] for key in ("qat",) if key in content}
         return Policy(
-            name=self.name, text=text, target=target, rules=read, doc=str(content.get("doc", "")), options=options
+            name=self.name,
+            text=text,
+            target=target,
+            rules=read,
+            doc=str(content.get("doc", "")),
+            options=options,
+            corrections=self._corrections(content, text),
         )
 
     def _target(self, content: _Lines) -> Target:
@@ -204,6 +220,29 @@ class _Reader:
             )
         words = {key: str(entry[key]) for key in ("site", "role", "op", "why") if key in entry}
         return PolicyRule(line=entry.line, **words, **chosen)  # type: ignore[arg-type]
+
+    def _corrections(self, content: _Lines, text: str) -> tuple[Wanted, ...]:
+        raw = content.get("corrections", [])
+        if not isinstance(raw, list):
+            raise self._problem(
+                content, f"corrections: is {type(raw).__name__}", "corrections", expected="a list of names"
+            )
+        return tuple(
+            self._correction(entry, line) for entry, line in zip(raw, _item_lines(text, "corrections"), strict=True)
+        )
+
+    def _correction(self, entry: Any, line: int) -> Wanted:
+        if isinstance(entry, str):
+            return Wanted(line=line, name=entry)
+        if isinstance(entry, _Lines) and len(entry) == 1:
+            ((name, options),) = entry.items()
+            if isinstance(options, _Lines):
+                return Wanted(line=line, name=name, options=options)
+        raise Problem(
+            f"{self.name}:{line}",
+            f"a correction is {entry!r}",
+            expected="a name, or {name: {option: value}}",
+        )
 
     def _check_glob(self, entry: _Lines) -> None:
         try:
@@ -283,6 +322,14 @@ def _parse(text: str, name: str) -> Any:
         raise Problem(f"{name}:{line}", f"is not YAML ({error.problem})", expected="a policy file") from error
     except yaml.YAMLError as error:
         raise Problem(name, f"is not YAML ({str(error).splitlines()[0]})", expected="a policy file") from error
+
+
+def _item_lines(text: str, key: str) -> list[int]:
+    """The line of each item of the list under a top-level ``key``; words carry none of their own."""
+    root = yaml.compose(text, yaml.SafeLoader)
+    pairs = root.value if isinstance(root, yaml.MappingNode) else []
+    items: list[yaml.Node] = next((value.value for name, value in pairs if name.value == key), [])
+    return [item.start_mark.line + 1 for item in items]
 
 
 def _near_selector(rule: PolicyRule, sites: Sequence[Site]) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, fx
 
 from fxqat.errors import Problem
-from fxqat.graph.site import site_of
+from fxqat.graph.site import nearest, site_of
 from fxqat.passes.insert import QUANTIZERS
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.quant.modules import QATConv2d, QATLinear
+from fxqat.quant.observers import make_observer
+from fxqat.quant.spec import METHODS
 from fxqat.quant.torch_ao import disable_fake_quant, disable_observer, enable_fake_quant, enable_observer
 
 
@@ -24,6 +28,44 @@ def quantizers(gm: fx.GraphModule) -> dict[str, FakeQuantize]:
             if isinstance(module, FakeQuantize) and module not in found.values():
                 found[site_of(node).removesuffix(".quantized")] = module
     return found
+
+
+def use_method(gm: fx.GraphModule, method: str) -> None:
+    """Let every activation quantizer choose its range by ``method``, whatever the policy says; ranges that a policy or
+    the target gives stay.
+
+    Before a SiLU the range is chosen by the error after it with "mse", the only method that can.
+
+    Raises:
+        Problem: there is no such method.
+    """
+    if method not in METHODS:
+        raise Problem(
+            "--method",
+            f"unknown method {method!r}",
+            expected=f"one of: {', '.join(METHODS)}",
+            remedy=nearest(method, METHODS),
+        )
+    before_silu = {str(node.target) for node in gm.graph.nodes if feeds_silu(node)}
+    for path, fake in _by_path(gm).items():
+        if fake.spec.fixed is None:
+            through = "silu" if path in before_silu else fake.spec.through
+            fake.spec = replace(
+                fake.spec, observer="histogram", method=method, through=through if method == "mse" else None
+            )
+            fake.activation_post_process = make_observer(fake.spec, fake.site).to(fake.scale.device)
+
+
+def feeds_silu(node: fx.Node) -> bool:
+    """Whether ``node``'s value is multiplied with its own sigmoid: SiLU as integer kernels want it."""
+    gates = [user for user in node.users if user.target is torch.sigmoid]
+    gated = {user for gate in gates for one in (gate, *gate.users) for user in one.users}
+    return any(user.target is operator.mul and user in gated for user in node.users)
+
+
+def _by_path(gm: fx.GraphModule) -> dict[str, FakeQuantize]:
+    owned = [(path, module) for path, module in gm.named_modules() if path.startswith(f"{QUANTIZERS}.")]
+    return {path: module for path, module in owned if isinstance(module, FakeQuantize)}
 
 
 @torch.no_grad()

@@ -1,0 +1,207 @@
+"""Calibration methods x corrections: ``python -m bench.ptq --weights yolov8n.pt --calibration D --data V [--json F]``.
+
+For each shipped policy and each row of the table: mAP50-95 of the exported ONNX in ONNX Runtime against the float model
+exported by the same code (same images, paired bootstrap), and the processor time of calibration and corrections against
+plain forwards of the same images.
+``--only TEXT`` (may be given again) runs the rows whose label holds TEXT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+import fxqat
+from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
+from fxqat.analyze.bootstrap import paired_drift
+from fxqat.errors import Problem
+from fxqat.files import check_writable, write_text
+from fxqat.policy import Policy
+from fxqat.yolo import images
+from fxqat.yolo.checkpoint import versions
+
+POLICIES = ("yolov8_critical", "yolov8_w8a8")
+CORRECTIONS: dict[str, list[Any]] = {
+    "none": [],
+    "bias sequential": [{"bias_correction": {"order": "sequential"}}],
+    "bias parallel": [{"bias_correction": {"order": "parallel"}}],
+    "bias plain mean": [{"bias_correction": {"weighted": False}}],
+    "adaround": ["adaround"],
+    "adaround + bias sequential": ["adaround", {"bias_correction": {"order": "sequential"}}],
+}
+# Every method without corrections, every correction with the shipped method.
+SHIPPED = "shipped"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table."""
+
+    policy: str
+    method: str
+    correction: str
+
+    @property
+    def label(self) -> str:
+        """As ``--only`` sees it."""
+        return f"{self.policy} / {self.method} / {self.correction}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure row by row, print each as it is done; exit code 2 for bad input."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.json:
+            check_writable(options.json)
+        result = _measure(options)
+        if options.json:
+            write_text(options.json, json.dumps(result, indent=2) + "\n")
+    except Problem as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    return 0
+
+
+def rows(policies: Iterable[str], only: Sequence[str]) -> list[Row]:
+    """The table's rows: methods without corrections, and corrections with the shipped method."""
+    every = [*product(METHODS, ["none"]), *product([SHIPPED], [name for name in CORRECTIONS if name != "none"])]
+    found = [Row(policy=policy, method=method, correction=name) for policy in policies for method, name in every]
+    return [row for row in found if not only or any(text in row.label for text in only)]
+
+
+def changed(policy: str, method: str, correction: str) -> Policy:
+    """A shipped policy with other specs and corrections."""
+    content: dict[str, Any] = yaml.safe_load(Policy.load(policy).text)
+    METHODS[method](content)
+    content["corrections"] = CORRECTIONS[correction]
+    return Policy.parse(yaml.safe_dump(content, sort_keys=False), f"{policy} {method}")
+
+
+def _every_activation(**change: Any) -> Callable[[dict[str, Any]], None]:
+    def apply(content: dict[str, Any]) -> None:
+        for name, spec in content["specs"].items():
+            if name != "w8":
+                spec.pop("through", None)
+                spec.update({"method": "standard"} | change)
+
+    return apply
+
+
+def _without_through(content: dict[str, Any]) -> None:
+    content["specs"]["pre8"].pop("through")
+
+
+def _outputs(**change: Any) -> Callable[[dict[str, Any]], None]:
+    def apply(content: dict[str, Any]) -> None:
+        if "out8" in content["specs"]:
+            content["specs"]["out8"] = {**content["specs"]["act8"], **change}
+
+    return apply
+
+
+def _classes_through_sigmoid(content: dict[str, Any]) -> None:
+    """Class logits by the error after the sigmoid, box logits by the plain error."""
+    if "out8" not in content["specs"]:
+        return
+    content["specs"]["out8"] = dict(content["specs"]["act8"])
+    content["specs"]["class8"] = {**content["specs"]["act8"], "through": "sigmoid"}
+    content["rules"].insert(0, {"site": "model.22.cv3.*.2", "weight": "w8", "activation": "class8"})
+
+
+METHODS: dict[str, Callable[[dict[str, Any]], None]] = {
+    SHIPPED: lambda content: None,
+    "standard": _every_activation(observer="minmax"),
+    "moving average": _every_activation(observer="moving_average", averaging_constant=0.1),
+    "percentile": _every_activation(observer="histogram", method="percentile"),
+    "entropy": _every_activation(observer="histogram", method="entropy"),
+    "mse, not through SiLU": _without_through,
+    "outputs by mse": _outputs(),
+    "outputs by minmax": _outputs(observer="minmax", method="standard"),
+    "outputs by percentile 99.99": _outputs(method="percentile", percentile=99.99),
+    "classes through sigmoid": _classes_through_sigmoid,
+}
+
+
+def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    todo = rows(options.policy or POLICIES, options.only)
+    if not todo:
+        raise Problem("--only", f"{options.only} names no row", remedy="leave it out to see every label")
+    with tempfile.TemporaryDirectory(prefix="fxqat-ptq-") as folder:
+        path = Path(folder) / "model.onnx"
+        base = _accuracy(fxqat.export(fxqat.load(options.weights), path, imgsz=options.imgsz), options)
+        plain = _plain_forwards(options)
+        print(f"float: mAP50-95 {base.map5095:.4f}; plain forwards {plain:.1f} s of processor time")
+        print("| policy | method | corrections | mAP50-95 | against float, points [95 %] | calibrate | corrections |")
+        print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
+        results = [_row(row, path, base, plain, options) for row in todo]
+    return {"versions": versions(), "base": base.map5095, "plain_seconds": plain, "rows": results}
+
+
+def _row(row: Row, path: Path, base: Accuracy, plain: float, options: argparse.Namespace) -> dict[str, Any]:
+    prepared, _ = fxqat.prepare(fxqat.load(options.weights), changed(row.policy, row.method, row.correction))
+    marks = [time.process_time()]
+    calibrated = fxqat.calibrate(
+        prepared,
+        options.calibration,
+        images_limit=options.images,
+        imgsz=options.imgsz,
+        on_step=lambda name: marks.append(time.process_time()),
+    )
+    marks.append(time.process_time())
+    # the first mark after the start is where the first correction began, or the end
+    seconds, corrected = marks[1] - marks[0], marks[-1] - marks[1]
+    found = _accuracy(fxqat.export(calibrated, path, imgsz=options.imgsz), options)
+    drift = paired_drift(base, found)
+    shown = (f"{found.map5095:.4f}", str(drift), f"{seconds / plain:.2f}x", f"{corrected / plain:.2f}x")
+    print(f"| {' | '.join((row.policy, row.method, row.correction, *shown))} |", flush=True)
+    return {
+        **asdict(row),
+        "map5095": found.map5095,
+        "drift": asdict(drift),
+        "calibrate_seconds": seconds,
+        "correction_seconds": corrected,
+        "reports": calibrated.recipe.calibration.get("corrections", []),
+    }
+
+
+def _accuracy(path: Path, options: argparse.Namespace) -> Accuracy:
+    return evaluate(from_onnx(path), options.data, imgsz=options.imgsz, limit=options.images_val)
+
+
+@torch.no_grad()
+def _plain_forwards(options: argparse.Namespace) -> float:
+    """Processor seconds of the float graph over the calibration images, reading them included."""
+    model = fxqat.load(options.weights)
+    start = time.process_time()
+    for batch in images.batches(images.image_paths(options.calibration, limit=options.images), options.imgsz, 8):
+        model(batch)
+    return time.process_time() - start
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.ptq", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--weights", required=True, metavar="FILE.pt")
+    parser.add_argument("--calibration", required=True, metavar="D", help="images to calibrate on")
+    parser.add_argument("--data", required=True, metavar="V", help="data set YAML to evaluate on")
+    parser.add_argument("--policy", action="append", metavar="P", help="may be given again (default: the two shipped)")
+    parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="rows whose label holds it")
+    parser.add_argument("--imgsz", type=int, default=640)
+    parser.add_argument("--images", type=int, help="calibrate on so many (default: all)")
+    parser.add_argument("--images-val", type=int, help="evaluate on so many (default: all)")
+    parser.add_argument("--json", metavar="FILE", help="write every number here, too")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
