@@ -97,7 +97,8 @@ class Verification:
 def verify_images(
     trained: Detector, reference: Detector, path: Path, batches: Iterable[Tensor], progress: Callable[[int], None]
 ) -> Verification:
-    """Compare the fake-quant graph ``trained``, its INT8 ``reference`` executed in integers and the file exported from it, with ORT's
+    """Compare the fake-quant graph ``trained``, its INT8 ``reference`` executed in integers and the file exported from
+    it, with ORT's
     optimizations on.
 
     Raises:
@@ -109,6 +110,7 @@ def verify_images(
     rows, seen, error = {site: Row(site=site) for site in sites}, 0, (0.0, 0.0)
     for batch in batches:
         wanted, output = _reference_codes(view, batch)
+        _check_shape(session, batch, path)
         runtime = session.run(None, {"images": batch.numpy()})
         error = _larger(error, output, runtime[0])
         codes = dict(zip(sites, runtime[1:], strict=True))
@@ -183,6 +185,15 @@ def _difference(a: np.ndarray, b: np.ndarray) -> Difference:
 def _larger(error: tuple[float, float], a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     gap = np.abs(a - b)
     return max(error[0], float(gap[:, :4].max())), max(error[1], float(gap[:, 4:].max()))
+
+
+def _check_shape(session: ort.InferenceSession, batch: Tensor, path: Path) -> None:
+    wanted = session.get_inputs()[0].shape
+    if any(isinstance(size, int) and size != given for size, given in zip(wanted, batch.shape, strict=True)):
+        sizes = " x ".join(map(str, wanted))
+        raise Problem(
+            path, f"does not take images {' x '.join(map(str, batch.shape))}", expected=sizes, remedy="give --imgsz"
+        )
 
 
 def _session(path: Path, sites: list[str]) -> ort.InferenceSession:
