@@ -1,0 +1,207 @@
+"""The verbs: their order, what they refuse, and what a user adds of his own."""
+
+# ruff: noqa: E501  (one message a line, as it is printed)
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import fx, nn
+
+import fxqat
+from fxqat.errors import Problem
+from fxqat.graph.pipeline import PassReport
+from fxqat.graph.site import module_of, operation
+from fxqat.quant.modules import QATConv2d
+from fxqat.shipped import find, shipped
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def refusal(call, *args, **options) -> str:
+    with pytest.raises(Problem) as caught:
+        call(*args, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_public_names_are_there_and_no_others():
+    assert all(getattr(fxqat, name) is not None for name in fxqat.__all__)
+    with pytest.raises(AttributeError, match="module 'fxqat' has no attribute 'prepair'"):
+        fxqat.prepair  # noqa: B018
+
+
+def test_importing_costs_no_torch():
+    code = "import fxqat, fxqat.errors, sys; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("verb", "stage", "words"),
+    [
+        ("prepare", "prepared", "is at stage qat; expected stage float for prepare"),
+        ("calibrate", "yolov8n", "is at stage float; expected stage qat for calibrate; run fxqat prepare first"),
+        ("calibrate", "converted", "is at stage int8; expected stage qat for calibrate; take the .fxqat it was converted from"),
+        ("convert", "yolov8n", "is at stage float; expected stage qat for convert; run fxqat prepare first"),
+        ("convert", "prepared", "was never calibrated; expected a calibrated .fxqat; run fxqat calibrate first"),
+        ("verify", "converted", "is at stage int8; expected stage qat for verify; take the .fxqat it was converted from"),
+    ],
+)  # fmt: skip
+def test_verbs_out_of_order(request, verb, stage, words):
+    arguments = {"prepare": ["float"], "calibrate": [[]], "convert": [], "verify": ["a.onnx", []]}[verb]
+    assert words in refusal(getattr(fxqat, verb), request.getfixturevalue(stage), *arguments)
+
+
+def test_the_recipe_says_what_was_done(prepared, calibrated, converted):
+    assert (prepared.recipe.stage, prepared.recipe.policy_name, prepared.recipe.target) == (
+        "qat",
+        "yolov8_w8a8.yaml",
+        "ort-cpu",
+    )
+    assert not prepared.recipe.calibration
+    assert {key: calibrated.recipe.calibration[key] for key in ("data", "images")} == {"data": "tensors", "images": 4}
+    assert converted.recipe.stage == "int8"
+
+
+def test_calibrating_needs_images(yolov8n, tmp_path):
+    qat, _ = fxqat.prepare(yolov8n, "yolov8_critical")
+    assert "saw no image" in refusal(fxqat.calibrate, qat, [])
+    assert refusal(fxqat.calibrate, qat, tmp_path / "none.yaml")
+    assert refusal(fxqat.calibrate, qat, tmp_path)
+    assert "imgsz 100: is not a multiple of 32; use 96" in refusal(fxqat.calibrate, qat, tmp_path, imgsz=100)
+
+
+def test_a_site_that_sees_nan_is_named(yolov8n):
+    qat, _ = fxqat.prepare(yolov8n, "yolov8_critical")
+    assert refusal(fxqat.calibrate, qat, [torch.full((1, 3, 32, 32), torch.nan)]) == (
+        "model.0.conv: NaN was observed; expected finite values; check the weights and the calibration images"
+    )
+
+
+def test_calibration_reads_a_data_set_and_counts(yolov8n, tiny_data):
+    qat, _ = fxqat.prepare(yolov8n, "yolov8_critical")
+    seen = []
+    qat = fxqat.calibrate(qat, tiny_data, imgsz=64, images_limit=5, batch=2, progress=lambda *now: seen.append(now))
+    assert seen == [(2, 5), (4, 5), (5, 5)]
+    assert {key: qat.recipe.calibration[key] for key in ("data", "images", "imgsz")} == {
+        "data": "tiny.yaml",
+        "images": 5,
+        "imgsz": 64,
+    }
+
+
+def test_calibration_is_repeatable(yolov8n, calibrated, images):
+    again = fxqat.calibrate(fxqat.prepare(yolov8n, "yolov8_w8a8")[0], [images])
+    state = calibrated.gm.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in again.gm.state_dict().items())
+
+
+def test_an_operation_outside_the_vocabulary_is_named(yolov8n):
+    @dataclass(frozen=True, kw_only=True)
+    class Odd:
+        name: str = "odd"
+        gives: None = None
+
+        def __call__(self, gm: fx.GraphModule) -> PassReport:
+            node = next(one for one in gm.graph.nodes if operation(one) == "Upsample")
+            gm.add_submodule(str(node.target), nn.GELU())
+            return PassReport()
+
+    words = refusal(fxqat.prepare, yolov8n, "yolov8_critical", passes=[Odd()])
+    assert words.startswith(
+        "model.10: the operation GELU is outside the vocabulary of target ort-cpu; expected one of: "
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwapActivation:
+    """A user's pass: every fused SiLU becomes a ReLU."""
+
+    name: str = "swap_activation"
+    gives: None = None
+
+    def __call__(self, gm: fx.GraphModule) -> PassReport:
+        """Swap."""
+        fused = [m for m in gm.modules() if isinstance(m, QATConv2d) and isinstance(m.activation, nn.SiLU)]
+        for module in fused:
+            module.activation = nn.ReLU()
+        return PassReport(says=f"{len(fused)} activations swapped", figures={"swapped": len(fused)})
+
+
+def test_a_pass_of_ones_own_runs_on_the_fused_graph(yolov8n):
+    qat, report = fxqat.prepare(yolov8n, "float", passes=[SwapActivation()])
+    assert report["swap_activation"].report.says == "57 activations swapped"
+    assert not any(isinstance(m, nn.SiLU) for m in qat.gm.modules())
+    assert any(isinstance(module_of(node), QATConv2d) for node in qat.gm.graph.nodes if node.op == "call_module")
+    assert qat.recipe.passes == ("swap_activation",)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("FUSE = 1 +", "does not run (SyntaxError: "),
+        ("import no_such_thing", "does not run (ModuleNotFoundError: No module named 'no_such_thing')"),
+        ("RULES = ()", "defines no rules; expected a tuple FUSE or LOWER, or a dict QUANTIZE by target"),
+        ("FUSE = (len,)", "<built-in function len> is no rule; expected functions decorated with @rule"),
+    ],
+)
+def test_a_rule_file_that_is_none(yolov8n, tmp_path, content, words):
+    path = tmp_path / "mine.py"
+    path.write_text(content)
+    assert words in refusal(fxqat.prepare, yolov8n, "float", patterns=[path])
+
+
+def test_a_rule_file_that_is_missing(yolov8n):
+    assert "fusee: no such file; expected a path or one of: fuse, " in refusal(
+        fxqat.prepare, yolov8n, "float", patterns=["fusee"]
+    )
+
+
+def test_shipped_files_are_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert (
+        find("policies", "float") == find("policies", "policies/float.yaml") == REPOSITORY / "policies" / "float.yaml"
+    )
+    assert {"fuse", "quantize", "lower"} <= set(shipped("patterns"))
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_rules_and_policies(tmp_path):
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(REPOSITORY)]
+    subprocess.run(build, check=True, capture_output=True, text=True)
+    (wheel,) = tmp_path.glob("fxqat-*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        names = file.namelist()
+        file.extractall(tmp_path / "unzipped")
+    for folder, suffix in (("patterns", ".py"), ("policies", ".yaml")):
+        ours = {f"fxqat/_shipped/{folder}/{path.name}" for path in (REPOSITORY / folder).glob(f"*{suffix}")}
+        assert ours
+        assert ours <= set(names)
+    assert not [name for name in names if name.startswith(("tests/", "bench/", "patterns/"))]
+    code = "import fxqat; from fxqat.shipped import find; from fxqat.passes import Rules; "
+    code += (
+        "print(find('policies', 'yolov8_w8a8')); print(len(Rules.load().fuse)); print(fxqat.Policy.load('float').name)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        env={
+            "PYTHONPATH": str(tmp_path / "unzipped"),
+            "YOLO_OFFLINE": "1",
+            "YOLO_CONFIG_DIR": str(tmp_path),
+            "PATH": "",
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found, rules, policy = done.stdout.splitlines()
+    assert found == str(tmp_path / "unzipped" / "fxqat" / "_shipped" / "policies" / "yolov8_w8a8.yaml")
+    assert (rules, policy) == (str(len(fxqat.passes.Rules.load().fuse)), "float.yaml")
