@@ -30,10 +30,10 @@ def dfl_as_one_product(
 ) -> fx.Node:
     """The DFL with its bins last and its expectation as one matrix product.
 
-    ``d = softmax(z) V``, V (4 * bins, 4) with the convolution's weights down its diagonal blocks. A softmax over a strided axis takes an
-    eighth of YOLOv8n's time in ONNX Runtime, and a product with one vector a tenth.
+    ``d = softmax(z) V``, V (4 * bins, 4) with the convolution's weights down its diagonal blocks. A softmax over a
+    strided axis takes an eighth of YOLOv8n's time in ONNX Runtime, and a product with one vector a tenth.
     """
-    dfl, form = module_of(conv), sides.args[2]
+    dfl, form = module_of(conv), cast(tuple[int, int], sides.args[2])
     if dfl.out_channels != 1 or dfl.weight_fake_quant is not None:
         raise NoMatch("it is no expectation in float", conv)
     site = site_of(root).rpartition(".")[0]
