@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +33,7 @@ class AdaRound:
     other weight.
 
     Args:
-        images: how many to sample from.
+        images: how many to sample from; all are in memory at once (one layer's outputs of each, twice).
         columns: sampled positions of a layer, a quarter of which is held back.
         iterations: steps of Adam for each layer.
         seed: of the positions and of the order of columns.
@@ -53,48 +52,40 @@ class AdaRound:
                 raise ValueError(f"{option}: {getattr(self, option)!r} is not legal, expected {least} or more")
 
     def __call__(self, gm: fx.GraphModule, material: Material) -> PassReport:
-        """Learn and write back every quantized layer's weight."""
-        chosen = [layer for layer in layers(gm) if layer.integer]
+        """Learn and write back every quantized layer's weight, each after those before it."""
         images = list(material.images.spread(self.images))
-        sampled = _sample(gm, material, images, -(-self.columns // len(images)), self.seed)
-        better, gains = 0, {}
-        for done, layer in enumerate(chosen, start=1):
-            columns = sampled.pop(layer.node.name)
-            gains[layer.site] = _learn(layer, columns, self._options())
-            better += gains[layer.site] > 0
-            material.progress(done, len(chosen))
-        says = f"{better} of {len(chosen)} weights rounded by learning, the others to nearest ({len(images)} images)"
+        count, total = -(-self.columns // len(images)), sum(layer.integer for layer in layers(gm))
+        generator = torch.Generator().manual_seed(self.seed)
+        options = Options(iterations=self.iterations, seed=self.seed)
+        gains: dict[str, float] = {}
+
+        def visit(layer: Layer, seen: list[Seen]) -> list[Tensor] | None:
+            if not layer.integer:
+                return None
+            gains[layer.site] = _learn(layer, _sample(layer.module, seen, count, generator), options)
+            material.progress(len(gains), total)
+            return [layer.module(*one.arguments) for one in seen]
+
+        lockstep(gm, material.reference, images, visit)
+        better = sum(gain > 0 for gain in gains.values())
+        says = f"{better} of {total} weights rounded by learning, the others to nearest ({len(images)} images)"
         return PassReport(says=says, figures={"held-back error removed": gains})
 
-    def _options(self) -> Options:
-        return Options(iterations=self.iterations, seed=self.seed)
 
-
-def _sample(
-    gm: fx.GraphModule, material: Material, images: Iterable[Tensor], count: int, seed: int
-) -> dict[str, Columns]:
-    """``count`` columns of every quantized layer from each image."""
-    generator = torch.Generator().manual_seed(seed)
-    parts: dict[str, list[Columns]] = {}
-
-    def visit(layer: Layer, seen: list[Seen]) -> None:
-        if layer.integer:
-            parts.setdefault(layer.node.name, []).append(_columns(layer.module, seen[0], count, generator))
-
-    for image in images:
-        lockstep(gm, material.reference, [image], visit)
-    return {
-        name: Columns(inputs=torch.cat([p.inputs for p in found], 1), targets=torch.cat([p.targets for p in found], 1))
-        for name, found in parts.items()
-    }
+def _sample(module: QATConv2d | QATLinear, seen: list[Seen], count: int, generator: torch.Generator) -> Columns:
+    """``count`` columns of each image."""
+    parts = [_columns(module, one, count, generator) for one in seen]
+    return Columns(
+        inputs=torch.cat([part.inputs for part in parts], 1), targets=torch.cat([part.targets for part in parts], 1)
+    )
 
 
 def _columns(module: QATConv2d | QATLinear, seen: Seen, count: int, generator: torch.Generator) -> Columns:
     if isinstance(module, QATLinear):
-        return Columns(inputs=seen.input.flatten(0, -2)[None], targets=seen.reference.flatten(0, -2)[None])
+        return Columns(inputs=seen.arguments[0].flatten(0, -2)[None], targets=seen.reference.flatten(0, -2)[None])
     height, width = seen.reference.shape[-2:]
     at = torch.randint(height * width, (count,), generator=generator)
-    inputs = patches(module, seen.input, at // width, at % width)
+    inputs = patches(module, seen.arguments[0], at // width, at % width)
     targets = seen.reference[0].flatten(1)[:, at].view(module.groups, -1, count).transpose(1, 2)
     return Columns(inputs=inputs, targets=targets)
 

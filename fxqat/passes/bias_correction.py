@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from fxqat.graph.pipeline import PassReport
-from fxqat.passes.lockstep import Function, Layer, Material, Seen, identity, layers, lockstep
+from fxqat.passes.lockstep import Function, Layer, Material, Seen, beside_channels, identity, layers, lockstep
 
 ORDERS = ("sequential", "parallel")
 
@@ -74,11 +74,12 @@ class BiasCorrection:
         count = len(layers(gm))
         steps = iter(range(1, count + 1))
 
-        def visit(layer: Layer, seen: list[Seen]) -> Tensor | None:
+        def visit(layer: Layer, seen: list[Seen]) -> list[Tensor] | None:
             material.progress(next(steps), count)
-            if layer.node.name in chosen:
-                shifts[layer.node.name] = _shift(self._sums(layer, seen))
-            return shifts.get(layer.node.name)
+            if layer.node.name not in chosen:
+                return None
+            shift = shifts[layer.node.name] = _shift(self._sums(layer, seen))
+            return [one.quantized.add_(beside_channels(shift, one.quantized)) for one in seen]
 
         lockstep(gm, material.reference, images, visit)
         return shifts

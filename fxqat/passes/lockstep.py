@@ -92,9 +92,15 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Seen:
-    """One batch at a layer: its input in the quantized graph, and its output before the activation in both graphs."""
+    """One batch at a layer.
 
-    input: Tensor
+    Attributes:
+        arguments: of the layer in the quantized graph: its input, and the input's scale where that is quantized.
+        quantized: its output there, before the activation.
+        reference: its output in the float graph, before the activation.
+    """
+
+    arguments: tuple[Tensor, ...]
     quantized: Tensor
     reference: Tensor
 
@@ -117,7 +123,7 @@ def lockstep(
     gm: fx.GraphModule,
     reference: fx.GraphModule,
     batches: Sequence[Tensor],
-    visit: Callable[[Layer, list[Seen]], Tensor | None],
+    visit: Callable[[Layer, list[Seen]], list[Tensor] | None],
 ) -> None:
     """Run both graphs over all ``batches`` at once: every batch reaches a layer before any goes on.
 
@@ -127,20 +133,18 @@ def lockstep(
         gm: fake-quantized, in eval mode.
         reference: float, same nodes by name, in eval mode.
         batches: images (B, 3, H, W).
-        visit: called at each layer with one Seen a batch; what it returns, shape [C], is added to the layer's output
-            in ``gm`` before the activation, as if its bias had been changed in time.
+        visit: called at each layer with one Seen a batch, the activations taken out of the layers' modules; where it
+            changes the layer it returns the outputs anew, before the activation, and ``gm`` goes on with those.
     """
     found = layers(gm)
     with _bare(found), _bare(layers(reference)):
         walks = [(_Walk(gm, batch), _Walk(reference, batch)) for batch in batches]
         for layer in found:
             seen = [_see(quantized, real, layer.node.name) for quantized, real in walks]
-            shift = visit(layer, seen)
-            for (quantized, real), one in zip(walks, seen, strict=True):
-                if shift is not None:
-                    one.quantized.add_(beside_channels(shift, one.quantized))
-                quantized.leave(layer)
-                real.leave(layer)
+            outputs = visit(layer, seen) or [one.quantized for one in seen]
+            for (quantized, real), output, one in zip(walks, outputs, seen, strict=True):
+                quantized.leave(layer, output)
+                real.leave(layer, one.reference)
 
 
 def beside_channels(values: Tensor, x: Tensor) -> Tensor:
@@ -158,27 +162,26 @@ class _Walk(fx.Interpreter):
         self.args_iter = iter((batch,))
         self.pending = iter(gm.graph.nodes)
 
-    def until(self, name: str) -> tuple[Tensor, Tensor]:
-        """Run all nodes up to the layer called ``name``; return its input and output."""
+    def until(self, name: str) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Run all nodes up to the layer called ``name``; return its arguments and output."""
         for node in self.pending:
-            source = self.env[node.args[0]] if node.name == name else None
+            arguments = self.fetch_args_kwargs_from_env(node)[0] if node.name == name else ()
             self.env[node] = self.run_node(node)
             for dead in self.user_to_last_uses.get(node, ()):
                 self.env.pop(dead, None)
-            if source is not None:
+            if node.name == name:
                 self.last = node
-                return source, self.env[node]
+                return tuple(arguments), self.env[node]
         raise LookupError(name)
 
-    def leave(self, layer: Layer) -> None:
-        """Apply the activation that belongs to the layer's module."""
-        if layer.owned is not None and self.last in self.env:
-            self.env[self.last] = layer.owned(self.env[self.last])
+    def leave(self, layer: Layer, output: Tensor) -> None:
+        """Go on with ``output``, through the activation that belongs to the layer's module."""
+        self.env[self.last] = output if layer.owned is None else layer.owned(output)
 
 
 def _see(quantized: _Walk, real: _Walk, name: str) -> Seen:
-    source, output = quantized.until(name)
-    return Seen(input=source, quantized=output, reference=real.until(name)[1])
+    arguments, output = quantized.until(name)
+    return Seen(arguments=arguments, quantized=output, reference=real.until(name)[1])
 
 
 @contextmanager
