@@ -6,6 +6,7 @@ PYTEST ?=
 
 python := $(VENV)/bin/python
 stamp := $(VENV)/.fxqat-installed
+sources := fxqat patterns bench tests
 
 .PHONY: test check install format clean
 
@@ -13,8 +14,8 @@ test: check
 	$(python) -m pytest $(PYTEST)
 
 check: $(stamp)
-	$(python) -m ruff check .
-	$(python) -m ruff format --check .
+	$(python) -m ruff check $(sources)
+	$(python) -m ruff format --check $(sources)
 	$(python) -m mypy
 
 install: $(stamp)
@@ -26,8 +27,8 @@ $(stamp): pyproject.toml
 	touch $@
 
 format: $(stamp)
-	$(python) -m ruff check --fix .
-	$(python) -m ruff format .
+	$(python) -m ruff check --fix $(sources)
+	$(python) -m ruff format $(sources)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -141,7 +141,7 @@ _PLACES = {
 
 ORT_CPU = Target(
     name="ort-cpu",
-    doc="ONNX Runtime on x86: uint8 activations, int8 weights per channel, quantized after each Conv, Sigmoid, Mul, Add.",
+    doc="ONNX Runtime on x86: uint8 activations, int8 weights per channel; quantized after Conv, Sigmoid, Mul, Add",
     activation=QuantSpec(bits=8, signed=False, symmetric=False),
     weight=QuantSpec(bits=8, signed=True, symmetric=True, narrow=True, axis=0),
     places=_PLACES,
