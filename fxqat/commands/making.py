@@ -50,6 +50,7 @@ def _prepare(options: Namespace) -> None:
 def _calibrate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="X.fxqat", help="what fxqat prepare wrote")
     add_images(parser, limit=None, batch=8)
+    _add_method(parser)
     add_output(parser, "X_ptq.fxqat")
     add_patterns(parser)
     add_quiet(parser)
@@ -69,13 +70,24 @@ def _calibrate(options: Namespace) -> None:
             images_limit=options.images,
             imgsz=options.imgsz,
             batch=options.batch,
+            method=options.method,
             progress=step,
             on_skip=lambda image, why: skipped.append((image, why)),
         )
     say_skipped(skipped)
     fxqat.save(calibrated, path)
     print(f"calibrated on {calibrated.recipe.calibration['images']} images")
+    for done in calibrated.recipe.calibration.get("corrections", []):
+        print(f"{done['name']}: {done['says']}")
     print(f"wrote {path}")
+
+
+def _add_method(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--method",
+        metavar="M",
+        help="how activation ranges are chosen: standard, percentile, entropy or mse (default: as the policy says)",
+    )
 
 
 def _convert_arguments(parser: ArgumentParser) -> None:
@@ -134,6 +146,7 @@ def _run_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="yolov8n.pt or your own best.pt")
     parser.add_argument("--policy", required=True, metavar="P", help="a policy file, or a shipped one by name")
     add_images(parser, limit=None, batch=8)
+    _add_method(parser)
     parser.add_argument("-o", "--output", metavar="DIR", default=".", help="folder to write to (default: this one)")
     add_patterns(parser)
     add_trust(parser)
@@ -148,8 +161,10 @@ def _run(options: Namespace) -> None:
     told = f"--data {options.data}" + (f" --images {options.images}" if options.images else "")
     _say(f"fxqat prepare {options.model} --policy {options.policy} -o {stem}.fxqat")
     _prepare(Namespace(model=options.model, policy=options.policy, classes=None, output=f"{stem}.fxqat", **shared))
-    _say(f"fxqat calibrate {stem}.fxqat {told}")
-    _calibrate(Namespace(model=f"{stem}.fxqat", output=None, batch=options.batch, **sized, **shared))
+    _say(f"fxqat calibrate {stem}.fxqat {told}" + (f" --method {options.method}" if options.method else ""))
+    _calibrate(
+        Namespace(model=f"{stem}.fxqat", output=None, batch=options.batch, method=options.method, **sized, **shared)
+    )
     _say(f"fxqat convert {stem}_ptq.fxqat")
     _convert(Namespace(model=f"{stem}_ptq.fxqat", output=None, **shared))
     _say(f"fxqat export {stem}_int8.fxqat")

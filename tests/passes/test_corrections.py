@@ -11,6 +11,7 @@ from passes.networks import TEXT, Chain, calibrated, images, prepared
 from torch import nn
 
 import fxqat
+from fxqat.cli import main
 from fxqat.errors import Problem
 from fxqat.passes.adaround import AdaRound
 from fxqat.passes.bias_correction import BiasCorrection
@@ -178,3 +179,27 @@ def test_a_stream_cannot_be_read_again(batches):
 def test_images_that_nobody_counted_are_all_taken():
     unknown = Images(read=images().read, total=0)
     assert len(list(unknown.spread(3))) == 8
+
+
+@pytest.fixture(scope="module")
+def prepared_file(tmp_path_factory) -> Path:
+    text = Policy.load("yolov8_critical").text + "corrections: [{bias_correction: {images: 1, order: parallel}}]\n"
+    model, _ = fxqat.prepare("yolov8n.yaml", Policy.parse(text, "p.yaml"))
+    return fxqat.save(model, tmp_path_factory.mktemp("cli") / "x.fxqat")
+
+
+def test_the_command_takes_a_method_and_tells_what_corrections_did(prepared_file, tiny_data, capsys):
+    words = f"calibrate {prepared_file} --data {tiny_data} --images 1 --imgsz 64 --method percentile --quiet"
+    assert main(words.split()) == 0
+    said = capsys.readouterr().out
+    assert "bias_correction: 63 layers corrected (parallel, 1 images)" in said
+    again = fxqat.load(prepared_file.with_name("x_ptq.fxqat"))
+    assert again.recipe.calibration["method"] == "percentile"
+
+
+def test_the_command_refuses_an_unknown_method_in_one_line(prepared_file, tiny_data, capsys):
+    assert main(f"calibrate {prepared_file} --data {tiny_data} --method mean".split()) == 2
+    assert (
+        "--method: unknown method 'mean'; expected one of: standard, percentile, entropy, mse"
+        in capsys.readouterr().err
+    )
