@@ -53,7 +53,7 @@ def main() -> None:
     best = _train(options, data)
     minutes = (time.monotonic() - began) / 60
     shutil.copyfile(best.parents[1] / "results.csv", options.out.with_suffix(".csv"))
-    row = {"images": options.images, "epochs": options.epochs, "batch": options.batch, "minutes": round(minutes, 1)}
+    row = {"images": options.images, "epochs": options.stop_after, "batch": options.batch, "minutes": round(minutes, 1)}
     ship(best, options.ship)
     result = row | _validate(options.ship, data, options.imgsz) | {"bytes": options.ship.stat().st_size}
     options.out.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -64,7 +64,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, default=Path("yolov8n.pt"), help="where training starts")
     parser.add_argument("--images", type=int, default=2000, help="images drawn; 65 %% of them train")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=12, help="length of the learning rate's schedule")
+    parser.add_argument("--stop-after", type=int, default=8, help="epochs of it that are run")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--imgsz", type=int, default=320)
     parser.add_argument("--threads", type=int, default=2)
@@ -94,6 +95,7 @@ def _train(options: argparse.Namespace, data: Path) -> Path:
     resume = options.resume and last.is_file()
     model = YOLO(last if resume else options.weights)
     model.add_callback("on_train_start", partial(_use_cores, threads=options.threads))
+    model.add_callback("on_train_epoch_end", partial(_stop, after=options.stop_after))
     if resume:
         model.train(resume=True)
     else:
@@ -109,6 +111,11 @@ def _use_cores(trainer: Any, threads: int) -> None:
 
     torch.set_num_threads(threads)
     trainer.model.to(memory_format=torch.channels_last)
+
+
+def _stop(trainer: Any, after: int) -> None:
+    """End the run after the validation of epoch ``after``."""
+    trainer.stop = trainer.stop or trainer.epoch + 1 >= after
 
 
 def ship(best: Path, out: Path) -> None:
