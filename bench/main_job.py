@@ -1,8 +1,10 @@
-"""The main job on a real checkpoint, every number of it in one run: ``python -m bench.main_job --weights yolov8n.pt --calibration D --data V``.
+"""The main job on a real checkpoint, every number of it in one run.
 
-Prints a table in Markdown: accuracy of the exported ONNX against the FP32 ONNX that Ultralytics itself exports (same images, paired bootstrap
-interval), latency ratio (each model in a process of its own, taking turns, default session options), file size, time of each step, how many
-convolutions run as QLinearConv after ONNX Runtime's optimizations, and the share of codes that differ from the trained graph.
+``python -m bench.main_job --weights yolov8n.pt --calibration D --data V`` prints tables in Markdown: accuracy of
+the exported ONNX against the FP32 ONNX that Ultralytics itself exports (same images, paired bootstrap interval),
+latency ratio (each model in a process of its own, taking turns, default session options), file size, time of each
+step, how many convolutions run as QLinearConv after ONNX Runtime's optimizations, and the share of codes that
+differ.
 """
 
 from __future__ import annotations
@@ -159,11 +161,13 @@ def _markdown(result: dict[str, Any]) -> str:
         words = f"{drift['points']:+.2f} [{drift['low']:+.2f}, {drift['high']:+.2f}]" if drift else ""
         speed = f"{row['speed']:.2f}x" if row["model"].endswith(".onnx") else ""
         lines.append(
-            f"| {row['model']} | {row['map5095']:.4f} | {words} | {row['map50']:.4f} | {speed} | {row['megabytes']:.2f} |"
+            f"| {row['model']} | {row['map5095']:.4f} | {words} | {row['map50']:.4f} | {speed} "
+            f"| {row['megabytes']:.2f} |"
         )
     lines += [
         "",
-        "| policy | QLinearConv | prepare | calibrate | convert | export | codes that differ: trained/reference | reference/ORT |",
+        "| policy | QLinearConv | prepare | calibrate | convert | export "
+        "| differing codes: trained/reference | reference/ORT |",
     ]
     lines.append("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for policy, facts in result["made"].items():

@@ -1,4 +1,4 @@
-"""The command line: a thin layer over the Python API. Bad input is one line on stderr and exit code 2, never a traceback."""
+"""The command line: a thin layer over the Python API. Bad input is one line on stderr and exit code 2."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ _EPILOG = """\
 from a checkpoint to a proven INT8 file:
   fxqat prepare yolov8n.pt --policy yolov8_critical      writes yolov8n.fxqat
   fxqat calibrate yolov8n.fxqat --data coco128.yaml      writes yolov8n_ptq.fxqat
+  fxqat train yolov8n_ptq.fxqat --data coco128.yaml --unlabelled      (if PTQ is not enough) writes yolov8n_qat.fxqat
   fxqat export yolov8n_ptq.fxqat                         writes yolov8n_int8.onnx
   fxqat val yolov8n.pt yolov8n_int8.onnx --data coco.yaml
   fxqat verify yolov8n_ptq.fxqat --data coco128.yaml
@@ -28,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    from fxqat.commands import judging, looking, making
+    from fxqat.commands import judging, looking, making, training
 
     top = _Parser(
         prog="fxqat",
@@ -37,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.formatter_class = argparse.RawDescriptionHelpFormatter
     words = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    for command in (*making.COMMANDS, *judging.COMMANDS, *looking.COMMANDS):
+    for command in (*making.COMMANDS, *training.COMMANDS, *judging.COMMANDS, *looking.COMMANDS):
         one = words.add_parser(
             command.name, help=command.help, description=command.help, epilog=f"example: {command.example}"
         )

@@ -56,8 +56,8 @@ def compare(
 ) -> list[Compared]:
     """Measure every model on the same images.
 
-    ONNX files are timed in ONNX Runtime, taking turns in processes of their own; .pt and .fxqat in eager torch, which says nothing about
-    a runtime.
+    ONNX files are timed in ONNX Runtime, taking turns in processes of their own; .pt and .fxqat in eager torch,
+    which says nothing about a runtime.
 
     Raises:
         Problem: a model or the data set cannot be used.

@@ -1,1 +1,1 @@
-"""The CLI's commands, grouped by what they do; each is an argument list and a function that prints what the API returns."""
+"""The CLI's commands, grouped by what they do: an argument list, and a function that prints what the API returns."""

@@ -27,7 +27,7 @@ Step = Callable[[int, int], None]
 
 @contextmanager
 def progress(label: str, quiet: bool) -> Iterator[Step]:
-    """A bar on stderr with count, elapsed and remaining time; yields ``step(done, total)``."""
+    """A bar on the terminal with count, elapsed and remaining time, for no log file; yields ``step(done, total)``."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -45,7 +45,8 @@ def progress(label: str, quiet: bool) -> Iterator[Step]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=quiet, transient=False) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -58,7 +58,7 @@ def _val(options: Namespace) -> None:
 
 def _val_table(rows: list[Compared]) -> str:
     head = ("model", "mAP50-95", "mAP50", "precision", "recall", "drift, points [95 %]", "MB", "ms")
-    lines = [head]
+    lines: list[tuple[str, ...]] = [head]
     for row in rows:
         a = row.accuracy
         figures = (f"{value:.4f}" for value in (a.map5095, a.map50, a.precision, a.recall))
@@ -146,7 +146,8 @@ def _verify_table(found: Verification, count: int) -> str:
             f"{title}: " + (f"worst {found.worst(pair).site}, first {first.site}" if first else "every code equal")
         )
     lines.append(
-        f"{found.images} images; output differs by at most {found.output_error[0]:.3g} px and {found.output_error[1]:.3g} in scores"
+        f"{found.images} images; output differs by at most {found.output_error[0]:.3g} px "
+        f"and {found.output_error[1]:.3g} in scores"
     )
     return "\n".join(lines)
 

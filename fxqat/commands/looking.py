@@ -58,7 +58,8 @@ def _explain(options: Namespace) -> None:
     for decision in shown:
         rule, qconfig = decision.rule, str(decision.qconfig)
         print(
-            f"{decision.site.path:<{width}}  {qconfig:<34}  line {rule.line}: {rule.selector}{f'  ({rule.why})' if rule.why else ''}"
+            f"{decision.site.path:<{width}}  {qconfig:<34}  line {rule.line}: {rule.selector}"
+            + (f"  ({rule.why})" if rule.why else "")
         )
     total = sum(counts.values())
     inside = sum(count for site, count in counts.items() if site in integer)

@@ -1,0 +1,151 @@
+"""The command line as a user meets it: the chain on a tiny data set, and every refusal as one line with exit code 2."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fxqat.cli import main
+
+SIZE = ["--imgsz", "64"]
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the chain ran once: tiny.fxqat, tiny_ptq.fxqat, tiny_int8.fxqat, tiny_int8.onnx."""
+    return tmp_path_factory.mktemp("workshop")
+
+
+@pytest.fixture(scope="module")
+def chain(workshop: Path, tiny_data: Path) -> Path:
+    tiny = str(workshop / "tiny.fxqat")
+    assert main(["prepare", "yolov8n.yaml", "--classes", "3", "--policy", "yolov8_w8a8", "-o", tiny]) == 0
+    assert main(["calibrate", tiny, "--data", str(tiny_data), "--images", "4", *SIZE, "-q"]) == 0
+    assert main(["convert", str(workshop / "tiny_ptq.fxqat")]) == 0
+    assert main(["export", str(workshop / "tiny_int8.fxqat"), *SIZE]) == 0
+    return workshop
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Run a command that must succeed; what it printed."""
+    capsys.readouterr()
+    assert main(list(words)) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Run a command that must be refused; its one line."""
+    capsys.readouterr()
+    try:
+        code = main(list(words))
+    except SystemExit as stop:  # argparse
+        code = stop.code
+    assert code == 2
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1
+    assert "Traceback" not in printed.err
+    return printed.err
+
+
+def test_the_chain_writes_what_it_says(chain: Path) -> None:
+    names = {"tiny.fxqat", "tiny_ptq.fxqat", "tiny_int8.fxqat", "tiny_int8.onnx"}
+    assert names == {path.name for path in chain.iterdir()}
+
+
+def test_val_compares_any_mix(chain: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models = [str(chain / name) for name in ("tiny_ptq.fxqat", "tiny_int8.fxqat", "tiny_int8.onnx")]
+    found = chain.parent / "val.json"
+    out = said(capsys, "val", *models, "--data", str(tiny_data), *SIZE, "-q", "--json", str(found))
+    assert out.splitlines()[0].split() == [
+        *("model", "mAP50-95", "mAP50", "precision", "recall"),
+        *("drift,", "points", "[95", "%]", "MB", "ms"),
+    ]
+    rows = json.loads(found.read_text())
+    assert [row["model"] for row in rows] == ["tiny_ptq.fxqat", "tiny_int8.fxqat", "tiny_int8.onnx"]
+    assert rows[0]["drift"] is None
+    assert rows[2]["drift"]["low"] <= rows[2]["drift"]["points"] <= rows[2]["drift"]["high"]
+    assert all(row["milliseconds"] > 0 and row["megabytes"] > 0 for row in rows)
+
+
+def test_verify_finds_every_code_equal(chain: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = chain.parent / "verify.json"
+    onnx, data = str(chain / "tiny_int8.onnx"), str(tiny_data)
+    words = ["--onnx", onnx, "--data", data, "--images", "2", *SIZE, "-q", "--json", str(found)]
+    out = said(capsys, "verify", str(chain / "tiny_ptq.fxqat"), *words)
+    assert "reference / ONNX Runtime: every code equal" in out
+    assert json.loads(found.read_text())["totals"]["reference_runtime"]["differing"] == 0
+
+
+@pytest.mark.slow
+def test_verify_exports_for_the_occasion(chain: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--data", str(tiny_data), "--images", "1", *SIZE, "-q"]
+    assert "every code equal" in said(capsys, "verify", str(chain / "tiny_ptq.fxqat"), *words)
+
+
+def test_run_is_the_chain(tmp_path: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--policy", "float", "--data", str(tiny_data), "--images", "1", *SIZE, "-o", str(tmp_path), "-q"]
+    out = said(capsys, "run", "yolov8n.yaml", *words)
+    commands = [line.split()[2] for line in out.splitlines() if line.startswith("$ fxqat")]
+    assert commands == ["prepare", "calibrate", "convert", "export"]
+    assert (tmp_path / "yolov8n_int8.onnx").is_file()
+
+
+def test_sites_names_what_a_policy_can_select(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = said(capsys, "sites", "yolov8n.yaml").splitlines()
+    assert lines[1].split() == ["model.0.conv", "QATConv2d", "first_conv"]
+    assert any(line.split() == ["model.22.dfl.softmax", "softmax", "dfl"] for line in lines)
+
+
+def test_explain_shows_line_reason_and_share(capsys: pytest.CaptureFixture[str]) -> None:
+    out = said(capsys, "explain", "yolov8n.yaml", "--policy", "yolov8_critical", "model.22.cv2.0.*")
+    assert "model.22.cv2.0.2" in out
+    assert "role: detect_out" in out
+    assert "(box and class logits" in out
+    assert out.splitlines()[-1].startswith("97.97% of 4.37 billion multiply-adds")
+
+
+def test_text_diff_and_why_not(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "model.0.conv = Conv2d(images)" in said(capsys, "text", "yolov8n.yaml")
+    assert "+model.0.conv = QATConv2d(images)" in said(capsys, "diff", "yolov8n.yaml", "fuse")
+    out = said(capsys, "why-not", "silu_as_sigmoid_and_mul", "yolov8n.yaml", "model.22.cv2.0.2")
+    assert "model.22.cv2.0.2: model.22.cv2.0.2 its activation is not SiLU" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["prepare", "none.pt", "--policy", "float"], "fxqat: none.pt: no such file; expected a .pt checkpoint"),
+        (["prepare", "yolov8n.yaml", "--policy", "yolov8_critcal"], "did you mean 'yolov8_critical'?"),
+        (["prepare", "yolov8n.yaml"], "fxqat prepare: the following arguments are required: --policy"),
+        (["explain", "yolov8n.yaml", "--policy", "float", "model.99.*"], "fxqat: model.99.*: covers no site"),
+        (["why-not", "conv_bn_sulu", "yolov8n.yaml"], "did you mean 'conv_bn_silu'?"),
+        (
+            ["prepare", "yolov8n.yaml", "--policy", "float", "-o", "/no/such/folder/x.fxqat"],
+            "its folder does not exist",
+        ),
+        (["val", "yolov8n.yaml", "--data", "nowhere.yaml", "-q"], "nowhere.yaml"),
+        (["calibrate", "none.fxqat", "--data", "x"], "none.fxqat: no such file"),
+        (["verify", "x.fxqat", "--data", "x", "--images", "0"], "--images: 0; expected 1 or more"),
+        (["dance"], "invalid choice: 'dance'"),
+        (["sites", "yolov8n.yaml", "--frist"], "unrecognized arguments: --frist"),
+    ],
+)
+def test_bad_input_is_one_line(words: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert line in refused(capsys, *words)
+
+
+def test_refusals_on_real_files_write_nothing(
+    chain: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fresh, target = str(chain / "tiny.fxqat"), str(tmp_path / "out.fxqat")
+    assert "was never calibrated" in refused(capsys, "convert", fresh, "-o", target)
+    assert "was never calibrated" in refused(capsys, "val", fresh, "--data", str(tiny_data), "-q")
+    assert "multiple of 32" in refused(
+        capsys, "calibrate", fresh, "--data", str(tiny_data), "--imgsz", "50", "-o", target
+    )
+    assert "is at stage int8" in refused(
+        capsys, "calibrate", str(chain / "tiny_int8.fxqat"), "--data", str(tiny_data), *SIZE, "-o", target, "-q"
+    )
+    assert not list(tmp_path.iterdir())
