@@ -1,0 +1,47 @@
+"""The rows of bench/ptq.py are policies that a YOLOv8n accepts."""
+
+from __future__ import annotations
+
+import pytest
+
+import fxqat
+from bench.ptq import CORRECTIONS, METHODS, POLICIES, changed, main, rows
+from fxqat.passes import Rules, fusing, sites
+from fxqat.passes.corrections import corrections
+
+
+@pytest.fixture(scope="module")
+def yolov8n_sites():
+    gm, _ = fusing(Rules.load()).run(fxqat.load("yolov8n.yaml").gm)
+    return sites(gm)
+
+
+def test_there_is_every_method_alone_and_every_correction_with_the_shipped_one():
+    found = rows(POLICIES, [])
+    assert len(found) == 2 * (len(METHODS) + len(CORRECTIONS) - 1)
+    assert len({row.label for row in found}) == len(found)
+
+
+def test_only_keeps_the_labels_that_hold_a_text():
+    found = rows(POLICIES, ["w8a8 / entropy", "critical / shipped / none"])
+    assert [row.label for row in found] == ["yolov8_critical / shipped / none", "yolov8_w8a8 / entropy / none"]
+
+
+@pytest.mark.parametrize("row", rows(POLICIES, []), ids=lambda row: row.label)
+def test_a_row_is_a_policy_that_decides_every_site(row, yolov8n_sites):
+    policy = changed(row.policy, row.method, row.correction)
+    assert len(policy.assign(yolov8n_sites)) == len(yolov8n_sites)
+    assert len(corrections(policy)) == len(CORRECTIONS[row.correction])
+
+
+def test_each_method_reaches_the_specs(yolov8n_sites):
+    decided = changed("yolov8_w8a8", "classes through sigmoid", "none").assign(yolov8n_sites)
+    classes, boxes = (decided[f"model.22.{branch}.0.2"].qconfig.activation for branch in ("cv3", "cv2"))
+    assert (classes.through, boxes.through) == ("sigmoid", None)
+    decided = changed("yolov8_critical", "entropy", "none").assign(yolov8n_sites)
+    assert decided["model.0.conv"].preactivation.method == "entropy"
+
+
+def test_a_text_that_no_row_holds_is_an_error_of_one_line(capsys):
+    assert main(["--weights", "w.pt", "--calibration", "c", "--data", "d", "--only", "nothing"]) == 2
+    assert capsys.readouterr().err == "--only: ['nothing'] names no row; leave it out to see every label\n"
