@@ -109,8 +109,8 @@ def verify_images(
     session = _session(path, sites)
     rows, seen, error = {site: Row(site=site) for site in sites}, 0, (0.0, 0.0)
     for batch in batches:
-        wanted, output = _reference_codes(view, batch)
         _check_shape(session, batch, path)
+        wanted, output = _reference_codes(view, batch)
         runtime = session.run(None, {"images": batch.numpy()})
         error = _larger(error, output, runtime[0])
         codes = dict(zip(sites, runtime[1:], strict=True))
