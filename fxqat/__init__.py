@@ -4,6 +4,7 @@ Example:
     model = fxqat.load("yolov8n.pt")
     qat, report = fxqat.prepare(model, policy="yolov8_critical")
     qat = fxqat.calibrate(qat, data="coco128.yaml")
+    qat = fxqat.train(qat, data="coco128.yaml", epochs=3, unlabelled=True)
     int8, report = fxqat.convert(qat)
     fxqat.export(int8, "yolov8n_int8.onnx")
 """
@@ -14,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fxqat.api import calibrate, convert, export, load, prepare, save, verify
+    from fxqat.api import calibrate, convert, export, load, prepare, save, train, verify
     from fxqat.graph.pipeline import PassReport, Pipeline
     from fxqat.graph.rewrite import rule
     from fxqat.policy import Policy
@@ -33,12 +34,13 @@ __all__ = [
     "prepare",
     "rule",
     "save",
+    "train",
     "verify",
 ]
 
 # Found on first use: `fxqat --help` and `import fxqat.errors` need no torch.
 _HOMES = {
-    **dict.fromkeys(("calibrate", "convert", "export", "load", "prepare", "save", "verify"), "fxqat.api"),
+    **dict.fromkeys(("calibrate", "convert", "export", "load", "prepare", "save", "train", "verify"), "fxqat.api"),
     **dict.fromkeys(("PassReport", "Pipeline"), "fxqat.graph.pipeline"),
     "rule": "fxqat.graph.rewrite",
     "Policy": "fxqat.policy",

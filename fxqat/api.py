@@ -166,6 +166,57 @@ def calibrate(
     return model.with_graph(model.gm, calibration=how)
 
 
+def train(
+    model: Detector,
+    data: str | Path,
+    *,
+    folder: str | Path | None = None,
+    teacher: Detector | str | Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    on_line: Callable[[str], None] | None = None,
+    callbacks: Sequence[Any] = (),
+    **options: Any,
+) -> Detector:
+    """Train with the quantizers on (a float detector without); ``model`` stays as it is.
+
+    The detector as given is validated first, as epoch 0. What comes back is the epoch of the highest validated
+    mAP50-95: where no epoch beats epoch 0, the detector as given. ``recipe.training`` tells which.
+
+    Args:
+        model: calibrated, or float.
+        data: data set YAML, with a labelled val split.
+        folder: of the run, with its state after each epoch; NAME_qat in this folder by default.
+        teacher: the float detector, or what ``load`` takes, for distillation; by default ``model`` with its quantizers
+            off.
+        resume: continue the run in ``folder`` after its last finished epoch.
+        progress: called with batches done and batches in all.
+        on_line: called with each line of a table, one an epoch.
+        callbacks: see ``fxqat.training.callbacks``.
+        options: ``epochs``, ``batch``, ``imgsz``, ``lsq``, ``unlabelled``, ``distill``, ``penalty`` and so on, see
+            ``fxqat.training.config``, or any of Ultralytics' options; they overrule the policy's ``qat:`` section.
+
+    Raises:
+        Problem: an option, data set, detector or teacher that does not fit, a loss that is no number, or another
+            training in ``folder``.
+    """
+    from fxqat.training.verb import run
+
+    teacher = load(teacher) if isinstance(teacher, (str, Path)) else teacher
+    where = folder or f"{Path(model.source.name).stem}_qat"
+    return run(
+        model,
+        data,
+        where,
+        teacher=teacher,
+        resume=resume,
+        progress=progress,
+        on_line=on_line,
+        callbacks=callbacks,
+        options=options,
+    )
+
+
 def convert(model: Detector, *, patterns: Files = ()) -> tuple[Detector, Report]:
     """Lower a calibrated or trained detector to the INT8 reference graph.
 

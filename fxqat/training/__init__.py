@@ -1,0 +1,34 @@
+"""Quantization-aware training on Ultralytics' trainer: trainers, losses, callbacks and schedules."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# Found on first use: the losses and trainers import Ultralytics.
+_HOMES = {
+    **dict.fromkeys(("QATTrainer", "Trainer", "attach", "create_trainer"), "trainer"),
+    **dict.fromkeys(("TrainingConfig", "configure"), "config"),
+    **dict.fromkeys(
+        ("DistillationLoss", "FocalLoss", "LossConfig", "QATPenaltyLoss", "TaskLoss", "build_loss_function"), "losses"
+    ),
+    **dict.fromkeys(
+        (
+            "BatchProgress",
+            "EarlyStopping",
+            "EpochTable",
+            "ModelCheckpoint",
+            "ProgressiveQuantization",
+            "QuantizationErrorMonitor",
+            "TensorBoardLogger",
+        ),
+        "callbacks",
+    ),
+    **dict.fromkeys(("Cosine", "Linear", "QATLearningRateScheduler", "TorchSchedule", "make_schedule"), "schedulers"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fxqat.training' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"fxqat.training.{_HOMES[name]}"), name)

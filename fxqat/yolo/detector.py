@@ -36,6 +36,7 @@ class Recipe:
     patterns: tuple[tuple[str, str], ...] = ()
     passes: tuple[str, ...] = ()
     calibration: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Detector(nn.Module):

@@ -1,0 +1,127 @@
+"""train: quantization-aware training of a calibrated detector."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fxqat.commands.command import (
+    Command,
+    add_output,
+    add_patterns,
+    add_quiet,
+    add_trust,
+    default_name,
+    output,
+    progress,
+)
+from fxqat.errors import Problem
+
+_NUMBERS = {"epochs": int, "batch": int, "imgsz": int, "distill": float, "penalty": float}
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", metavar="X.fxqat", help="what fxqat calibrate wrote")
+    parser.add_argument("--data", required=True, metavar="D", help="data set YAML; its val split needs labels")
+    parser.add_argument("--epochs", type=int, metavar="N", help="all in all (default: 3)")
+    parser.add_argument("--batch", type=int, metavar="N", help="images a step (default: 4)")
+    parser.add_argument("--imgsz", type=int, metavar="N", help="pixels, square, a multiple of 32 (default: 640)")
+    parser.add_argument("--device", metavar="D", help="cpu, 0 ... (default: a GPU where there is one)")
+    parser.add_argument("--lsq", action="store_true", help="learn the scales of activations too")
+    parser.add_argument(
+        "--unlabelled", action="store_true", help="learn from the float network instead of the train split's labels"
+    )
+    parser.add_argument("--distill", type=float, metavar="W", help="weight of the float network beside the labels")
+    parser.add_argument("--penalty", type=float, metavar="W", help="weight of the weights' rounding error")
+    parser.add_argument("--teacher", metavar="M", help="float checkpoint to learn from (default: X, not quantized)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other option, ours or Ultralytics'; may be given again",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
+    add_output(parser, "X_qat.fxqat; the run's state and tables lie in the folder X_qat")
+    add_patterns(parser)
+    add_trust(parser)
+    add_quiet(parser)
+
+
+def _train(options: Namespace) -> None:
+    import fxqat
+
+    path = output(options, default_name(options.model, "_qat.fxqat"))
+    folder = path.with_suffix("")
+    chosen = _options(options)
+    model = fxqat.load(options.model, patterns=options.patterns)
+    teacher = fxqat.load(options.teacher, trust=options.trust) if options.teacher else None
+    try:
+        with progress("training", options.quiet) as step:
+            trained = fxqat.train(
+                model,
+                options.data,
+                folder=folder,
+                teacher=teacher,
+                resume=options.resume,
+                progress=step,
+                on_line=lambda line: print(line, flush=True),
+                **chosen,
+            )
+    except KeyboardInterrupt:
+        _say_interrupted(folder)
+        raise SystemExit(130) from None
+    fxqat.save(trained, path)
+    print(_verdict(trained.recipe.training))
+    print(f"wrote {path}")
+
+
+def _options(options: Namespace) -> dict[str, Any]:
+    """What was given on the command line."""
+    chosen = {name: getattr(options, name) for name in (*_NUMBERS, "device") if getattr(options, name) is not None}
+    chosen.update({name: True for name in ("lsq", "unlabelled") if getattr(options, name)})
+    for pair in options.set:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise Problem("--set", repr(pair), expected="NAME=VALUE, such as lr0=0.00002")
+        chosen[name] = _value(text)
+    return chosen
+
+
+def _value(text: str) -> Any:
+    try:
+        return float(text) if "e" in text.lower() and "." not in text else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError):
+        return text
+
+
+def _verdict(record: Mapping[str, Any]) -> str:
+    """Which epoch the result is, in words."""
+    measured, best = record["map5095"], record["best_epoch"]
+    start = f"{measured[0] * 100:.2f}"
+    if best == 0:
+        return f"no epoch was better than the model as given (mAP50-95 {start}): that is the result"
+    gain = (measured[best] - measured[0]) * 100
+    return f"epoch {best} is the result: mAP50-95 {measured[best] * 100:.2f}, {gain:+.2f} points on the {start} before"
+
+
+def _say_interrupted(folder: Path) -> None:
+    saved = (folder / "weights" / "state.safetensors").is_file()
+    then = "finished epochs are saved; go on with --resume" if saved else "no epoch was finished"
+    print(f"fxqat: interrupted; {then}", file=sys.stderr)
+
+
+COMMANDS = (
+    Command(
+        name="train",
+        help="quantization-aware training; never ends below where it started",
+        example="fxqat train yolov8n_ptq.fxqat --data coco128.yaml --unlabelled --lsq",
+        arguments=_arguments,
+        run=_train,
+    ),
+)

@@ -1,0 +1,55 @@
+"""learn_scales: calibrated activation quantizers learn their scales in training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import fx
+
+from fxqat.graph.pipeline import PassReport, Stage
+from fxqat.passes.insert import QUANTIZERS
+from fxqat.quant.fake_quantize import FakeQuantize, make_fake_quantize
+from fxqat.quant.spec import QuantSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnScales:
+    """Let every activation quantizer learn its scale (LSQ, arXiv:1902.08153), from the calibrated one on.
+
+    Quantizers whose range is given, that round scales to powers of two, or that have an estimator of their own stay.
+    The names in the state dict stay, so a trained state fits the graph as it was before.
+    """
+
+    name: str = "learn_scales"
+    gives: Stage | None = None
+
+    def __call__(self, gm: fx.GraphModule) -> PassReport:
+        """Put learning quantizers in place of calibrated ones, under the same paths."""
+        found = activation_quantizers(gm)
+        chosen = [path for path, fake in found.items() if _learning(fake.spec) != fake.spec]
+        for path in chosen:
+            _put(gm, path, _learning(found[path].spec))
+        return PassReport(says=f"{len(chosen)} of {len(found)} activation scales are learned")
+
+
+def activation_quantizers(gm: fx.GraphModule) -> dict[str, FakeQuantize]:
+    """Every activation quantizer by its path, once each."""
+    found = [(path, module) for path, module in gm.named_modules() if path.startswith(f"{QUANTIZERS}.")]
+    return {path: module for path, module in found if isinstance(module, FakeQuantize)}
+
+
+def _learning(spec: QuantSpec) -> QuantSpec:
+    known = spec.scale != "fixed" or spec.fixed is not None
+    return spec if known or spec.power_of_two or spec.gradient != "ste" else replace(spec, scale="lsq")
+
+
+def _put(gm: fx.GraphModule, path: str, spec: QuantSpec) -> None:
+    old = gm.get_submodule(path)
+    assert isinstance(old, FakeQuantize)
+    new = make_fake_quantize(spec, old.site).to(old.scale.device)
+    new.activation_post_process = old.activation_post_process
+    if old.calibrated_already:
+        new.load_qparams(old.qparams())
+    new.enable_observer(old.observing)
+    new.enable_fake_quant(old.quantizing)
+    gm.add_submodule(path, new.train(old.training))

@@ -1,0 +1,315 @@
+"""Callbacks in Ultralytics' style: methods named after its events, called with the trainer (``create_trainer`` and
+``attach`` register them). ``on_start_validated`` is ours: epoch 0 has been measured, or a resumed state read."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxqat.errors import Problem
+from fxqat.graph.site import covers, module_of, nearest, site_of
+from fxqat.passes.observe import quantizers
+from fxqat.quant.fake_quantize import FakeQuantize
+from fxqat.quant.modules import QATConv2d, QATLinear
+from fxqat.yolo import images
+
+
+class ModelCheckpoint:
+    """Keeps the state after every ``every`` epochs, as ``epochN.safetensors`` beside the last one."""
+
+    def __init__(self, every: int = 1) -> None:
+        if every < 1:
+            raise ValueError(f"every: {every!r} is not legal, expected 1 or more")
+        self.every = every
+
+    def on_model_save(self, trainer: Any) -> None:
+        """Copy the state that was just written."""
+        done = len(trainer.history) - 1
+        if done % self.every == 0:
+            shutil.copyfile(trainer.state_file, trainer.state_file.with_name(f"epoch{done}.safetensors"))
+
+
+class EarlyStopping:
+    """Stops after ``patience`` epochs that were no better than the best before them, epoch 0 included."""
+
+    def __init__(self, patience: int = 3) -> None:
+        if patience < 1:
+            raise ValueError(f"patience: {patience!r} is not legal, expected 1 or more")
+        self.patience = patience
+
+    def on_fit_epoch_end(self, trainer: Any) -> None:
+        """Ask the trainer to stop."""
+        if len(trainer.history) - 1 - trainer.best_epoch >= self.patience:
+            trainer.stop = True
+
+
+class EpochTable:
+    """One line an epoch: parts of the loss, mAP of the fake-quantized average in points, rate, worst site, time to go.
+
+    Args:
+        write: takes a line.
+        monitor: whose worst site is shown.
+    """
+
+    def __init__(self, write: Callable[[str], None], monitor: QuantizationErrorMonitor | None = None) -> None:
+        self.write, self.monitor = write, monitor
+        self.began, self.first, self.heading = 0.0, 0, ""
+
+    def on_start_validated(self, trainer: Any) -> None:
+        """Every row so far: epoch 0, and what was trained before resuming."""
+        self.began, self.first = time.monotonic(), len(trainer.history)
+        for row in trainer.history:
+            self._line(row, "")
+
+    def on_fit_epoch_end(self, trainer: Any) -> None:
+        """The newest row."""
+        done = len(trainer.history)
+        mean = (time.monotonic() - self.began) / (done - self.first)
+        left = 0.0 if trainer.stop else mean * (trainer.epochs - done + 1)
+        self._line(trainer.history[-1], f"{int(left) // 60}:{int(left) % 60:02d}")
+
+    def _line(self, row: Mapping[str, Any], left: str) -> None:
+        parts = [name for name in row if name not in ("epoch", "map5095", "map50", "lr")]
+        names = "".join(f"{name:>13}" for name in parts)
+        heading = f"epoch  mAP50-95   mAP50       lr{names}   to go  worst site"
+        if heading != self.heading and (parts or not self.heading):
+            self.heading = heading
+            self.write(heading)
+        worst = self.monitor.worst() if self.monitor else ""
+        values = "".join(f"{row[name]:>13.4f}" for name in parts)
+        start = f"{row['epoch']:>5}  {row['map5095'] * 100:>8.2f}{row['map50'] * 100:>8.2f}  {row['lr']:>7.1e}"
+        self.write(f"{start}{values}  {left:>6}  {worst}".rstrip())
+
+
+class BatchProgress:
+    """Calls ``step(done, total)`` after each batch of the whole training."""
+
+    def __init__(self, step: Callable[[int, int], None]) -> None:
+        self.step, self.done = step, 0
+
+    def on_start_validated(self, trainer: Any) -> None:
+        """Count what was trained before resuming."""
+        self.done = (len(trainer.history) - 1) * len(trainer.train_loader)
+        self.step(self.done, trainer.epochs * len(trainer.train_loader))
+
+    def on_train_batch_end(self, trainer: Any) -> None:
+        """One more."""
+        self.done += 1
+        self.step(self.done, trainer.epochs * len(trainer.train_loader))
+
+
+class ProgressiveQuantization:
+    """Switches quantizers on in stages; what no stage names is on from the start.
+
+    The average of weights, which is validated and kept, always has every quantizer on.
+
+    Args:
+        stages: globs of sites, and the epoch (0 is the first trained) at whose start they are calibrated on
+            ``calibration`` images, with what is on by then, and switched on.
+        calibration: how many training images, letterboxed.
+    """
+
+    def __init__(self, stages: Mapping[str, int], calibration: int = 32) -> None:
+        self.stages, self.calibration = dict(stages), calibration
+
+    def on_train_epoch_start(self, trainer: Any) -> None:
+        """Switch."""
+        gm, epoch = trainer.trainee.detector.gm, trainer.epoch
+        due = [fake for glob, start in self.stages.items() if start == epoch > 0 for fake in self._named(gm, glob)]
+        for glob, start in self.stages.items():
+            for fake in self._named(gm, glob):
+                fake.enable_fake_quant(start < epoch or epoch == 0 == start)
+        if due:
+            self._calibrate(trainer, gm, due)
+
+    def stage(self, epoch: int) -> str:
+        """How many of the stages are on in ``epoch``."""
+        return f"{sum(start <= epoch for start in self.stages.values())}/{len(self.stages)}"
+
+    def _named(self, gm: fx.GraphModule, glob: str) -> list[FakeQuantize]:
+        every = all_quantizers(gm)
+        found = [fake for site, fake in every.items() if covers(glob, site)]
+        if not found:
+            raise Problem("progressive", f"{glob!r} matches no quantizer", remedy=nearest(glob, every))
+        return found
+
+    def _calibrate(self, trainer: Any, gm: fx.GraphModule, due: list[FakeQuantize]) -> None:
+        layers = {id(fake) for site, fake in all_quantizers(gm).items() if site.endswith(".weight")}
+        observed = [fake for fake in due if id(fake) not in layers and fake.spec.fixed is None]
+        for fake in observed:
+            fake.activation_post_process.reset()
+            fake.enable_observer()
+        training = gm.training
+        gm.eval()
+        with torch.no_grad():
+            for batch in inference_images(trainer, self.calibration):
+                gm(batch)
+        gm.train(training)
+        for fake in observed:
+            fake.disable_observer()
+            fake.update_qparams()
+        for fake in due:
+            fake.enable_fake_quant()
+
+
+class QuantizationErrorMonitor:
+    """Signal to quantization noise of every site after each epoch, in dB, of the average that is validated.
+
+    Writes ``sqnr.csv`` (epoch, site, sqnr_db) into the run's folder, and scalars where a TensorBoardLogger is given.
+
+    Args:
+        images: training images that it is measured on.
+        logger: for TensorBoard.
+    """
+
+    def __init__(self, images: int = 8, logger: TensorBoardLogger | None = None) -> None:
+        self.images, self.logger = images, logger
+        self.history: list[dict[str, float]] = []
+
+    def on_start_validated(self, trainer: Any) -> None:
+        """Epoch 0, or where a resumed training stands."""
+        self.on_fit_epoch_end(trainer)
+
+    def on_fit_epoch_end(self, trainer: Any) -> None:
+        """Measure."""
+        found = site_sqnr(trainer.ema.ema.detector.gm, inference_images(trainer, self.images))
+        self.history.append(found)
+        epoch = len(trainer.history) - 1
+        path = Path(trainer.save_dir) / "sqnr.csv"
+        fresh = epoch == 0 or not path.exists()
+        with path.open("w" if fresh else "a", encoding="utf-8") as file:
+            file.write("epoch,site,sqnr_db\n" if fresh else "")
+            file.writelines(f"{epoch},{site},{value:.3f}\n" for site, value in found.items())
+        if self.logger is not None:
+            self.logger.scalars({f"sqnr/{site}": value for site, value in found.items()}, epoch)
+
+    def on_train_end(self, trainer: Any) -> None:
+        """Plot the first and last measurement as ``sqnr.png``."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        axes = figure.add_subplot()
+        for found, label in ((self.history[0], "first"), (self.history[-1], "last")):
+            axes.plot(list(found.values()), ".", markersize=3, label=label)
+        axes.set(xlabel="site, in the order of the computation", ylabel="SQNR / dB")
+        axes.legend()
+        figure.savefig(Path(trainer.save_dir) / "sqnr.png", dpi=120)
+
+    def worst(self) -> str:
+        """The site of the lowest SQNR in the newest measurement, with its value."""
+        if not self.history:
+            return ""
+        found = self.history[-1]
+        site = min(found, key=lambda one: found[one])
+        return f"{site} {found[site]:.1f} dB"
+
+
+class TensorBoardLogger:
+    """Scalars of each epoch, and histograms of weights and scales.
+
+    Args:
+        folder: where event files go.
+
+    Raises:
+        Problem: TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise Problem(
+                "TensorBoardLogger", "tensorboard is not installed", remedy="pip install tensorboard"
+            ) from error
+        self.writer: Any = SummaryWriter(str(folder))
+
+    def scalars(self, values: Mapping[str, float], epoch: int) -> None:
+        """Log values by name."""
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, epoch)
+
+    def on_start_validated(self, trainer: Any) -> None:
+        """Epoch 0."""
+        self.on_fit_epoch_end(trainer)
+
+    def on_fit_epoch_end(self, trainer: Any) -> None:
+        """The newest row, weights, scales and ranges."""
+        row = trainer.history[-1]
+        self.scalars({name: value for name, value in row.items() if name != "epoch"}, row["epoch"])
+        gm = trainer.ema.ema.detector.gm
+        for site, fake in quantizers(gm).items():
+            self.writer.add_scalar(f"scale/{site}", float(fake.scale.detach().max()), row["epoch"])
+        for node, layer in weighted(gm):
+            self.writer.add_histogram(f"weight/{site_of(node)}", layer.weight.detach(), row["epoch"])
+
+    def on_train_end(self, trainer: Any) -> None:
+        """Close the files."""
+        self.writer.close()
+
+
+def all_quantizers(gm: fx.GraphModule) -> dict[str, FakeQuantize]:
+    """Activation quantizers by site, and weight quantizers by ``SITE.weight``."""
+    found = quantizers(gm)
+    for node, layer in weighted(gm):
+        if layer.weight_fake_quant is not None:
+            found[f"{site_of(node)}.weight"] = layer.weight_fake_quant
+    return found
+
+
+def weighted(gm: fx.GraphModule) -> list[tuple[fx.Node, QATConv2d | QATLinear]]:
+    """Every fused layer with a weight and the node that calls it."""
+    called = [(node, module_of(node)) for node in gm.graph.nodes if node.op == "call_module"]
+    return [(node, layer) for node, layer in called if isinstance(layer, QATConv2d | QATLinear)]
+
+
+@torch.no_grad()
+def site_sqnr(gm: fx.GraphModule, batches: Any) -> dict[str, float]:
+    """``10 log10(sum x^2 / sum (q(x) - x)^2)`` of every quantizer by site, over ``batches`` of images (B, 3, H, W).
+
+    The quantized network's own tensors are the signal. A site without any error has 999 dB.
+    """
+    sums: dict[str, list[torch.Tensor]] = {}
+    hooks = []
+    for site, fake in quantizers(gm).items():
+
+        def add(module: Any, given: Any, result: torch.Tensor, site: str = site) -> None:
+            _add(sums, site, given[0], result)
+
+        hooks.append(fake.register_forward_hook(add))
+    training = gm.training
+    gm.eval()
+    try:
+        for batch in batches:
+            gm(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        gm.train(training)
+    for node, layer in weighted(gm):
+        if layer.weight_fake_quant is not None:
+            weight, _ = layer.folded()
+            _add(sums, f"{site_of(node)}.weight", weight, layer.weight_fake_quant.quantize(weight))
+    return {site: _decibels(*both) for site, both in sums.items()}
+
+
+def inference_images(trainer: Any, count: int) -> Any:
+    """``count`` training images as inference sees them, spread evenly, in batches on the trainer's device."""
+    found = images.image_paths(trainer.args.data, limit=count)
+    for batch in images.batches(found, trainer.args.imgsz, 8, lambda path, why: None):
+        yield batch.to(trainer.device)
+
+
+def _add(sums: dict[str, list[torch.Tensor]], site: str, x: torch.Tensor, y: torch.Tensor) -> None:
+    both = sums.setdefault(site, [torch.zeros(()), torch.zeros(())])
+    both[0] += x.double().square().sum().cpu()
+    both[1] += (y.double() - x.double()).square().sum().cpu()
+
+
+def _decibels(signal: torch.Tensor, noise: torch.Tensor) -> float:
+    return float(10 * torch.log10(signal / noise)) if noise > 0 and signal > 0 else 999.0

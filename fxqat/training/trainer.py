@@ -1,0 +1,441 @@
+"""Trainers on Ultralytics' DetectionTrainer: its data, augmentation, loss, validator and loop; our graph, state and
+gate."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn, optim
+
+from fxqat.analyze.accuracy import check_classes
+from fxqat.analyze.evaluated import Evaluated
+from fxqat.errors import Problem
+from fxqat.graph.pipeline import Pipeline
+from fxqat.passes.learn_scales import LearnScales
+from fxqat.passes.observe import quantizers
+from fxqat.passes.unquantize import Unquantize
+from fxqat.quant.fake_quantize import FakeQuantize, LSQFakeQuantize
+from fxqat.quant.modules import freeze_bn_stats, update_bn_stats
+from fxqat.quant.torch_ao import disable_observer
+from fxqat.training import state
+from fxqat.training.average import AveragedModel
+from fxqat.training.config import TrainingConfig
+from fxqat.training.losses import build_loss_function, raw_predictions
+from fxqat.training.schedulers import make_schedule
+from fxqat.training.trainee import Trainee
+from fxqat.yolo import dataset, images, offline
+from fxqat.yolo.detector import Detector, cut
+
+# isort: split
+from ultralytics.data import build_yolo_dataset
+from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
+
+MAP = "metrics/mAP50-95(B)"
+MAP50 = "metrics/mAP50(B)"
+Row = dict[str, Any]
+
+
+class SquareValidator(DetectionValidator):
+    """Ultralytics' validator with non-maximum suppression image by image: over a batch it stops at a time limit, so
+    that a slow machine would measure a lower accuracy."""
+
+    def postprocess(self, preds: Any) -> list[dict[str, Tensor]]:
+        """Detections of each image."""
+        boxes = preds[0] if isinstance(preds, tuple | list) else preds
+        return [found for one in boxes.split(1) for found in super(SquareValidator, self).postprocess(one)]
+
+
+class Trainer(DetectionTrainer):
+    """Trains a Detector of any stage; the FP32 baseline where it is float.
+
+    The moving average of the weights is what is validated, once before training (epoch 0) and after each epoch, on
+    square images as ``fxqat val`` and an exported file see them. The average of the best epoch is the result, and where
+    no epoch is better than epoch 0 the detector as it was given. After each epoch the whole state is written to
+    ``weights/state.safetensors`` in the run's folder.
+
+    Made by ``create_trainer``.
+
+    Attributes:
+        history: one row an epoch, epoch 0 first: ``epoch``, ``map5095``, ``map50``, ``lr``, and the parts of the loss.
+        best_epoch: of the highest validated mAP50-95.
+    """
+
+    plan: TrainingConfig
+    given: Detector
+    teacher: Detector | None
+    resuming: bool
+    history: list[Row]
+    best_epoch: int
+    kept: dict[str, Tensor]
+
+    def __init__(self, cfg: Any = None, overrides: dict[str, Any] | None = None, _callbacks: Any = None) -> None:
+        threads = torch.get_num_threads()
+        offline.provide_fonts()
+        super().__init__(cfg or _defaults(), overrides, _callbacks)
+        torch.set_num_threads(threads)  # Ultralytics allows itself one on a CPU
+
+    @property
+    def state_file(self) -> Path:
+        """Where the state after each epoch is."""
+        return Path(self.wdir) / "state.safetensors"
+
+    @property
+    def trainee(self) -> Trainee:
+        """The model in training."""
+        return self.model
+
+    def result(self) -> Detector:
+        """The detector of the best epoch, in eval mode, with ``training`` in its recipe."""
+        best = copy.deepcopy(self.given)
+        if self.best_epoch:
+            best.gm.load_state_dict(self.kept)
+        return best.with_graph(best.gm, training=self.record()).eval()
+
+    def record(self) -> dict[str, Any]:
+        """What is kept of the training in a recipe."""
+        summary = self.plan.summary()
+        summary["data"] = Path(summary["data"]).name
+        measured = [row["map5095"] for row in self.history]
+        return {"config": summary, "best_epoch": self.best_epoch, "map5095": measured}
+
+    # What Ultralytics calls.
+
+    def check_resume(self, overrides: Any) -> None:
+        """Resuming is not Ultralytics', which needs pickled checkpoints."""
+        self.resume = False
+
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
+        """Ultralytics' data set; square in validation too, as a runtime is given its images."""
+        return build_yolo_dataset(self.args, img_path, batch, self.data, mode=mode, rect=False, stride=images.STRIDE)
+
+    def get_validator(self) -> SquareValidator:
+        """Ultralytics' validator."""
+        arguments = copy.copy(self.args)
+        return SquareValidator(self.test_loader, save_dir=self.save_dir, args=arguments, _callbacks=self.callbacks)
+
+    def label_loss_items(self, loss_items: Any = None, prefix: str = "train") -> Any:
+        """Ultralytics' names of loss parts; there are none in validation."""
+        if prefix == "val":
+            return [] if loss_items is None else {}
+        return super().label_loss_items(loss_items, prefix)
+
+    def plot_training_labels(self) -> None:
+        """Nothing."""
+
+    def _do_train(self) -> None:
+        self.start_digest = state.digest(self.given.gm.state_dict())
+        if self.resuming:
+            found = state.read(self.state_file)
+            check_same(found, self.start_digest, self.plan, self.state_file)
+            if found.epochs_done >= self.epochs:
+                self._recall(found)
+                return
+        try:
+            super()._do_train()
+        except Problem as problem:
+            if all(bool(torch.isfinite(one).all()) for one in self.trainee.parameters()):
+                raise
+            raise self._diverged(f"weights are no numbers any more ({problem.where}: {problem.what})") from problem
+
+    def _setup_train(self) -> None:
+        self._prepare()
+        super()._setup_train()
+        self.ema = AveragedModel(self.model)
+        teacher = self._teacher() if self.plan.loss.needs_teacher else None
+        self.trainee.criterion = build_loss_function(self.plan.loss, model=self.trainee, teacher=teacher)
+        if self.resuming:
+            self._restore(state.read(self.state_file))
+        else:
+            self._validate_start()
+        self.scheduler.last_epoch = self.start_epoch - 1
+
+    def _setup_scheduler(self) -> None:
+        schedule = make_schedule(self.plan.schedule, self.plan.schedule_options, epochs=self.epochs, last=self.args.lrf)
+        self.lf = lambda epoch: schedule(epoch, [row["map5095"] for row in self.history[1:]])
+        self.history = []
+        self.scheduler = optim.lr_scheduler.LambdaLR(self.optimizer, lr_lambda=self.lf)
+
+    def _model_train(self) -> None:
+        """The start of an epoch: everything random in it follows from the seed and its number."""
+        seed = self.plan.seed * 100_003 + self.epoch
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+        self.train_loader.reset()
+        self.train_loader.generator.manual_seed(seed)
+        share = self.epoch / self.epochs
+        self.trainee.apply(freeze_bn_stats if share >= self.plan.freeze_bn else update_bn_stats)
+        super()._model_train()
+        self.trainee.criterion.progress = share  # type: ignore[union-attr]
+
+    def optimizer_step(self) -> None:
+        """Ultralytics' step, refused where the loss is no number.
+
+        Raises:
+            Problem: NaN or infinity, with the step and the site of the widest range.
+        """
+        if not bool(torch.isfinite(self.loss)):
+            raise self._diverged(f"the loss is {float(self.loss.detach())}")
+        super().optimizer_step()
+
+    def _handle_nan_recovery(self, epoch: int) -> bool:
+        return False
+
+    def save_model(self) -> bool:
+        """After an epoch: keep its average if it is the best, and write the state."""
+        row = self._row(self.epoch + 1)
+        row.update({name: float(value) for name, value in self.tloss.items()})
+        self.history.append(row)
+        if row["map5095"] > self.history[self.best_epoch]["map5095"]:
+            self.best_epoch = row["epoch"]
+            self.kept = self._average()
+        state.write(self.state_file, self._state())
+        return True
+
+    def final_eval(self) -> None:
+        """Nothing: every epoch was validated."""
+
+    def plot_metrics(self) -> None:
+        """Nothing."""
+
+    # Ours.
+
+    def _prepare(self) -> None:
+        """Change the graph before anything refers to its parameters."""
+
+    def _teacher(self) -> Callable[[Tensor], Any]:
+        source = self.teacher or self.given
+        view, _ = Pipeline((Unquantize(),)).run(cut(source.gm, 1))
+        return raw_predictions(view.to(self.device))
+
+    def _validate_start(self) -> None:
+        """Epoch 0."""
+        self.epoch, self.loss = -1, torch.zeros(1)
+        self.loss_items: dict[str, Tensor] = {}
+        self.metrics, self.fitness = self.validate()
+        if not self.validator.metrics.nt_per_class.sum():
+            raise Problem(self.args.data, "its val split has no labels, so the best epoch could not be told")
+        self.history.append(self._row(0))
+        self.best_epoch, self.kept = 0, {}
+        self.stopper.best_fitness = self.fitness
+        self.run_callbacks("on_start_validated")
+
+    def _row(self, epoch: int) -> Row:
+        rate = self.optimizer.param_groups[0]["lr"] if epoch else 0.0
+        return {"epoch": epoch, "map5095": float(self.metrics[MAP]), "map50": float(self.metrics[MAP50]), "lr": rate}
+
+    def _average(self) -> dict[str, Tensor]:
+        return state.snapshot(self.ema.ema.detector.gm.state_dict())
+
+    def _state(self) -> state.State:
+        return state.State(
+            start=self.start_digest,
+            config=self.plan.summary(),
+            history=self.history,
+            best=self.best_epoch,
+            model=self.trainee.detector.gm.state_dict(),
+            average=self.ema.ema.detector.gm.state_dict(),
+            kept=self.kept,
+            optimizer=state.pack_optimizer(self.optimizer),
+            words={
+                "updates": self.ema.updates,
+                "stopper": {"best_fitness": float(self.stopper.best_fitness), "best_epoch": self.stopper.best_epoch},
+            },
+        )
+
+    def _restore(self, found: state.State) -> None:
+        self.trainee.detector.gm.load_state_dict(dict(found.model))
+        self.ema.ema.detector.gm.load_state_dict(dict(found.average))
+        self.ema.updates = found.words["updates"]
+        state.unpack_optimizer(self.optimizer, found.optimizer)
+        self.stopper.__dict__.update(found.words["stopper"])
+        self._recall(found)
+        self.start_epoch = found.epochs_done
+        self.best_fitness = self.history[self.best_epoch]["map5095"]
+        self.run_callbacks("on_start_validated")
+
+    def _recall(self, found: state.State) -> None:
+        self.history, self.best_epoch, self.kept = [dict(row) for row in found.history], found.best, dict(found.kept)
+
+    def _diverged(self, what: str) -> Problem:
+        widest = widest_site(self.trainee.detector)
+        finished = len(self.history) - 1
+        kept = f"epochs up to {finished} are kept in {self.state_file}" if finished else "nothing was trained"
+        remedy = f"lower lr0 ({self.args.lr0:g}) or train on; {kept}" if finished else f"lower lr0 ({self.args.lr0:g})"
+        where = f"epoch {self.epoch + 1}, update {self.ema.updates + 1}"
+        return Problem(where, f"{what}{widest}", remedy=remedy)
+
+
+class QATTrainer(Trainer):
+    """Trains a calibrated detector with its quantizers on: observers off, batch norms frozen as the plan says, learned
+    scales in a parameter group of their own."""
+
+    def _prepare(self) -> None:
+        self.trainee.apply(disable_observer)
+        if self.plan.lsq:
+            LearnScales()(self.trainee.detector.gm)
+        self.trainee.refresh()
+
+    def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> optim.Optimizer:
+        """Ultralytics' optimizer; learned scales have a rate of their own and no weight decay."""
+        optimizer: optim.Optimizer = super().build_optimizer(model, *args, **kwargs)
+        scales = learned(model)
+        chosen = {id(parameter) for parameter in scales}
+        for group in optimizer.param_groups:
+            group["params"] = [one for one in group["params"] if id(one) not in chosen]
+        if scales:
+            rate = self.args.lr0 * self.plan.scale_rate
+            optimizer.add_param_group({"params": scales, "lr": rate, "weight_decay": 0.0, "param_group": "scale"})
+        return optimizer
+
+    def _model_train(self) -> None:
+        super()._model_train()
+        learning = self.epoch / self.epochs < self.plan.freeze_scales
+        for scale in learned(self.trainee):
+            scale.requires_grad_(learning)
+
+
+def create_trainer(
+    detector: Detector,
+    config: TrainingConfig | Mapping[str, Any],
+    folder: str | Path,
+    *,
+    teacher: Detector | None = None,
+    resume: bool = False,
+    callbacks: Sequence[Any] = (),
+) -> Trainer:
+    """A QATTrainer for a calibrated detector, a Trainer for a float one; ``train()`` runs it, ``result()`` is the best.
+
+    Args:
+        detector: stage ``float`` or ``qat``; it stays as it is.
+        config: or the fields of TrainingConfig as a mapping.
+        folder: of the run, made where it is missing.
+        teacher: float detector for distillation; by default ``detector`` with its quantizers off.
+        resume: continue after the last finished epoch of the run in ``folder``.
+        callbacks: objects whose ``on_...`` methods are called with the trainer, by Ultralytics' names of events and
+            ``on_start_validated``.
+
+    Raises:
+        Problem: a stage that is not trained, no calibration, data without labels or of other classes, another teacher.
+    """
+    plan = config if isinstance(config, TrainingConfig) else TrainingConfig(**config)
+    check_detector(detector)
+    check_teacher(detector, teacher, plan)
+    place = check_data(detector, plan)
+    folder = Path(folder).resolve()
+    where = {"project": str(folder.parent), "name": folder.name, "exist_ok": True, "model": "fxqat", "cos_lr": False}
+    kind = QATTrainer if detector.stage == "qat" else Trainer
+    trainer = kind(overrides={**plan.overrides(), **where, "data": str(place)})
+    trainer.plan, trainer.given, trainer.teacher, trainer.resuming = plan, detector, teacher, resume
+    trainer.model = Trainee(copy.deepcopy(detector))
+    for one in callbacks:
+        attach(trainer, one)
+    return trainer
+
+
+def attach(trainer: Any, callback: Any) -> None:
+    """Let ``trainer`` call every method of ``callback`` that is named after an event."""
+    for name in dir(callback):
+        if name.startswith("on_"):
+            trainer.callbacks.setdefault(name, []).append(getattr(callback, name))
+
+
+def learned(model: nn.Module) -> list[nn.Parameter]:
+    """Scales and offsets that are learned, in a fixed order."""
+    fakes = [module for module in model.modules() if isinstance(module, LSQFakeQuantize)]
+    return [parameter for fake in fakes for parameter in fake.parameters(recurse=False)]
+
+
+def widest_site(detector: Detector) -> str:
+    """A clause that names the site of the widest quantization range, or nothing in a float graph."""
+    spans = {site: _span(fake) for site, fake in quantizers(detector.gm).items()}
+    if not spans:
+        return ""
+    # a scale that is no number is wider than any
+    site = max(spans, key=lambda one: spans[one] if spans[one] == spans[one] else float("inf"))
+    return f"; the widest range is {spans[site]:.3g}, at {site}"
+
+
+def _span(fake: FakeQuantize) -> float:
+    return float(fake.scale.detach().max()) * (fake.quant_max - fake.quant_min)
+
+
+def check_detector(detector: Detector) -> None:
+    """Refuse what cannot be trained.
+
+    Raises:
+        Problem: an INT8 graph, or one without ranges.
+    """
+    name = detector.source.name
+    if detector.stage == "int8":
+        raise Problem(name, "is at stage int8", expected="stage qat for train", remedy="take what it was made from")
+    if detector.stage == "qat" and not detector.recipe.calibration:
+        raise Problem(name, "was never calibrated", expected="a calibrated .fxqat", remedy="run fxqat calibrate first")
+
+
+def check_teacher(detector: Detector, teacher: Detector | None, plan: TrainingConfig) -> None:
+    """Refuse a teacher that is none.
+
+    Raises:
+        Problem: quantized, of other classes, or missing where corrections changed the weights.
+    """
+    if teacher is not None:
+        if teacher.stage != "float":
+            raise Problem(teacher.source.name, f"is at stage {teacher.stage}", expected="a float teacher")
+        if dict(teacher.names) != dict(detector.names):
+            raise Problem(teacher.source.name, "its classes are not those of the detector to train")
+    elif plan.loss.needs_teacher:
+        changed = [one["name"] for one in detector.recipe.calibration.get("corrections", ())]
+        changed = [name for name in changed if name != "equalize"]  # the one that leaves the float function alone
+        if changed or detector.recipe.training:
+            by = ", ".join(changed) or "an earlier training"
+            raise Problem(
+                detector.source.name,
+                f"its weights are no longer the float network's ({by}), so it cannot teach",
+                remedy="give the float checkpoint as teacher (--teacher)",
+            )
+
+
+def check_data(detector: Detector, plan: TrainingConfig) -> Path:
+    """The data set's file, once its classes and images are known to fit.
+
+    Raises:
+        Problem: missing, no YAML, other classes, or a split without images.
+    """
+    images.check_imgsz(plan.imgsz)
+    place = dataset.find(plan.data)
+    if place.suffix not in dataset.YAML_SUFFIXES:
+        raise Problem(place, "has no val split to choose the best epoch by", expected="a data set YAML")
+    found = dataset.read(place)
+    model = Evaluated(name=detector.source.name, predict=detector, names=dict(detector.names))
+    check_classes(model, found)
+    for split in ("train", "val"):
+        found.images(split)
+    return place
+
+
+def check_same(found: state.State, start: str, plan: TrainingConfig, path: Path) -> None:
+    """Refuse to resume another training.
+
+    Raises:
+        Problem: it began from another model, or other options.
+    """
+    if found.start != start:
+        raise Problem(path, "is of a training that began from another model", remedy="train without --resume")
+    now, then = state.plain_json(plan.summary()), found.config
+    changed = [name for name in now if now[name] != then.get(name)]
+    if changed:
+        what = ", ".join(f"{name} was {then.get(name)!r}" for name in changed)
+        raise Problem(path, f"is of a training with other options: {what}", remedy="give the same, or train anew")
+
+
+def _defaults() -> Any:
+    from ultralytics.utils import DEFAULT_CFG
+
+    return DEFAULT_CFG

@@ -1,0 +1,48 @@
+"""The verb: train a detector and give back the best epoch's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fxqat.policy import Policy
+from fxqat.training.callbacks import BatchProgress, EpochTable, ProgressiveQuantization, QuantizationErrorMonitor
+from fxqat.training.config import configure
+from fxqat.training.trainer import create_trainer
+from fxqat.yolo.detector import Detector
+
+
+def run(
+    model: Detector,
+    data: str | Path,
+    folder: str | Path,
+    *,
+    teacher: Detector | None = None,
+    resume: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    on_line: Callable[[str], None] | None = None,
+    callbacks: Sequence[Any] = (),
+    options: dict[str, Any],
+) -> Detector:
+    """As ``fxqat.train``, with ``options`` as a mapping and the float teacher loaded."""
+    policy = _policy(model)
+    section = policy.options.get("qat") if policy else None
+    plan = configure(str(data), section, policy.name if policy else "", options)
+    watchers: list[Any] = [*callbacks]
+    if plan.progressive:
+        watchers.append(ProgressiveQuantization(plan.progressive))
+    if on_line is not None:
+        monitor = QuantizationErrorMonitor() if model.stage == "qat" else None
+        watchers += [monitor] if monitor else []
+        watchers.append(EpochTable(on_line, monitor))
+    if progress is not None:
+        watchers.append(BatchProgress(progress))
+    trainer = create_trainer(model, plan, folder, teacher=teacher, resume=resume, callbacks=watchers)
+    trainer.train()
+    return trainer.result()
+
+
+def _policy(model: Detector) -> Policy | None:
+    recipe = model.recipe
+    return Policy.parse(recipe.policy_text, recipe.policy_name) if recipe.policy_text else None

@@ -1,0 +1,291 @@
+"""Whole trainings of a tiny detector: what is kept, what is refused, and that cutting one off changes nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import fxqat
+from fxqat.errors import Problem
+from fxqat.quant.fake_quantize import LSQFakeQuantize
+from fxqat.quant.modules import QATConv2d
+from fxqat.training import state
+from fxqat.training.trainer import MAP, MAP50, QATTrainer, Trainer, learned
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def scripted(monkeypatch, *values: float) -> None:
+    """Let validations measure ``values``, epoch 0 first, in place of the accuracy of a random network."""
+    left = list(values)
+
+    def validate(trainer: Trainer) -> tuple[dict[str, float], float]:
+        trainer.validator.metrics.nt_per_class = torch.ones(3).numpy()
+        value = left.pop(0)
+        return {MAP: value, MAP50: value}, value
+
+    monkeypatch.setattr(Trainer, "validate", validate)
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    found = state.read(path)
+    groups = {"model": found.model, "average": found.average, "kept": found.kept, "optimizer": found.optimizer[0]}
+    return {f"{group}/{name}": one for group, those in groups.items() for name, one in those.items()}
+
+
+def bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.reshape(-1).view(torch.uint8)
+
+
+def same_state(one: Path, other: Path) -> None:
+    ours, theirs = tensors(one), tensors(other)
+    assert ours.keys() == theirs.keys()
+    different = [name for name in ours if bits(ours[name]).ne(bits(theirs[name])).any()]
+    assert different == []
+    assert state.read(one).history == state.read(other).history
+
+
+def test_the_best_epoch_is_the_result(trainer, ptq, monkeypatch):
+    scripted(monkeypatch, 0.2, 0.3, 0.25)
+    run = trainer("best", lsq=True, lr0=1e-3)
+    assert isinstance(run, QATTrainer)
+    run.train()
+    best = run.result()
+    assert best.recipe.training["best_epoch"] == 1
+    assert best.recipe.training["map5095"] == [0.2, 0.3, 0.25]
+    assert best.recipe.calibration == ptq.recipe.calibration
+    kept, final = best.gm.state_dict(), state.read(run.state_file).average
+    assert any(not torch.equal(kept[name], final[name]) for name in final)
+    moved = [name for name, one in ptq.gm.state_dict().items() if not torch.equal(one, kept[name])]
+    assert any(name.startswith("quantizer.") and name.endswith(".scale") for name in moved)
+    assert any(name.endswith("conv.weight") for name in moved)
+    assert not any("running_" in name for name in moved)  # batch norms are frozen
+
+
+def test_where_no_epoch_is_better_the_result_is_what_was_given(trainer, ptq, monkeypatch):
+    scripted(monkeypatch, 0.2, 0.1, 0.2)
+    run = trainer("worse", lr0=1e-2)
+    run.train()
+    best = run.result()
+    assert best.recipe.training["best_epoch"] == 0
+    given = ptq.gm.state_dict()
+    assert all(torch.equal(given[name], one) for name, one in best.gm.state_dict().items())
+
+
+def test_the_result_is_saved_converted_and_verified(trainer, monkeypatch, tmp_path, images):
+    scripted(monkeypatch, 0.2, 0.3)
+    run = trainer("file", epochs=1, unlabelled=True, lsq=True)
+    run.train()
+    path = fxqat.save(run.result(), tmp_path / "x_qat.fxqat")
+    again = fxqat.load(path)
+    assert again.recipe.training["best_epoch"] == 1
+    with torch.no_grad():
+        assert torch.equal(again(images)[0], run.result()(images)[0])
+        expected, found = run.result()(images)[0], fxqat.convert(again)[0](images)[0]
+    # one code of the widest box logit is the most that two routes of the same arithmetic may part; see deploy's tests
+    assert float((expected - found).abs().max()) <= 64
+
+
+def test_a_float_detector_is_trained_as_it_is(trainer, three, monkeypatch):
+    scripted(monkeypatch, 0.1, 0.2)
+    run = trainer("float", detector=three, epochs=1, freeze_bn=1.0, lr0=1e-3)
+    assert type(run) is Trainer
+    run.train()
+    moved = run.result().gm.state_dict()
+    assert any(
+        "running_mean" in name and not torch.equal(one, moved[name]) for name, one in three.gm.state_dict().items()
+    )
+
+
+def test_validation_measures_the_given_detector_first(trainer, tiny_data, ptq):
+    run = trainer("measured", epochs=1)
+    run.train()
+    assert [row["epoch"] for row in run.history] == [0, 1]
+    assert run.history[0]["map5095"] == 0.0  # random weights find nothing
+    assert {"box_loss", "cls_loss", "dfl_loss", "lr"} <= run.history[1].keys()
+
+
+def test_learned_scales_have_a_group_of_their_own(trainer, monkeypatch):
+    scripted(monkeypatch, 0.2, 0.1)
+    run = trainer("groups", epochs=1, lsq=True, scale_rate=3.0, lr0=1e-4, weight_decay=0.01)
+    run.train()
+    groups = {group["param_group"]: group for group in run.optimizer.param_groups}
+    assert groups["scale"]["initial_lr"] == pytest.approx(3e-4)
+    assert groups["scale"]["weight_decay"] == 0
+    scales = [one for one in run.trainee.modules() if isinstance(one, LSQFakeQuantize)]
+    assert len(groups["scale"]["params"]) == len(scales) == len(learned(run.trainee))
+    every = [id(one) for group in run.optimizer.param_groups for one in group["params"]]
+    assert len(every) == len(set(every)) == len(list(run.trainee.parameters()))
+
+
+def test_batch_norms_freeze_after_their_share(trainer, monkeypatch):
+    scripted(monkeypatch, 0.2, 0.1, 0.1)
+    seen: list[set[bool]] = []
+
+    class Watch:
+        def on_train_batch_end(self, running: Trainer) -> None:
+            layers = [one for one in running.trainee.modules() if isinstance(one, QATConv2d) and one.bn is not None]
+            seen.append({layer.bn.training for layer in layers})
+
+    trainer("norms", freeze_bn=0.5, callbacks=[Watch()]).train()
+    assert seen == [{True}, {True}, {False}, {False}]
+
+
+class Cut:
+    """Ends a training in the middle of its second epoch."""
+
+    def on_train_batch_end(self, running: Trainer) -> None:
+        if running.epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_resuming_continues_to_the_same_bits(trainer, tmp_path, monkeypatch):
+    options = {"lsq": True, "distill": 1.0, "penalty": 0.1, "lr0": 1e-3, "fliplr": 0.5}
+    scripted(monkeypatch, 0.1, 0.3, 0.2)
+    trainer("whole", **options).train()
+    scripted(monkeypatch, 0.1, 0.3, 0.2)
+    with pytest.raises(KeyboardInterrupt):
+        trainer("cut", callbacks=[Cut()], **options).train()
+    assert state.read(tmp_path / "cut/weights/state.safetensors").epochs_done == 1
+    scripted(monkeypatch, 0.2)
+    again = trainer("cut", resume=True, **options)
+    again.train()
+    same_state(tmp_path / "whole/weights/state.safetensors", tmp_path / "cut/weights/state.safetensors")
+    assert again.best_epoch == 1
+    finished = trainer("cut", resume=True, **options)
+    finished.train()  # nothing is left to do
+    assert finished.result().recipe.training["map5095"] == [0.1, 0.3, 0.2]
+
+
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(int(sys.argv[4]))
+from fxqat.yolo.environment import environment
+os.environ.update(environment(Path(sys.argv[5])))
+import fxqat
+from tests.training.conftest import build
+
+class Kill:
+    def on_train_batch_end(self, running):
+        if running.epoch == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+build(fxqat.load(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), callbacks=[Kill()], lsq=True, lr0=1e-3).train()
+"""
+
+
+def test_a_killed_training_continues_to_the_same_bits(trainer, ptq, tiny_data, tmp_path):
+    fxqat.save(ptq, tmp_path / "ptq.fxqat")
+    threads = str(torch.get_num_threads())
+    arguments = [tmp_path / "ptq.fxqat", tiny_data, tmp_path / "killed", threads, tmp_path]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *map(str, arguments)],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    reloaded = fxqat.load(tmp_path / "ptq.fxqat")
+    trainer("killed", detector=reloaded, resume=True, lsq=True, lr0=1e-3).train()
+    trainer("whole", detector=reloaded, lsq=True, lr0=1e-3).train()
+    same_state(tmp_path / "whole/weights/state.safetensors", tmp_path / "killed/weights/state.safetensors")
+
+
+def poison_weight(running: Trainer) -> None:
+    conv = next(one for one in running.trainee.modules() if isinstance(one, QATConv2d))
+    conv.weight.data.fill_(torch.nan)
+
+
+def poison_loss(running: Trainer) -> None:
+    running.trainee.criterion.parts = (lambda seen: {"nan": seen.raw["boxes"].sum() * torch.nan},)
+
+
+@pytest.mark.parametrize(
+    ("poison", "what"),
+    [
+        (poison_loss, "the loss is nan"),
+        (poison_weight, r"weights are no numbers any more \(model.0.conv: NaN was observed\)"),
+    ],
+)
+def test_what_is_no_number_stops_with_its_place(trainer, tmp_path, monkeypatch, poison, what):
+    scripted(monkeypatch, 0.1, 0.2)
+
+    class Poison:
+        def on_train_batch_start(self, running: Trainer) -> None:
+            if running.epoch == 1:
+                poison(running)
+
+    said = rf"epoch 2, update 3: {what}; the widest range is .*, at .*; lower lr0 \(1e-05\).*epochs up to 1 are kept"
+    with pytest.raises(Problem, match=said):
+        trainer("nan", callbacks=[Poison()]).train()
+    good = state.read(tmp_path / "nan/weights/state.safetensors")
+    assert good.epochs_done == 1
+    assert all(bool(torch.isfinite(one).all()) for name, one in good.kept.items() if name.endswith("weight"))
+
+
+class TestRefusals:
+    def test_an_uncalibrated_detector(self, trainer, three):
+        with pytest.raises(Problem, match=r"yolov8n.yaml: was never calibrated; .*run fxqat calibrate first"):
+            trainer("x", detector=fxqat.prepare(three, "yolov8_w8a8")[0])
+
+    def test_an_integer_detector(self, trainer, ptq):
+        with pytest.raises(Problem, match=r"is at stage int8; expected stage qat for train"):
+            trainer("x", detector=fxqat.convert(ptq)[0])
+
+    def test_other_classes(self, trainer, calibrated):
+        with pytest.raises(Problem, match=r"tiny.yaml: has 3 classes, yolov8n.yaml predicts 80"):
+            trainer("x", detector=calibrated)
+
+    def test_images_without_a_val_split(self, ptq, tiny_data):
+        with pytest.raises(Problem, match="has no val split to choose the best epoch by"):
+            fxqat.train(ptq, tiny_data.parent / "images" / "val")
+
+    def test_an_image_size(self, trainer):
+        with pytest.raises(Problem, match="imgsz 65: is not a multiple of 32; use 64"):
+            trainer("x", imgsz=65)
+
+    def test_a_quantized_teacher(self, ptq, tiny_data):
+        with pytest.raises(Problem, match="is at stage qat; expected a float teacher"):
+            fxqat.train(ptq, tiny_data, teacher=ptq, unlabelled=True)
+
+    def test_a_teacher_of_other_classes(self, ptq, yolov8n, tiny_data):
+        with pytest.raises(Problem, match="its classes are not those of the detector to train"):
+            fxqat.train(ptq, tiny_data, teacher=yolov8n, unlabelled=True)
+
+    def test_weights_that_can_no_longer_teach(self, ptq, tiny_data):
+        trained = ptq.with_graph(ptq.gm, training={"best_epoch": 1})
+        with pytest.raises(Problem, match=r"no longer the float network's \(an earlier training\).*\(--teacher\)"):
+            fxqat.train(trained, tiny_data, unlabelled=True)
+
+    def test_nothing_to_resume(self, trainer):
+        with pytest.raises(Problem, match="no epoch was finished there; train without --resume"):
+            trainer("none", resume=True).train()
+
+    def test_resuming_another_training(self, trainer, ptq, monkeypatch):
+        scripted(monkeypatch, 0.1, 0.2)
+        trainer("run", epochs=1).train()
+        with pytest.raises(Problem, match="is of a training with other options: epochs was 1; give the same"):
+            trainer("run", epochs=2, resume=True).train()
+        other = fxqat.calibrate(ptq.with_graph(ptq.gm), [torch.rand(1, 3, 64, 64)], method="standard")
+        with pytest.raises(Problem, match="is of a training that began from another model"):
+            trainer("run", detector=other, epochs=1, resume=True).train()
+
+    def test_a_val_split_without_labels(self, trainer, monkeypatch, ptq, tiny_data, tmp_path):
+        import shutil
+
+        shutil.copytree(tiny_data.parent, tmp_path / "bare")
+        for label in (tmp_path / "bare/labels/val").glob("*.txt"):
+            label.write_text("")
+        shutil.rmtree(tmp_path / "bare/labels/val.cache", ignore_errors=True)
+        with pytest.raises(Problem, match="its val split has no labels, so the best epoch could not be told"):
+            fxqat.train(ptq, tmp_path / "bare/tiny.yaml", folder=tmp_path / "r", imgsz=64, batch=6, device="cpu")
