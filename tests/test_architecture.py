@@ -33,7 +33,8 @@ ROOMS = {
     "fxqat.deploy.*": (*PASSES, "fxqat.deploy"),
     "fxqat.training.*": TOOLS,
     "fxqat.analyze.*": (*TOOLS, "fxqat.api"),  # what it measures is whatever file the user names, so it calls load()
-    "fxqat.api": TOOLS,
+    "fxqat.store": PASSES,
+    "fxqat.api": (*TOOLS, "fxqat.store"),
     "fxqat.commands.*": (*TOOLS, "fxqat.api", "fxqat.commands"),
     "fxqat.cli": (*TOOLS, "fxqat.api", "fxqat.commands"),
 }

@@ -36,7 +36,8 @@ def _prepare_arguments(parser: ArgumentParser) -> None:
     add_trust(parser)
 
 
-def _prepare(options: Namespace) -> None:
+def prepare(options: Namespace) -> None:
+    """``fxqat prepare``."""
     import fxqat
 
     path = output(options, f"{Path(options.model).stem}.fxqat")
@@ -56,7 +57,8 @@ def _calibrate_arguments(parser: ArgumentParser) -> None:
     add_quiet(parser)
 
 
-def _calibrate(options: Namespace) -> None:
+def calibrate(options: Namespace) -> None:
+    """``fxqat calibrate``."""
     import fxqat
 
     check_counts(options)
@@ -96,7 +98,8 @@ def _convert_arguments(parser: ArgumentParser) -> None:
     add_patterns(parser)
 
 
-def _convert(options: Namespace) -> None:
+def convert(options: Namespace) -> None:
+    """``fxqat convert``."""
     import fxqat
 
     path = output(options, default_name(options.model, "_int8.fxqat"))
@@ -121,7 +124,8 @@ def _export_arguments(parser: ArgumentParser) -> None:
     add_trust(parser)
 
 
-def _export(options: Namespace) -> None:
+def export(options: Namespace) -> None:
+    """``fxqat export``."""
     import fxqat
 
     check_counts(options)
@@ -160,15 +164,15 @@ def _run(options: Namespace) -> None:
     sized = {"data": options.data, "images": options.images, "imgsz": options.imgsz}
     told = f"--data {options.data}" + (f" --images {options.images}" if options.images else "")
     _say(f"fxqat prepare {options.model} --policy {options.policy} -o {stem}.fxqat")
-    _prepare(Namespace(model=options.model, policy=options.policy, classes=None, output=f"{stem}.fxqat", **shared))
+    prepare(Namespace(model=options.model, policy=options.policy, classes=None, output=f"{stem}.fxqat", **shared))
     _say(f"fxqat calibrate {stem}.fxqat {told}" + (f" --method {options.method}" if options.method else ""))
-    _calibrate(
+    calibrate(
         Namespace(model=f"{stem}.fxqat", output=None, batch=options.batch, method=options.method, **sized, **shared)
     )
     _say(f"fxqat convert {stem}_ptq.fxqat")
-    _convert(Namespace(model=f"{stem}_ptq.fxqat", output=None, **shared))
+    convert(Namespace(model=f"{stem}_ptq.fxqat", output=None, **shared))
     _say(f"fxqat export {stem}_int8.fxqat")
-    _export(
+    export(
         Namespace(
             model=f"{stem}_int8.fxqat", output=None, batch=1, dynamic=False, opset=20, imgsz=options.imgsz, **shared
         )
@@ -186,28 +190,28 @@ COMMANDS = (
         help="trace, fuse, assign the policy, insert quantizers",
         example="fxqat prepare yolov8n.pt --policy yolov8_critical",
         arguments=_prepare_arguments,
-        run=_prepare,
+        run=prepare,
     ),
     Command(
         name="calibrate",
         help="choose every range from real images",
         example="fxqat calibrate yolov8n.fxqat --data coco128.yaml",
         arguments=_calibrate_arguments,
-        run=_calibrate,
+        run=calibrate,
     ),
     Command(
         name="convert",
         help="lower to the INT8 reference graph",
         example="fxqat convert yolov8n_ptq.fxqat",
         arguments=_convert_arguments,
-        run=_convert,
+        run=convert,
     ),
     Command(
         name="export",
         help="write ONNX for ONNX Runtime and ultralytics.YOLO",
         example="fxqat export yolov8n_ptq.fxqat",
         arguments=_export_arguments,
-        run=_export,
+        run=export,
     ),
     Command(
         name="run",

@@ -13,42 +13,31 @@ import numpy as np
 import torch
 from torch import Tensor, nn, optim
 
-from fxqat.analyze.accuracy import check_classes
-from fxqat.analyze.evaluated import Evaluated
 from fxqat.errors import Problem
 from fxqat.graph.pipeline import Pipeline
 from fxqat.passes.learn_scales import LearnScales
-from fxqat.passes.observe import quantizers
 from fxqat.passes.unquantize import Unquantize
-from fxqat.quant.fake_quantize import FakeQuantize, LSQFakeQuantize
+from fxqat.quant.fake_quantize import LSQFakeQuantize
 from fxqat.quant.modules import freeze_bn_stats, update_bn_stats
 from fxqat.quant.torch_ao import disable_observer
 from fxqat.training import state
 from fxqat.training.average import AveragedModel
+from fxqat.training.checks import check_data, check_detector, check_same, check_teacher, widest_site
 from fxqat.training.config import TrainingConfig
 from fxqat.training.losses import build_loss_function, raw_predictions
 from fxqat.training.schedulers import make_schedule
 from fxqat.training.trainee import Trainee
-from fxqat.yolo import dataset, images, offline
+from fxqat.training.validator import SquareValidator
+from fxqat.yolo import images, offline
 from fxqat.yolo.detector import Detector, cut
 
 # isort: split
 from ultralytics.data import build_yolo_dataset
-from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
+from ultralytics.models.yolo.detect import DetectionTrainer
 
 MAP = "metrics/mAP50-95(B)"
 MAP50 = "metrics/mAP50(B)"
 Row = dict[str, Any]
-
-
-class SquareValidator(DetectionValidator):
-    """Ultralytics' validator with non-maximum suppression image by image: over a batch it stops at a time limit, so
-    that a slow machine would measure a lower accuracy."""
-
-    def postprocess(self, preds: Any) -> list[dict[str, Tensor]]:
-        """Detections of each image."""
-        boxes = preds[0] if isinstance(preds, tuple | list) else preds
-        return [found for one in boxes.split(1) for found in super(SquareValidator, self).postprocess(one)]
 
 
 class Trainer(DetectionTrainer):
@@ -350,89 +339,6 @@ def learned(model: nn.Module) -> list[nn.Parameter]:
     """Scales and offsets that are learned, in a fixed order."""
     fakes = [module for module in model.modules() if isinstance(module, LSQFakeQuantize)]
     return [parameter for fake in fakes for parameter in fake.parameters(recurse=False)]
-
-
-def widest_site(detector: Detector) -> str:
-    """A clause that names the site of the widest quantization range, or nothing in a float graph."""
-    spans = {site: _span(fake) for site, fake in quantizers(detector.gm).items()}
-    if not spans:
-        return ""
-    # a scale that is no number is wider than any
-    site = max(spans, key=lambda one: spans[one] if spans[one] == spans[one] else float("inf"))
-    return f"; the widest range is {spans[site]:.3g}, at {site}"
-
-
-def _span(fake: FakeQuantize) -> float:
-    return float(fake.scale.detach().max()) * (fake.quant_max - fake.quant_min)
-
-
-def check_detector(detector: Detector) -> None:
-    """Refuse what cannot be trained.
-
-    Raises:
-        Problem: an INT8 graph, or one without ranges.
-    """
-    name = detector.source.name
-    if detector.stage == "int8":
-        raise Problem(name, "is at stage int8", expected="stage qat for train", remedy="take what it was made from")
-    if detector.stage == "qat" and not detector.recipe.calibration:
-        raise Problem(name, "was never calibrated", expected="a calibrated .fxqat", remedy="run fxqat calibrate first")
-
-
-def check_teacher(detector: Detector, teacher: Detector | None, plan: TrainingConfig) -> None:
-    """Refuse a teacher that is none.
-
-    Raises:
-        Problem: quantized, of other classes, or missing where corrections changed the weights.
-    """
-    if teacher is not None:
-        if teacher.stage != "float":
-            raise Problem(teacher.source.name, f"is at stage {teacher.stage}", expected="a float teacher")
-        if dict(teacher.names) != dict(detector.names):
-            raise Problem(teacher.source.name, "its classes are not those of the detector to train")
-    elif plan.loss.needs_teacher:
-        changed = [one["name"] for one in detector.recipe.calibration.get("corrections", ())]
-        changed = [name for name in changed if name != "equalize"]  # the one that leaves the float function alone
-        if changed or detector.recipe.training:
-            by = ", ".join(changed) or "an earlier training"
-            raise Problem(
-                detector.source.name,
-                f"its weights are no longer the float network's ({by}), so it cannot teach",
-                remedy="give the float checkpoint as teacher (--teacher)",
-            )
-
-
-def check_data(detector: Detector, plan: TrainingConfig) -> Path:
-    """The data set's file, once its classes and images are known to fit.
-
-    Raises:
-        Problem: missing, no YAML, other classes, or a split without images.
-    """
-    images.check_imgsz(plan.imgsz)
-    place = dataset.find(plan.data)
-    if place.suffix not in dataset.YAML_SUFFIXES:
-        raise Problem(place, "has no val split to choose the best epoch by", expected="a data set YAML")
-    found = dataset.read(place)
-    model = Evaluated(name=detector.source.name, predict=detector, names=dict(detector.names))
-    check_classes(model, found)
-    for split in ("train", "val"):
-        found.images(split)
-    return place
-
-
-def check_same(found: state.State, start: str, plan: TrainingConfig, path: Path) -> None:
-    """Refuse to resume another training.
-
-    Raises:
-        Problem: it began from another model, or other options.
-    """
-    if found.start != start:
-        raise Problem(path, "is of a training that began from another model", remedy="train without --resume")
-    now, then = state.plain_json(plan.summary()), found.config
-    changed = [name for name in now if now[name] != then.get(name)]
-    if changed:
-        what = ", ".join(f"{name} was {then.get(name)!r}" for name in changed)
-        raise Problem(path, f"is of a training with other options: {what}", remedy="give the same, or train anew")
 
 
 def _defaults() -> Any:
