@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
@@ -94,9 +95,11 @@ def _options(options: Namespace) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
+    if re.fullmatch(r"[+-]?\d+e[+-]?\d+", text, re.IGNORECASE):  # YAML 1.1 wants a point in 1.0e-5
+        return float(text)
     try:
-        return float(text) if "e" in text.lower() and "." not in text else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError):
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
         return text
 
 

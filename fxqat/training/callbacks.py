@@ -306,7 +306,7 @@ def inference_images(trainer: Any, count: int) -> Any:
 
 
 def _add(sums: dict[str, list[torch.Tensor]], site: str, x: torch.Tensor, y: torch.Tensor) -> None:
-    both = sums.setdefault(site, [torch.zeros(()), torch.zeros(())])
+    both = sums.setdefault(site, [torch.zeros((), dtype=torch.float64) for _ in range(2)])
     both[0] += x.double().square().sum().cpu()
     both[1] += (y.double() - x.double()).square().sum().cpu()
 

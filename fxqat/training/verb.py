@@ -33,14 +33,20 @@ def run(
     if plan.progressive:
         watchers.append(ProgressiveQuantization(plan.progressive))
     if on_line is not None:
-        monitor = QuantizationErrorMonitor() if model.stage == "qat" else None
-        watchers += [monitor] if monitor else []
+        monitor = _monitor(model, callbacks)
+        watchers += [monitor] if monitor and monitor not in watchers else []
         watchers.append(EpochTable(on_line, monitor))
     if progress is not None:
         watchers.append(BatchProgress(progress))
     trainer = create_trainer(model, plan, folder, teacher=teacher, resume=resume, callbacks=watchers)
     trainer.train()
     return trainer.result()
+
+
+def _monitor(model: Detector, callbacks: Sequence[Any]) -> QuantizationErrorMonitor | None:
+    # the caller's own where there is one: two would write the same file
+    given = (one for one in callbacks if isinstance(one, QuantizationErrorMonitor))
+    return next(given, QuantizationErrorMonitor() if model.stage == "qat" else None)
 
 
 def _policy(model: Detector) -> Policy | None:

@@ -1,0 +1,195 @@
+"""Callbacks: in one training where they can share it, or against a trainer that is only played."""
+
+from __future__ import annotations
+
+import csv
+import math
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import fxqat
+from fxqat.errors import Problem
+from fxqat.training.callbacks import (
+    BatchProgress,
+    EarlyStopping,
+    EpochTable,
+    ModelCheckpoint,
+    ProgressiveQuantization,
+    QuantizationErrorMonitor,
+    TensorBoardLogger,
+    all_quantizers,
+    site_sqnr,
+)
+from fxqat.training.trainer import attach
+
+
+def row(epoch: int, value: float, **parts: float) -> dict[str, float]:
+    return {"epoch": epoch, "map5095": value, "map50": value, "lr": 1e-5 * epoch, **parts}
+
+
+class SwitchWatch:
+    """Which of two sites quantize in the trained model and in the average, at every batch."""
+
+    sites = ("model.0.conv.silu", "model.22.cv3.0.2.weight")
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[bool, ...]] = []
+
+    def on_train_batch_end(self, trainer) -> None:
+        models = (trainer.trainee.detector.gm, trainer.ema.ema.detector.gm)
+        self.seen.append(tuple(all_quantizers(gm)[site].quantizing for gm in models for site in self.sites))
+
+
+def test_one_training_with_all_of_them(ptq, tiny_data, tmp_path):
+    lines: list[str] = []
+    steps: list[tuple[int, int]] = []
+    watch, monitor = SwitchWatch(), QuantizationErrorMonitor(images=4)
+    trained = fxqat.train(
+        ptq,
+        tiny_data,
+        folder=tmp_path / "run",
+        on_line=lines.append,
+        progress=lambda done, total: steps.append((done, total)),
+        callbacks=[ModelCheckpoint(every=2), watch, monitor],
+        **{"imgsz": 64, "batch": 6, "epochs": 2, "device": "cpu", "progressive": {"model.22.**": 1}},
+    )
+    assert trained.recipe.training["config"]["progressive"] == {"model.22.**": 1}
+    # the head joins in the second epoch; the average is whole all along
+    assert watch.seen == [(True, False, True, True)] * 2 + [(True, True, True, True)] * 2
+    assert [path.name for path in sorted((tmp_path / "run/weights").glob("*.safetensors"))] == [
+        "epoch2.safetensors",
+        "state.safetensors",
+    ]
+    assert steps == [(done, 4) for done in range(5)]
+    assert lines[0].split() == ["epoch", "mAP50-95", "mAP50", "lr", "to", "go", "worst", "site"]
+    assert lines[2].split()[4:7] == ["box_loss", "cls_loss", "dfl_loss"]
+    assert [line.split()[0] for line in (lines[1], *lines[3:])] == ["0", "1", "2"]
+    assert all(line.endswith(" dB") for line in (lines[1], *lines[3:]))
+    with (tmp_path / "run/sqnr.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert sorted({entry["epoch"] for entry in table}) == ["0", "1", "2"]
+    assert len(table) == 3 * len(monitor.history[0])  # one monitor serves us and the table
+    assert (tmp_path / "run/sqnr.png").stat().st_size > 1000
+
+
+def test_sqnr_is_the_ratio_of_signal_and_rounding(calibrated, images):
+    found = site_sqnr(calibrated.gm, [images])
+    assert found.keys() == all_quantizers(calibrated.gm).keys()
+    fake = all_quantizers(calibrated.gm)["images"]
+    noise = (fake.quantize(images).double() - images.double()).square().sum()
+    expected = 10 * math.log10(float(images.double().square().sum() / noise))
+    assert found["images"] == pytest.approx(expected, rel=1e-9)
+    assert not any(one._forward_hooks for one in calibrated.gm.modules())
+
+
+def test_the_worst_site_is_the_lowest():
+    monitor = QuantizationErrorMonitor()
+    assert monitor.worst() == ""
+    monitor.history = [{"a": 1.0}, {"a": 30.0, "b": 12.34}]
+    assert monitor.worst() == "b 12.3 dB"
+
+
+def test_early_stopping_counts_from_the_best_epoch():
+    trainer = SimpleNamespace(history=[row(0, 0.3), row(1, 0.4), row(2, 0.3)], best_epoch=1, stop=False)
+    stopping = EarlyStopping(patience=2)
+    stopping.on_fit_epoch_end(trainer)
+    assert not trainer.stop
+    trainer.history.append(row(3, 0.2))
+    stopping.on_fit_epoch_end(trainer)
+    assert trainer.stop
+
+
+def test_early_stopping_stops_a_training(trainer, monkeypatch):
+    from fxqat.training.trainer import MAP, MAP50, Trainer
+
+    def validate(self) -> tuple[dict[str, float], float]:
+        self.validator.metrics.nt_per_class = torch.ones(3).numpy()
+        return {MAP: 0.1, MAP50: 0.1}, 0.1
+
+    monkeypatch.setattr(Trainer, "validate", validate)
+    run = trainer("early", epochs=9, callbacks=[EarlyStopping(patience=1)])
+    run.train()
+    assert len(run.history) == 2
+
+
+def test_the_table_shows_rows_from_before_resuming():
+    lines: list[str] = []
+    trainer = SimpleNamespace(history=[row(0, 0.3), row(1, 0.4, cls_loss=2.5)], epochs=3, stop=False)
+    table = EpochTable(lines.append)
+    table.on_start_validated(trainer)
+    trainer.history.append(row(2, 0.45, cls_loss=2.0))
+    table.on_fit_epoch_end(trainer)
+    assert lines == [
+        "epoch  mAP50-95   mAP50       lr   to go  worst site",
+        "    0     30.00   30.00  0.0e+00",
+        "epoch  mAP50-95   mAP50       lr     cls_loss   to go  worst site",
+        "    1     40.00   40.00  1.0e-05       2.5000",
+        "    2     45.00   45.00  2.0e-05       2.0000    0:00",
+    ]
+
+
+def test_progress_counts_what_was_trained_before():
+    steps: list[tuple[int, int]] = []
+    progress = BatchProgress(lambda done, total: steps.append((done, total)))
+    trainer = SimpleNamespace(history=[row(0, 0.3), row(1, 0.4)], epochs=3, train_loader=range(5))
+    progress.on_start_validated(trainer)
+    progress.on_train_batch_end(trainer)
+    assert steps == [(5, 15), (6, 15)]
+
+
+def test_a_stage_that_names_nothing(trainer):
+    with pytest.raises(Problem, match=r"progressive: 'modle.0.\*\*' matches no quantizer"):
+        trainer("typo", callbacks=[ProgressiveQuantization({"modle.0.**": 1})], epochs=1).train()
+
+
+def test_a_stage_is_calibrated_before_it_is_switched_on(trainer):
+    stage = ProgressiveQuantization({"model.1.**": 1}, calibration=4)
+    run = trainer("stage", callbacks=[stage])
+    site, spoiled = "model.1.conv.silu", 123.0
+
+    class Spoil:
+        def on_start_validated(self, running) -> None:
+            all_quantizers(running.trainee.detector.gm)[site].scale.data.fill_(spoiled)
+
+    attach(run, Spoil())
+    before = float(all_quantizers(run.given.gm)[site].scale)
+    run.train()
+    after = float(all_quantizers(run.trainee.detector.gm)[site].scale)
+    # four of twelve images, and weights that moved by 1e-5 a step
+    assert after == pytest.approx(before, rel=0.3)
+    assert float(all_quantizers(run.ema.ema.detector.gm)[site].scale) == after
+    assert stage.stage(0) == "0/1"
+    assert stage.stage(1) == "1/1"
+
+
+def test_tensorboard_is_asked_for_by_name(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(Problem, match="TensorBoardLogger: tensorboard is not installed; pip install tensorboard"):
+        TensorBoardLogger(tmp_path)
+
+
+def test_tensorboard_gets_scalars_and_histograms(monkeypatch, tmp_path, calibrated):
+    logged: dict[str, list[object]] = {}
+
+    class Writer:
+        def __init__(self, folder: str) -> None:
+            self.add_scalar = self.add_histogram = lambda name, value, epoch: logged.setdefault(name, []).append(epoch)
+            self.close = lambda: logged.setdefault("closed", [])
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    logger = TensorBoardLogger(tmp_path)
+    ema = SimpleNamespace(ema=SimpleNamespace(detector=calibrated))
+    logger.on_fit_epoch_end(SimpleNamespace(history=[row(0, 0.1), row(1, 0.2, cls_loss=1.0)], ema=ema))
+    logger.scalars({"sqnr/a": 3.0}, 1)
+    logger.on_train_end(None)
+    assert {"map5095", "lr", "cls_loss", "scale/images", "weight/model.0.conv", "sqnr/a", "closed"} <= logged.keys()
+    assert logged["weight/model.0.conv"] == [1]
+
+
+@pytest.mark.parametrize("kind", [ModelCheckpoint, EarlyStopping])
+def test_counts_are_checked(kind):
+    with pytest.raises(ValueError, match="0 is not legal, expected 1 or more"):
+        kind(0)

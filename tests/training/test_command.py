@@ -1,0 +1,69 @@
+"""fxqat train."""
+
+from __future__ import annotations
+
+import pytest
+
+import fxqat
+from fxqat import cli
+from fxqat.commands.training import _value, _verdict
+from fxqat.training.trainer import Trainer
+
+
+@pytest.fixture
+def ptq_file(ptq, tmp_path):
+    return fxqat.save(ptq, tmp_path / "n_ptq.fxqat")
+
+
+def test_from_a_calibrated_file_to_a_trained_one(ptq_file, tiny_data, capsys):
+    tail = ["--data", str(tiny_data), "--imgsz", "64", "--batch", "6", "--epochs", "1", "--device", "cpu", "-q"]
+    assert cli.main(["train", str(ptq_file), *tail, "--unlabelled", "--lsq", "--set", "lr0=2e-5"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    path = ptq_file.with_name("n_qat.fxqat")
+    assert said[-1] == f"wrote {path}"
+    assert said[-2] == "no epoch was better than the model as given (mAP50-95 0.00): that is the result"
+    assert said[0].startswith("epoch  mAP50-95")
+    config = fxqat.load(path).recipe.training["config"]
+    assert (config["lsq"], config["loss"]["task"], config["options"]) == (True, 0.0, {"lr0": 2e-5})
+    assert config["data"] == tiny_data.name
+    assert (path.with_suffix("") / "weights" / "state.safetensors").is_file()
+
+
+def test_interrupting_says_how_to_go_on(ptq_file, tiny_data, capsys, monkeypatch):
+    def interrupted(trainer: Trainer) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "optimizer_step", interrupted)
+    tail = ["--data", str(tiny_data), "--imgsz", "64", "--batch", "6", "--device", "cpu", "-q"]
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["train", str(ptq_file), *tail])
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "fxqat: interrupted; no epoch was finished\n"
+    assert not ptq_file.with_name("n_qat.fxqat").exists()
+
+
+@pytest.mark.parametrize(
+    ("tail", "says"),
+    [
+        (["--set", "lr0"], "fxqat: --set: 'lr0'; expected NAME=VALUE, such as lr0=0.00002\n"),
+        (["--set", "epoch=3"], "fxqat: train: unknown option 'epoch'; did you mean 'epochs'?\n"),
+        (["--epochs", "0"], "fxqat: train: epochs: 0 is not legal, expected 1 or more\n"),
+    ],
+)
+def test_bad_options_are_one_line(ptq_file, tiny_data, capsys, tail, says):
+    assert cli.main(["train", str(ptq_file), "--data", str(tiny_data), *tail]) == 2
+    assert capsys.readouterr().err == says
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-5", 1e-5), ("0.5", 0.5), ("3", 3), ("true", True), ("AdamW", "AdamW"), ("[0, 1]", [0, 1]), ("one", "one")],
+)
+def test_values_are_read_as_yaml_with_exponents(text, value):
+    assert _value(text) == value
+    assert type(_value(text)) is type(value)
+
+
+def test_the_verdict_says_which_epoch_won():
+    said = _verdict({"best_epoch": 2, "map5095": [0.35, 0.2, 0.3581]})
+    assert said == "epoch 2 is the result: mAP50-95 35.81, +0.81 points on the 35.00 before"
