@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 def prepare(
     model: Detector | str | Path, policy: str | Path | Policy, *, patterns: Files = (), passes: Sequence[Pass] = ()
 ) -> tuple[Detector, Report]:
-    """Fuse the model and insert the policy's quantizers; what it computes does not change until it is calibrated.
+    """Fuse the model and insert the policy's quantizers; they refuse to run until they are calibrated.
 
     Args:
         model: a float detector, or what ``load`` takes.

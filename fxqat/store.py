@@ -81,7 +81,7 @@ def _restore(path: Path, patterns: Files, passes: Sequence[Pass]) -> Detector:
     content = checkpoint.read(path)
     recipe = content.recipe
     check_architecture(dict(content.source.architecture), str(path))
-    float_model, _ = build(dict(content.source.architecture))
+    float_model, _ = build(dict(content.source.architecture), channels=content.source.channels)
     detector = Detector(trace(float_model, str(path)), content.source, Recipe()).eval()
     if recipe.stage != "float":
         rules = same_rules(recipe, patterns)

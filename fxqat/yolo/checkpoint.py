@@ -125,9 +125,10 @@ def _content(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> 
         )
     source, recipe = header["source"], header["recipe"]
     names = {int(key): value for key, value in source["names"].items()}
+    channels = {path: (inputs, outputs) for path, (inputs, outputs) in source.get("channels", {}).items()}
     patterns = tuple((name, digest) for name, digest in recipe["patterns"])
     return Content(
-        source=Source(**{**source, "names": names, "stride": tuple(source["stride"])}),
+        source=Source(**{**source, "names": names, "stride": tuple(source["stride"]), "channels": channels}),
         recipe=Recipe(**{**recipe, "patterns": patterns, "passes": tuple(recipe["passes"])}),
         tensors=tensors,
         literals={site: (scale, zero) for site, (scale, zero) in header["literals"].items()},

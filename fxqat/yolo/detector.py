@@ -14,13 +14,15 @@ from fxqat.graph.prune import drop_unused_modules
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The float model behind a graph: enough to build and trace it again."""
+    """The float model behind a graph: enough to build and trace it again. ``channels`` are (in, out) of every
+    convolution by its path."""
 
     name: str
     sha256: str
     architecture: Mapping[str, Any]
     names: Mapping[int, str]
     stride: tuple[float, ...]
+    channels: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
