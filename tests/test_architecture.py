@@ -33,9 +33,10 @@ ROOMS = {
     "fxqat.deploy.*": (*PASSES, "fxqat.deploy"),
     "fxqat.training.*": TOOLS,
     "fxqat.analyze.*": (*TOOLS, "fxqat.api"),  # what it measures is whatever file the user names, so it calls load()
+    "fxqat.report.*": (*TOOLS, "fxqat.api", "fxqat.report"),
     "fxqat.store": PASSES,
     "fxqat.api": (*TOOLS, "fxqat.store"),
-    "fxqat.commands.*": (*TOOLS, "fxqat.api", "fxqat.commands"),
+    "fxqat.commands.*": (*TOOLS, "fxqat.api", "fxqat.report", "fxqat.commands"),
     "fxqat.cli": (*TOOLS, "fxqat.api", "fxqat.commands"),
 }
 # Libraries that one door guards.

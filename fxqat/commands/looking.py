@@ -1,4 +1,4 @@
-"""sites, explain, text, diff, why-not: what a graph is, what a policy decides, what each pass did."""
+"""sites, explain, text, diff: what a graph is, what a policy decides, what each pass did."""
 
 from __future__ import annotations
 
@@ -117,35 +117,6 @@ def _report(options: Namespace) -> Report:
     return fxqat.prepare(_float_model(options), options.policy, patterns=options.patterns)[1]
 
 
-def _why_not_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("rule", metavar="RULE", help="such as conv_bn_silu")
-    _model_arguments(parser)
-    parser.add_argument("glob", nargs="?", default="**", metavar="SITE", help="only at these sites (a glob)")
-    parser.add_argument(
-        "--policy",
-        default="yolov8_w8a8",
-        metavar="P",
-        help="policy for the rules of quantize.py (default: %(default)s)",
-    )
-
-
-def _why_not(options: Namespace) -> None:
-    from fxqat.graph.site import covers
-    from fxqat.passes import Rules
-
-    Rules.load(*options.patterns).named(options.rule)
-    report = _report(options)
-    applied = [one.site for step in report.steps for one in step.report.rewrites.applied if one.rule == options.rule]
-    fired = [site for site in applied if covers(options.glob, site)]
-    missed = [miss for miss in report.missed if miss.rule == options.rule and covers(options.glob, miss.site)]
-    for miss in missed:
-        print(f"{miss.site}: {miss.where} {miss.reason}")
-    print(
-        f"{options.rule} fired at {len(fired)} sites and nearly at {len(missed)}"
-        + (f": {', '.join(fired)}" if 0 < len(fired) < 6 else "")
-    )
-
-
 COMMANDS = (
     Command(
         name="sites",
@@ -174,12 +145,5 @@ COMMANDS = (
         example="fxqat diff yolov8n.pt fuse",
         arguments=_diff_arguments,
         run=_diff,
-    ),
-    Command(
-        name="why-not",
-        help="why a rule did not fire",
-        example="fxqat why-not conv_bn_silu yolov8n.pt 'model.22.**'",
-        arguments=_why_not_arguments,
-        run=_why_not,
     ),
 )
