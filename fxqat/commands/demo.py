@@ -8,14 +8,23 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fxqat.commands import making
 from fxqat.commands.command import Command, add_quiet, progress
 
 if TYPE_CHECKING:
     from fxqat.analyze.compare import Compared
 
 IMGSZ = 320
-_PICTURES = 3
+_PICTURES = 2
+_TRAINING = "--epochs 2 --batch 8 --distill 1"
+_NAMES = {
+    "qat": "signs.fxqat",
+    "ptq": "signs_ptq.fxqat",
+    "trained": "signs_qat.fxqat",
+    "reference": "signs_qat_int8.fxqat",
+    "ptq_onnx": "signs_int8.onnx",
+    "qat_onnx": "signs_qat_int8.onnx",
+    "fp32": "signs.onnx",
+}
 
 
 def _data_arguments(parser: ArgumentParser) -> None:
@@ -44,22 +53,15 @@ def _demo_arguments(parser: ArgumentParser) -> None:
 
 def _demo(options: Namespace) -> None:
     """From nothing to a proven INT8 file; every step is shown as the command that does it on a model of your own."""
-    from fxqat.analyze.compare import compare
-    from fxqat.yolo.picture import side_by_side
-
     start, folder = time.perf_counter(), Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
     weights, data = _materials(folder, options)
     made = _chain(folder, weights, data, options)
-    models = [made["fp32"], made["int8"], weights, made["ptq"], made["reference"]]
-    print(f"$ fxqat val {' '.join(map(str, models))} --data {data} --imgsz {IMGSZ}", flush=True)
-    with progress("validating", options.quiet) as step:
-        rows = compare(models, data, imgsz=IMGSZ, progress=step)
-    shown = sorted((folder / "data" / "images" / "val").glob("*.jpg"))[:_PICTURES]
-    picture = side_by_side([("FP32", weights), ("INT8", made["int8"])], shown, folder / "detections.png", imgsz=IMGSZ)
+    rows = _validate([made[key] for key in ("fp32", "ptq_onnx", "qat_onnx")], data, options)
     _verify(made, data, options)
-    print(_table(rows))
-    print(f"wrote {picture}; {time.perf_counter() - start:.0f} s in all")
+    print("\n" + _table(rows))
+    picture = _picture(folder, made)
+    print(f"\nwrote {picture}; {time.perf_counter() - start:.0f} s in all")
 
 
 def _materials(folder: Path, options: Namespace) -> tuple[Path, Path]:
@@ -68,59 +70,90 @@ def _materials(folder: Path, options: Namespace) -> tuple[Path, Path]:
 
     weights = folder / "signs.pt"
     shutil.copyfile(Path(fxqat.demo.__file__).with_name("signs_yolov8n.pt"), weights)
-    print(f"$ fxqat demo-data {folder / 'data'} --images {options.images}", flush=True)
+    _say(f"demo-data {folder / 'data'} --images {options.images}")
     _data(Namespace(out=folder / "data", images=options.images, seed=0, quiet=options.quiet))
     return weights, folder / "data" / "data.yaml"
 
 
 def _chain(folder: Path, weights: Path, data: Path, options: Namespace) -> dict[str, Path]:
-    """prepare, calibrate, convert, export; what a run before this one left is kept."""
-    names = {"qat": "signs.fxqat", "ptq": "signs_ptq.fxqat", "reference": "signs_int8.fxqat", "int8": "signs_int8.onnx"}
-    made = {key: folder / name for key, name in {**names, "fp32": "signs.onnx"}.items()}
-    quiet = {"patterns": [], "trust": False, "quiet": options.quiet}
-    images = data.parent / "images" / "calibration"
-    export = {"batch": 1, "dynamic": False, "opset": 20, "imgsz": IMGSZ, **quiet}
+    """prepare, calibrate, train, convert, export, each by its command line; what a run before this one left is kept."""
+    made = {key: folder / name for key, name in _NAMES.items()}
+    images, sized = data.parent / "images" / "calibration", f"--imgsz {IMGSZ}"
     steps = (
-        (f"prepare {weights} --policy yolov8_critical", making.prepare, "qat",
-         Namespace(model=str(weights), policy="yolov8_critical", classes=None, **quiet)),
-        (f"calibrate {made['qat']} --data {images} --imgsz {IMGSZ}", making.calibrate, "ptq",
-         Namespace(model=str(made["qat"]), data=str(images), images=None, imgsz=IMGSZ, batch=8, method=None, **quiet)),
-        (f"convert {made['ptq']}", making.convert, "reference", Namespace(model=str(made["ptq"]), **quiet)),
-        (f"export {made['reference']} --imgsz {IMGSZ}", making.export, "int8",
-         Namespace(model=str(made["reference"]), **export)),
-        (f"export {weights} --imgsz {IMGSZ}", making.export, "fp32", Namespace(model=str(weights), **export)),
-    )  # fmt: skip
-    for words, run, key, arguments in steps:
-        print(f"$ fxqat {words} -o {made[key]}", flush=True)
+        ("qat", f"prepare {weights} --policy yolov8_critical"),
+        ("ptq", f"calibrate {made['qat']} --data {images} {sized}"),
+        ("trained", f"train {made['ptq']} --data {data} {sized} {_TRAINING}"),
+        ("reference", f"convert {made['trained']}"),
+        ("qat_onnx", f"export {made['reference']} {sized}"),
+        ("ptq_onnx", f"export {made['ptq']} {sized}"),
+        ("fp32", f"export {weights} {sized}"),
+    )
+    for key, words in steps:
+        words = f"{words} -o {made[key]}"
+        _say(words)
         if made[key].exists() and not options.fresh:
             print(f"kept {made[key]}")
         else:
-            run(Namespace(output=str(made[key]), **vars(arguments)))
+            _run(words, options.quiet)
     return made
+
+
+def _run(words: str, quiet: bool) -> None:
+    """What the command line does with ``words``."""
+    from fxqat.cli import parser
+
+    options = parser().parse_args(words.split())
+    options.run(Namespace(**{**vars(options), "quiet": quiet}))
+
+
+def _validate(models: list[Path], data: Path, options: Namespace) -> list[Compared]:
+    from fxqat.analyze.compare import compare
+
+    _say(f"val {' '.join(map(str, models))} --data {data} --imgsz {IMGSZ}")
+    with progress("validating", options.quiet) as step:
+        return compare(models, data, imgsz=IMGSZ, progress=step)
 
 
 def _verify(made: dict[str, Path], data: Path, options: Namespace) -> None:
     import fxqat
 
     images = data.parent / "images" / "calibration"
-    print(f"$ fxqat verify {made['ptq']} --onnx {made['int8']} --data {images} --imgsz {IMGSZ} --images 4", flush=True)
+    _say(f"verify {made['trained']} --onnx {made['qat_onnx']} --data {images} --imgsz {IMGSZ} --images 4")
     with progress("verifying", options.quiet) as step:
-        found = fxqat.verify(fxqat.load(made["ptq"]), made["int8"], images, images_limit=4, imgsz=IMGSZ, progress=step)
+        found = fxqat.verify(
+            fxqat.load(made["trained"]), made["qat_onnx"], images, images_limit=4, imgsz=IMGSZ, progress=step
+        )
     total = found.total("reference_runtime")
-    print(f"reference graph against ONNX Runtime: {total.differing} of {total.codes} codes differ")
+    print(f"INT8 reference graph against ONNX Runtime: {total.differing} of {total.codes} codes differ")
+
+
+def _picture(folder: Path, made: dict[str, Path]) -> Path:
+    """What both files detect in the validation images with the most signs."""
+    from fxqat.yolo.picture import side_by_side
+
+    labels = sorted((folder / "data" / "labels" / "val").glob("*.txt"))
+    crowded = sorted(labels, key=lambda file: -len(file.read_text().splitlines()))[:_PICTURES]
+    images = [folder / "data" / "images" / "val" / f"{file.stem}.jpg" for file in crowded]
+    models = [("FP32", made["fp32"]), ("INT8", made["qat_onnx"])]
+    return side_by_side(models, images, folder / "detections.jpg", imgsz=IMGSZ)
 
 
 def _table(rows: list[Compared]) -> str:
-    """FP32 first; speed against the FP32 file in the same runtime."""
-    labels = ("ONNX FP32", "ONNX INT8", "torch FP32", "torch fake-quant", "torch INT8 reference")
-    lines = [f"{'':<22}{'mAP50-95':>9}  {'drift, points [95 %]':<24}{'MB':>6}{'ms':>8}{'speed':>8}"]
+    """FP32 first; drift and speed against it."""
+    labels = ("ONNX FP32", "ONNX INT8, calibrated", "ONNX INT8, trained")
+    lines = [f"{'':<22}{'mAP50-95':>9}{'mAP50':>8}  {'drift, points [95 %]':<23}{'MB':>5}{'ms':>7}{'speed':>8}"]
     for label, row in zip(labels, rows, strict=True):
-        runs = label.startswith("ONNX")
-        speed = f"{rows[0].milliseconds / row.milliseconds:.2f}x" if runs else ""
-        time_ = f"{row.milliseconds:.1f}" if runs else ""
-        size = f"{row.megabytes:>6.1f}"
-        lines.append(f"{label:<22}{row.accuracy.map5095:>9.4f}  {row.drift or ''!s:<24}{size}{time_:>8}{speed:>8}")
+        found = row.accuracy
+        speed = rows[0].milliseconds / row.milliseconds
+        lines.append(
+            f"{label:<22}{found.map5095:>9.4f}{found.map50:>8.4f}  {row.drift or ''!s:<23}"
+            f"{row.megabytes:>5.1f}{row.milliseconds:>7.1f}{speed:>7.2f}x"
+        )
     return "\n".join([*lines, f"{rows[0].accuracy.images} images, {rows[0].accuracy.boxes} signs"])
+
+
+def _say(words: str) -> None:
+    print(f"$ fxqat {words}", flush=True)
 
 
 COMMANDS = (

@@ -54,7 +54,8 @@ def _arguments(parser: ArgumentParser) -> None:
     add_quiet(parser)
 
 
-def _train(options: Namespace) -> None:
+def train(options: Namespace) -> None:
+    """``fxqat train``."""
     import fxqat
 
     path = output(options, default_name(options.model, "_qat.fxqat"))
@@ -125,6 +126,6 @@ COMMANDS = (
         help="quantization-aware training; never ends below where it started",
         example="fxqat train yolov8n_ptq.fxqat --data coco128.yaml --unlabelled --lsq",
         arguments=_arguments,
-        run=_train,
+        run=train,
     ),
 )
