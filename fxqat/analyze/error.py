@@ -130,8 +130,7 @@ class ErrorReport:
         Raises:
             Problem: there is no such column.
         """
-        if by not in COLUMNS:
-            raise Problem(by, "is no column", expected=f"one of: {', '.join(COLUMNS)}", remedy=nearest(by, COLUMNS))
+        check_column(by)
         rows = [row for row in self.rows if getattr(row, by) is not None and covers(glob, row.site)]
         low_is_bad = by.endswith(("sqnr", "cosine", "used"))
         return sorted(rows, key=lambda row: getattr(row, by) if low_is_bad else -getattr(row, by))
@@ -195,6 +194,26 @@ def analyze(
         imgsz=found.imgsz,
         probes=probes,
     )
+
+
+def check_column(by: str) -> None:
+    """Refuse what rows cannot be sorted by.
+
+    Raises:
+        Problem: with the nearest column.
+    """
+    if by not in COLUMNS:
+        raise Problem(by, "is no column", expected=f"one of: {', '.join(COLUMNS)}", remedy=nearest(by, COLUMNS))
+
+
+def check_probes(probes: int) -> None:
+    """Refuse less than one.
+
+    Raises:
+        Problem: naming the option.
+    """
+    if probes < 1:
+        raise Problem("--probes", str(probes), expected="1 or more")
 
 
 def check_calibrated(model: Detector, verb: str) -> None:

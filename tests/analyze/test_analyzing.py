@@ -1,0 +1,68 @@
+"""The commands of fxqat/commands/analyzing.py as a user meets them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import fxqat
+from fxqat.cli import main
+
+SIZE = ["--imgsz", "64", "-q"]
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory, images: torch.Tensor) -> Path:
+    """A folder with tiny.pt's stand-in: a calibrated detector of three classes, tiny.fxqat."""
+    folder = tmp_path_factory.mktemp("analyzing")
+    model = fxqat.prepare(fxqat.load("yolov8n.yaml", classes=3), "yolov8_w8a8")[0]
+    fxqat.save(fxqat.calibrate(model, [images]), folder / "tiny.fxqat")
+    return folder
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    capsys.readouterr()
+    assert main(list(words)) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    capsys.readouterr()
+    try:
+        code = main(list(words))
+    except SystemExit as stop:  # argparse
+        code = stop.code
+    assert code == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    return line
+
+
+def test_analyze_prints_the_worst_and_writes_all(
+    three: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {name: str(three / f"errors.{name}") for name in ("csv", "json")}
+    words = ["--data", str(tiny_data), "--images", "2", "--rows", "5", "--by", "accumulated_sqnr", *SIZE]
+    wrote = ["--csv", files["csv"], "--json", files["json"], "--plots", str(three / "plots")]
+    out = said(capsys, "analyze", str(three / "tiny.fxqat"), *words, *wrote).splitlines()
+    assert out[0].split() == ["site", "share", "alone", "SQNR", "weight", "gathered", "clipped", "used", "codes"]
+    gathered = [float(line.split()[-6]) for line in out[1:6]]
+    assert gathered == sorted(gathered)
+    assert out[6].startswith("2 images, 184 quantized tensors; 179 more with --rows 0")
+    assert len(list(csv.DictReader(Path(files["csv"]).read_text().splitlines()))) == 184
+    assert len(json.loads(Path(files["json"]).read_text())["sites"]) == 184
+    pictures = [(three / "plots" / f"{name}.png").read_bytes()[:4] for name in ("depth", "share", "ranges")]
+    assert pictures == [b"\x89PNG"] * 3
+
+
+def test_analyze_refuses_in_one_line(three: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny, data = str(three / "tiny.fxqat"), ["--data", str(tiny_data)]
+    assert "did you mean 'sqnr'?" in refused(capsys, "analyze", tiny, *data, "--by", "snqr")
+    assert "stage float" in refused(capsys, "analyze", "yolov8n.yaml", *data, *SIZE)
+    assert "--probes: 0; expected 1 or more" in refused(capsys, "analyze", tiny, *data, "--probes", "0")
+    words = ["--images", "1", "--probes", "1", *SIZE]
+    assert "model.99.*: covers no site" in refused(capsys, "analyze", tiny, "model.99.*", *data, *words)
