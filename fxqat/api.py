@@ -23,7 +23,7 @@ from fxqat.store import Files, load, same_rules, save
 from fxqat.yolo import images
 from fxqat.yolo.detector import Detector
 
-__all__ = ["calibrate", "convert", "export", "load", "prepare", "save", "train", "verify"]
+__all__ = ["calibrate", "convert", "export", "get_critical_layers", "load", "prepare", "save", "train", "verify"]
 Progress = Callable[[int, int], None]
 
 
@@ -238,6 +238,38 @@ def verify(
     int8, _ = convert(model, patterns=patterns)
     batches, total, _ = _batches(data, images_limit, imgsz, 1, None)
     return verify_images(model, int8, Path(onnx), batches, lambda done: progress(done, total) if progress else None)
+
+
+def get_critical_layers(
+    model: Detector,
+    data: str | Path,
+    *,
+    share: float = 0.5,
+    by: str = "probe",
+    images_limit: int | None = 32,
+    imgsz: int = 640,
+    work: str | Path | None = None,
+    progress: Progress | None = None,
+) -> list[str]:
+    """The fewest sites that cause ``share`` of the harm quantization does, most harmful first, as a policy names them.
+
+    Args:
+        model: calibrated, stage ``qat``; what is in float there cannot be critical.
+        data: data set YAML, image folder or list file.
+        share: of the summed harm, 0..1.
+        by: ``probe``, ``output`` or ``mAP``, see ``fxqat.analyze.sensitivity``.
+        images_limit: so many images, evenly spread.
+        imgsz: pixels, square, a multiple of 32.
+        work: folder in which finished rows are kept.
+        progress: called with steps done and steps in all.
+
+    Raises:
+        Problem: never calibrated, or no data.
+    """
+    from fxqat.analyze.sensitivity import Asked, measure
+
+    asked = Asked(by=by, images_limit=images_limit, imgsz=imgsz)
+    return measure(model, data, asked, work=work, progress=progress or silent).critical(share)
 
 
 def _batches(

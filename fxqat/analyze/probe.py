@@ -9,6 +9,7 @@ Fisher metric.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx
+from torch.nn import functional as F
 
 from fxqat.analyze.divergence import Gap, Raw, directions, divergence
 from fxqat.analyze.selective import Selective, asleep, is_fake, is_layer, members, rounded
 from fxqat.analyze.tally import Tally
 from fxqat.errors import Problem
 from fxqat.graph.site import module_of
+from fxqat.passes.observe import feeds_silu
 from fxqat.yolo.detector import Detector, cut
 
 
@@ -129,9 +132,10 @@ class _Pass:
         walk = _FloatWalk(self.view, self.tallies)
         with torch.enable_grad():
             raw = walk.run(image.clone().requires_grad_(True))
+        walk.env.clear()  # values would hold the graph of gradients, whose hooks hold errors
         for index in range(probes):
             ends = directions({key: raw[key].detach() for key in self.logits}, self.generator)
-            walk.felt = {}
+            walk.felt.clear()
             torch.autograd.backward([raw["boxes"], raw["scores"]], list(ends), retain_graph=index + 1 < probes)
             self.samples.append([walk.felt.get(name, 0.0) for name in self.names])
         plain = {key: raw[key].detach() for key in self.logits}
@@ -176,13 +180,25 @@ class _FloatWalk(fx.Interpreter):
     def __init__(self, view: fx.GraphModule, tallies: dict[str, Tally]) -> None:
         super().__init__(view)
         self.tallies, self.felt, self.values = tallies, dict[str, float](), dict[str, Tensor]()
+        self.later: dict[fx.Node, tuple[str, Tensor]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if n.name in self.tallies:
-            value = self._listen(n.name, value, self._error(n, value.detach()))
+            value = self._member(n, value)
+        elif n in self.later:
+            value = self._listen(*self.later.pop(n), value)
         if is_fake(n) or is_layer(n):
             self.values[n.name] = value.detach()
+        return value
+
+    def _member(self, n: fx.Node, value: Tensor) -> Tensor:
+        x = value.detach()
+        error, product = self._error(n, x), _silu_of(n)
+        if product is None:
+            return self._listen(n.name, error, value)
+        # Far from linear: a range before SiLU is cut where the function is flat. So the error is felt after it.
+        self.later[product] = n.name, F.silu(x + error) - F.silu(x)
         return value
 
     @torch.no_grad()
@@ -197,16 +213,24 @@ class _FloatWalk(fx.Interpreter):
         tally.add(x, error)
         return error
 
-    def _listen(self, name: str, value: Tensor, error: Tensor) -> Tensor:
+    def _listen(self, name: str, error: Tensor, value: Tensor) -> Tensor:
         # an alias of its own: gradients that reach the tensor by a way past this quantizer are not its doing
         alias = value.view_as(value)
-        kept = error.bfloat16()  # half the memory; its rounding is noise of 2**-9 in a sum of thousands
+        felt, kept = self.felt, error.bfloat16()  # half the memory; rounds by 2**-9 in a sum of thousands
 
         def feel(gradient: Tensor) -> None:
-            self.felt[name] = float(gradient.reshape(-1) @ kept.reshape(-1).float())
+            felt[name] = float(gradient.reshape(-1) @ kept.reshape(-1).float())
 
         alias.register_hook(feel)
         return alias
+
+
+def _silu_of(n: fx.Node) -> fx.Node | None:
+    """The product of ``n``'s value with its sigmoid, where that is all it is for."""
+    if not is_fake(n) or not feeds_silu(n):
+        return None
+    products = [user for user in n.users if user.target is operator.mul]
+    return products[0] if len(products) == 1 and len(n.users) == 2 else None
 
 
 class _Compare(Selective):

@@ -1,4 +1,4 @@
-"""analyze, sensitivity, search, drift: what quantization costs, where, and the policy that follows."""
+"""analyze, sensitivity: what quantization costs, and where."""
 
 from __future__ import annotations
 
@@ -7,12 +7,25 @@ import math
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fxqat.commands.command import Command, add_images, add_patterns, add_quiet, check_counts, progress, say_skipped
+from fxqat.commands.command import (
+    Command,
+    add_images,
+    add_patterns,
+    add_quiet,
+    add_trust,
+    check_counts,
+    progress,
+    say_skipped,
+)
 
 if TYPE_CHECKING:
     from fxqat.analyze.error import ErrorReport
+    from fxqat.analyze.sensitivity import Asked, Sensitivity
+    from fxqat.yolo.detector import Detector
+
+WORK = "folder for finished rows, named by content; a second run goes on from there (default: %(default)s)"
 
 
 def _analyze_arguments(parser: ArgumentParser) -> None:
@@ -120,6 +133,129 @@ def table(lines: Sequence[Sequence[str]]) -> str:
     )
 
 
+def _sensitivity_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="yolov8n.pt with --policy, or a calibrated .fxqat")
+    parser.add_argument("--policy", metavar="P", help="what to quantize: a policy file, or a shipped one by name")
+    add_images(parser, limit=32, batch=8)
+    parser.add_argument(
+        "--by",
+        default="probe",
+        metavar="WAY",
+        help="probe: the output's divergence from gradients, one pass for all sites; output: the same measured, site "
+        "by site; mAP: points lost, a validation a site (default: %(default)s)",
+    )
+    parser.add_argument("--group", default="site", help="site, or block for whole blocks (default: %(default)s)")
+    parser.add_argument("--leave-one-out", action="store_true", help="quantize all but one, instead of one alone")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="SITE", help="measure only this; may be given again"
+    )
+    parser.add_argument(
+        "--check",
+        type=int,
+        default=0,
+        metavar="N",
+        help="measure N sites, spread over the ranking, by output and by mAP too, and tell how the rankings agree",
+    )
+    parser.add_argument("--probes", type=int, default=4, help="random directions an image (default: %(default)s)")
+    parser.add_argument("--split", default="val", help="labelled split, for mAP (default: %(default)s)")
+    parser.add_argument("--rows", type=int, default=20, help="sites to print; 0 prints all (default: %(default)s)")
+    parser.add_argument("--work", default="fxqat_work", metavar="DIR", help=WORK)
+    parser.add_argument("--json", metavar="FILE", help="write every site here, too")
+    add_patterns(parser)
+    add_trust(parser)
+    add_quiet(parser)
+
+
+def _sensitivity(options: Namespace) -> None:
+    from fxqat.analyze.sensitivity import Asked, measure
+    from fxqat.files import check_writable, write_text
+
+    check_counts(options)
+    if options.json:
+        check_writable(options.json)
+    asked = Asked(
+        by=options.by,
+        group=options.group,
+        leave_one_out=options.leave_one_out,
+        images_limit=options.images,
+        imgsz=options.imgsz,
+        probes=options.probes,
+        split=options.split,
+        only=tuple(options.only),
+    )
+    model = _calibrated(options)
+    with progress(f"sensitivity by {asked.by}", options.quiet) as step:
+        found = measure(model, options.data, asked, work=options.work, progress=step)
+    print(_sensitivity_table(found, options.rows))
+    summary = found.summary()
+    if options.check:
+        summary["check"] = _agreement(model, found, asked, options)
+    if options.json:
+        write_text(options.json, json.dumps(summary, indent=2) + "\n")
+
+
+def _calibrated(options: Namespace) -> Detector:
+    """A calibrated .fxqat as it is, or a .pt under ``--policy``, calibrated on the images of ``--data``."""
+    import fxqat
+    from fxqat.errors import Problem
+
+    is_made = str(options.model).endswith(".fxqat")
+    if is_made == bool(options.policy):
+        what = "carries its policy" if is_made else "has no policy"
+        raise Problem(options.model, what, remedy="leave out --policy" if is_made else "give --policy")
+    if is_made:
+        return fxqat.load(options.model, patterns=options.patterns)
+    model, _ = fxqat.prepare(fxqat.load(options.model, trust=options.trust), options.policy, patterns=options.patterns)
+    with progress("calibrating", options.quiet) as step:
+        return fxqat.calibrate(
+            model,
+            options.data,
+            images_limit=options.images,
+            imgsz=options.imgsz,
+            batch=options.batch,
+            progress=step,
+        )
+
+
+def _sensitivity_table(found: Sensitivity, count: int) -> str:
+    unit, factor = ("points", 1.0) if found.by == "mAP" else ("millinats", 1e3)
+    lines: list[tuple[str, ...]] = [("site", f"alone, {unit}", "share", "left out", "share")]
+    rows = found.sorted()
+    columns = ("alone", "without")
+    sums = {name: sum(max(getattr(row, name) or 0.0, 0.0) for row in rows) or 1.0 for name in columns}
+    for row in rows[: count or None]:
+        cells: list[str] = []
+        for name in columns:
+            value = getattr(row, name)
+            cells += ["", ""] if value is None else [f"{factor * value:.3f}", f"{100 * value / sums[name]:.1f} %"]
+        lines.append((row.site, *cells))
+    total = "" if found.total is None else f"; everything quantized: {factor * found.total:.3f} {unit}"
+    more = f"; {len(rows) - len(lines) + 1} more with --rows 0" if len(rows) >= len(lines) else ""
+    return f"{table(lines)}\n{len(found.rows)} of {found.policy}, {found.images} images{total}{more}"
+
+
+def _agreement(model: Detector, found: Sensitivity, asked: Asked, options: Namespace) -> dict[str, Any]:
+    """Rank correlations of the ranking found with others, on sites spread over it."""
+    from dataclasses import replace
+
+    from fxqat.analyze.sensitivity import WAYS, measure, spearman
+
+    rows = found.sorted()
+    count = min(options.check, len(rows))
+    chosen = [rows[index * len(rows) // count] for index in range(count)]
+    column = "alone" if rows[0].alone is not None and not asked.leave_one_out else "without"
+    check: dict[str, Any] = {"sites": [row.site for row in chosen], found.by: [getattr(row, column) for row in chosen]}
+    for way in (way for way in WAYS[1:] if way != found.by):
+        with progress(f"checking by {way}", options.quiet) as step:
+            sites = tuple(row.site for row in chosen)
+            other = measure(model, options.data, replace(asked, by=way, only=sites), work=options.work, progress=step)
+        values = {row.site: getattr(row, column) for row in other.rows}
+        check[way] = [values[row.site] for row in chosen]
+        check[f"spearman_{way}"] = spearman(check[found.by], check[way])
+        print(f"rank correlation with {way} on {count} sites (Spearman): {check[f'spearman_{way}']:+.2f}")
+    return check
+
+
 COMMANDS: tuple[Command, ...] = (
     Command(
         name="analyze",
@@ -127,5 +263,12 @@ COMMANDS: tuple[Command, ...] = (
         example="fxqat analyze yolov8n_ptq.fxqat --data coco128.yaml",
         arguments=_analyze_arguments,
         run=_analyze,
+    ),
+    Command(
+        name="sensitivity",
+        help="which sites the accuracy hangs on: one at a time quantized, or left out",
+        example="fxqat sensitivity yolov8n.pt --policy yolov8_w8a8 --data coco128.yaml",
+        arguments=_sensitivity_arguments,
+        run=_sensitivity,
     ),
 )

@@ -66,3 +66,34 @@ def test_analyze_refuses_in_one_line(three: Path, tiny_data: Path, capsys: pytes
     assert "--probes: 0; expected 1 or more" in refused(capsys, "analyze", tiny, *data, "--probes", "0")
     words = ["--images", "1", "--probes", "1", *SIZE]
     assert "model.99.*: covers no site" in refused(capsys, "analyze", tiny, "model.99.*", *data, *words)
+
+
+def test_sensitivity_ranks_checks_and_goes_on(three: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    work, found = three / "work", three / "sensitivity.json"
+    words = ["sensitivity", str(three / "tiny.fxqat"), "--data", str(tiny_data), "--images", "2", *SIZE]
+    words += ["--rows", "3", "--check", "2", "--work", str(work), "--json", str(found)]
+    out = said(capsys, *words).splitlines()
+    assert out[0].split() == ["site", "alone,", "millinats", "share", "left", "out", "share"]
+    harms = [float(line.split()[1]) for line in out[1:4]]
+    assert harms == sorted(harms, reverse=True)
+    assert "2 images; everything quantized:" in out[4]
+    assert [line.split(":")[0] for line in out[5:]] == [
+        f"rank correlation with {way} on 2 sites (Spearman)" for way in ("output", "mAP")
+    ]
+    assert set(json.loads(found.read_text())["check"]) >= {"sites", "probe", "output", "mAP", "spearman_mAP"}
+    before = {path: path.stat().st_mtime_ns for path in work.iterdir()}
+    assert len(before) == 3
+    assert said(capsys, *words).splitlines() == out
+    assert before == {path: path.stat().st_mtime_ns for path in work.iterdir()}
+
+
+def test_sensitivity_refuses_in_one_line(three: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny, data = (
+        ["sensitivity", str(three / "tiny.fxqat")],
+        ["--data", str(tiny_data), "--work", str(three / "w"), *SIZE],
+    )
+    assert "did you mean 'probe'?" in refused(capsys, *tiny, *data, "--by", "prob")
+    assert "carries its policy; leave out --policy" in refused(capsys, *tiny, *data, "--policy", "float")
+    assert "has no policy; give --policy" in refused(capsys, "sensitivity", "yolov8n.yaml", *data)
+    assert "did you mean 'model.0.conv'?" in refused(capsys, *tiny, *data, "--only", "model.0.cnv")
+    assert "expected one of: site, block" in refused(capsys, *tiny, *data, "--group", "layer")
