@@ -11,6 +11,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_LOWEST_CODE = -128
+# Of MLAS, highest power first.
+_LOGISTIC_P = (
+    4.37031012579801e-11,
+    1.15627324459942e-07,
+    6.08574864600143e-05,
+    8.51377133304701e-03,
+    2.48287947061529e-01,
+)
+_LOGISTIC_Q = (
+    6.10247389755681e-13,
+    5.76102136993427e-09,
+    6.29106785017040e-06,
+    1.70198817374094e-03,
+    1.16817656904453e-01,
+    9.93151921023180e-01,
+)
+
 
 def requantize_accumulator(accumulator: Tensor, multiplier: Tensor, zero_point: int, low: int, high: int) -> Tensor:
     """QLinearConv's last step: ``clamp(rint(float32(acc) * float32(s_x * s_w / s_y)) + z_y, low, high)``.
@@ -35,13 +53,29 @@ def multiplier(input_scale: float, weight_scale: Tensor, output_scale: float) ->
 def sigmoid(
     codes: Tensor, scale: float, zero_point: int, out_scale: float, out_zero: int, low: int, high: int
 ) -> Tensor:
-    """QLinearSigmoid: a table of ``quantize(sigmoid(dequantize(code)))``, so the plain formula.
+    """QLinearSigmoid: ``quantize(logistic(dequantize(code)))``, which the runtime keeps as a table of 256."""
+    every = torch.arange(_LOWEST_CODE, 256)
+    x = (every - zero_point) * torch.tensor(scale, dtype=torch.float32)
+    y = torch.round(logistic(x) / torch.tensor(out_scale, dtype=torch.float32)) + out_zero
+    return torch.clamp(y, low, high)[codes.long() - _LOWEST_CODE]
 
-    The sigmoid is taken in float64 and rounded to float32: nearer to the runtime's polynomial than float32's own.
-    """
-    x = (codes.float() - zero_point) * torch.tensor(scale, dtype=torch.float32)
-    y = torch.sigmoid(x.double()).float()
-    return torch.clamp(torch.round(y / torch.tensor(out_scale, dtype=torch.float32)) + out_zero, low, high)
+
+def logistic(x: Tensor) -> Tensor:
+    """The runtime's float32 sigmoid: ``clamp(x P(x^2) / Q(x^2) + 1/2, 0, 1)`` for x clamped to +-18, by Horner's rule
+    with fused multiply-adds (MLAS, ``logistic.cpp``). It is up to 3 units in the last place from the rounded sigmoid,
+    enough to move a code where the sigmoid lies on a tie."""
+    x = x.clamp(-18.0, 18.0)
+    square = x * x
+    ratio = _horner(_LOGISTIC_P, square) * x / _horner(_LOGISTIC_Q, square)
+    return torch.clamp(ratio + 0.5, 0.0, 1.0)
+
+
+def _horner(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
+    """In float32, each step rounded once: a product of float32 is exact in float64."""
+    total = torch.full_like(x, coefficients[0])
+    for one in coefficients[1:]:
+        total = (total.double() * x.double() + float(torch.tensor(one, dtype=torch.float32))).float()
+    return total
 
 
 def mul(
