@@ -15,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fxqat.api import calibrate, convert, export, get_critical_layers, load, prepare, save, train, verify
+    from fxqat.api import calibrate, convert, export, get_critical_layers, load, prepare, retarget, save, train, verify
     from fxqat.graph.pipeline import PassReport, Pipeline
     from fxqat.graph.rewrite import rule
     from fxqat.policy import Policy
@@ -33,6 +33,7 @@ __all__ = [
     "get_critical_layers",
     "load",
     "prepare",
+    "retarget",
     "rule",
     "save",
     "train",
@@ -41,8 +42,21 @@ __all__ = [
 
 # Found on first use: `fxqat --help` and `import fxqat.errors` need no torch.
 _HOMES = {
-    **dict.fromkeys(("calibrate", "convert", "export", "load", "prepare", "save", "train", "verify"), "fxqat.api"),
-    "get_critical_layers": "fxqat.api",
+    **dict.fromkeys(
+        (
+            "calibrate",
+            "convert",
+            "export",
+            "get_critical_layers",
+            "load",
+            "prepare",
+            "retarget",
+            "save",
+            "train",
+            "verify",
+        ),
+        "fxqat.api",
+    ),
     **dict.fromkeys(("PassReport", "Pipeline"), "fxqat.graph.pipeline"),
     "rule": "fxqat.graph.rewrite",
     "Policy": "fxqat.policy",

@@ -10,8 +10,10 @@ from typing import Any
 from torch import Tensor, fx
 
 from fxqat.deploy import onnx as onnx_export
+from fxqat.deploy.runtimes import chosen as chosen_runtimes
 from fxqat.deploy.verify import Verification, verify_images
 from fxqat.errors import Problem
+from fxqat.given import batches, expect, expect_calibrated
 from fxqat.graph.pipeline import Pass, Report
 from fxqat.passes import Rules, converting, preparing
 from fxqat.passes.corrections import correct, corrections
@@ -19,22 +21,40 @@ from fxqat.passes.lockstep import Images, silent
 from fxqat.passes.observe import observe, use_method
 from fxqat.policy import Policy
 from fxqat.quant.torch_ao import disable_observer
+from fxqat.relower import retarget
 from fxqat.store import Files, load, same_rules, save
-from fxqat.yolo import images
 from fxqat.yolo.detector import Detector
 
-__all__ = ["calibrate", "convert", "export", "get_critical_layers", "load", "prepare", "save", "train", "verify"]
+__all__ = [
+    "calibrate",
+    "convert",
+    "export",
+    "get_critical_layers",
+    "load",
+    "prepare",
+    "retarget",
+    "save",
+    "train",
+    "verify",
+]
 Progress = Callable[[int, int], None]
 
 
 def prepare(
-    model: Detector | str | Path, policy: str | Path | Policy, *, patterns: Files = (), passes: Sequence[Pass] = ()
+    model: Detector | str | Path,
+    policy: str | Path | Policy,
+    *,
+    target: str | None = None,
+    patterns: Files = (),
+    passes: Sequence[Pass] = (),
 ) -> tuple[Detector, Report]:
     """Fuse the model and insert the policy's quantizers; they refuse to run until they are calibrated.
 
     Args:
         model: a float detector, or what ``load`` takes.
         policy: a policy, its path, or the name of a shipped one.
+        target: the runtime to prepare for, instead of the policy's: ``ort-cpu``, ``openvino`` ..., see
+            ``fxqat.targets.TARGETS``.
         patterns: rule files of your own; their rules come before the shipped ones.
         passes: passes of your own, run on the fused graph before the policy is applied.
 
@@ -42,8 +62,10 @@ def prepare(
         A new detector at stage ``qat``, and what each pass did.
     """
     detector = model if isinstance(model, Detector) else load(model)
-    _expect(detector, "float", "prepare")
+    expect(detector, "float", "prepare")
     policy = policy if isinstance(policy, Policy) else Policy.load(policy)
+    if target is not None:
+        policy = Policy.parse(policy.text, policy.name, target=target)
     rules = Rules.load(*patterns)
     corrections(policy)  # what calibrate would refuse is refused now
     gm, report = preparing(policy, rules, passes).run(detector.gm)
@@ -89,19 +111,20 @@ def calibrate(
         Problem: no data, an unknown method, a site that saw NaN or infinity, or corrections without data that can be
             read again.
     """
-    _expect(model, "qat", "calibrate")
+    expect(model, "qat", "calibrate")
     method = method or model.recipe.calibration.get("method")
     if method is not None:
         use_method(model.gm, method)
-    chosen = corrections(Policy.parse(model.recipe.policy_text, model.recipe.policy_name))
-    batches, total, name = _batches(data, images_limit, imgsz, batch, on_skip)
-    if chosen and iter(batches) is data:
+    recipe = model.recipe
+    chosen = corrections(Policy.parse(recipe.policy_text, recipe.policy_name, target=recipe.target))
+    shown, total, name = batches(data, images_limit, imgsz, batch, on_skip)
+    if chosen and iter(shown) is data:
         raise Problem("data", "can be read only once, and corrections read it again", expected="a list of batches")
     step = progress or silent
-    again = Images(read=lambda: _batches(data, images_limit, imgsz, batch, None)[0], total=total)
+    again = Images(read=lambda: batches(data, images_limit, imgsz, batch, None)[0], total=total)
     reports = correct(model.gm, chosen, again, before_ranges=True, progress=step, on_step=on_step)
     seen = 0
-    for seen in observe(model.gm, batches):
+    for seen in observe(model.gm, shown):
         step(seen, max(total, seen))
     reports += correct(
         model.gm, chosen, replace(again, total=seen), before_ranges=False, progress=step, on_step=on_step
@@ -171,14 +194,7 @@ def convert(model: Detector, *, patterns: Files = ()) -> tuple[Detector, Report]
     Raises:
         Problem: the detector was never calibrated.
     """
-    _expect(model, "qat", "convert")
-    if not model.recipe.calibration:
-        raise Problem(
-            model.source.name,
-            "was never calibrated",
-            expected="a calibrated .fxqat",
-            remedy="run fxqat calibrate first",
-        )
+    expect_calibrated(model, "convert")
     gm, report = converting(same_rules(model.recipe, patterns)).run(model.gm)
     return model.with_graph(gm, stage="int8"), report
 
@@ -191,6 +207,7 @@ def export(
     batch: int = 1,
     dynamic: bool = False,
     opset: int = 20,
+    input: str = "float",
     patterns: Files = (),
 ) -> Path:
     """Write an ONNX file that ONNX Runtime and ``ultralytics.YOLO`` load.
@@ -202,6 +219,7 @@ def export(
         batch: images at a time; with ``dynamic`` any number.
         dynamic: leave the batch size open.
         opset: 19 or 20.
+        input: ``float``: (B, 3, H, W) in 0..1; ``uint8``: the same in 0..255; ``uint8-nhwc``: (B, H, W, 3) in 0..255.
         patterns: rule files of your own that the model was prepared with.
     """
     if model.stage == "qat":
@@ -209,7 +227,7 @@ def export(
     if model.stage == "float":
         gm, _ = converting(same_rules(model.recipe, patterns)).run(_float(model))
         model = model.with_graph(gm)
-    return onnx_export.export(model, path, imgsz=imgsz, batch=batch, dynamic=dynamic, opset=opset)
+    return onnx_export.export(model, path, imgsz=imgsz, batch=batch, dynamic=dynamic, opset=opset, input=input)
 
 
 def verify(
@@ -220,6 +238,7 @@ def verify(
     images_limit: int | None = 8,
     imgsz: int = 640,
     progress: Progress | None = None,
+    runtimes: str | Sequence[str] = "ort",
     patterns: Files = (),
 ) -> Verification:
     """Run the same images through the fake-quant graph, the INT8 reference graph and ONNX Runtime, and count differing
@@ -232,12 +251,24 @@ def verify(
         images_limit: how many images.
         imgsz: as exported.
         progress: called with images done and images in all.
+        runtimes: names from ``fxqat.deploy.runtimes.RUNTIMES``, or a comma-separated list of them, or ``all``; those
+            that are not installed are named in the result's ``missing``.
         patterns: rule files of your own that the model was prepared with.
+
+    Raises:
+        Problem: an unknown runtime, or none that is installed; a file that is not this model's; no image.
     """
-    _expect(model, "qat", "verify")
+    expect(model, "qat", "verify")
+    here, missing = chosen_runtimes(runtimes)
+    if not here:
+        raise Problem(
+            "--runtimes", f"{missing[0].package} is not installed", remedy=f"pip install {missing[0].package}"
+        )
     int8, _ = convert(model, patterns=patterns)
-    batches, total, _ = _batches(data, images_limit, imgsz, 1, None)
-    return verify_images(model, int8, Path(onnx), batches, lambda done: progress(done, total) if progress else None)
+    shown, total, _ = batches(data, images_limit, imgsz, 1, None)
+    step = progress or silent
+    found = verify_images(model, int8, Path(onnx), shown, lambda done: step(done, total), runtimes=here)
+    return replace(found, missing=tuple(one.name for one in missing))
 
 
 def get_critical_layers(
@@ -272,31 +303,6 @@ def get_critical_layers(
     return measure(model, data, asked, work=work, progress=progress or silent).critical(share)
 
 
-def _batches(
-    data: str | Path | Iterable[Tensor],
-    limit: int | None,
-    imgsz: int,
-    batch: int,
-    on_skip: Callable[[Path, str], None] | None,
-) -> tuple[Iterable[Tensor], int, str]:
-    if not isinstance(data, (str, Path)):
-        return data, 0, "tensors"
-    images.check_imgsz(imgsz)
-    found = images.image_paths(data, limit=limit)
-    return images.batches(found, imgsz, batch, on_skip or (lambda path, why: None)), len(found), Path(data).name
-
-
 def _float(model: Detector) -> fx.GraphModule:
     gm, _ = preparing(Policy.load("float"), Rules.load()).run(model.gm)
     return gm
-
-
-def _expect(model: Detector, stage: str, verb: str) -> None:
-    if model.stage != stage:
-        hints = {"float": "run fxqat prepare first", "qat": "", "int8": "take the .fxqat it was converted from"}
-        raise Problem(
-            model.source.name,
-            f"is at stage {model.stage}",
-            expected=f"stage {stage} for {verb}",
-            remedy=hints[model.stage],
-        )

@@ -4,21 +4,21 @@ decides."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fxqat.errors import Problem
 from fxqat.graph.site import covers, nearest
+from fxqat.lines import Lines, item_lines, parse
 from fxqat.quant.spec import QConfig, QuantSpec
 from fxqat.shipped import find
 from fxqat.targets import TARGETS, Target
 
 VERSION = 1
+# What a target decides where a spec does not: the type of the codes and how they are laid over a range.
+_FORM = ("bits", "signed", "symmetric", "narrow", "axis")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +90,8 @@ class Policy:
     corrections: tuple[Wanted, ...] = ()
 
     @classmethod
-    def load(cls, name: str | Path) -> Policy:
-        """Read a policy by path, or a shipped one by name.
+    def load(cls, name: str | Path, *, target: str | None = None) -> Policy:
+        """Read a policy by path, or a shipped one by name; ``target`` overrules the one it names.
 
         Raises:
             Problem: with ``file:line``, what is wrong, and the nearest legal name.
@@ -101,12 +101,12 @@ class Policy:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise Problem(path, f"cannot be read ({error})", expected="a YAML file") from error
-        return cls.parse(text, path.name)
+        return cls.parse(text, path.name, target=target)
 
     @classmethod
-    def parse(cls, text: str, name: str) -> Policy:
+    def parse(cls, text: str, name: str, *, target: str | None = None) -> Policy:
         """As ``load``, from the text of a policy; ``name`` stands in errors."""
-        return _Reader(name).policy(text)
+        return _Reader(name, target or None).policy(text)
 
     def assign(self, sites: Sequence[Site]) -> dict[str, Decision]:
         """The decision for every site, by path.
@@ -130,7 +130,14 @@ class Policy:
     def _decision(self, site: Site, rule: PolicyRule) -> Decision:
         has_weight = self.target.has_weight(site.op)
         qconfig = QConfig(weight=rule.weight if has_weight else None, activation=rule.activation)
-        self.target.check(qconfig, op=site.op, roles=site.roles, where=f"{self.name}:{rule.line}", site=site.path)
+        self.target.check(
+            qconfig,
+            op=site.op,
+            roles=site.roles,
+            where=f"{self.name}:{rule.line}",
+            site=site.path,
+            preactivation=rule.preactivation,
+        )
         return Decision(site=site, rule=rule, qconfig=qconfig, preactivation=rule.preactivation)
 
     def _check_used(self, sites: Sequence[Site], used: set[int]) -> None:
@@ -153,20 +160,22 @@ class _Reader:
     """Turns YAML into a Policy; every error names ``file:line``."""
 
     name: str
+    overruled: str | None = None
 
     def policy(self, text: str) -> Policy:
-        content = self._mapping(_parse(text, self.name), "policy")
+        content = self._mapping(parse(text, self.name), "policy")
         self._known(content, ("version", "doc", "target", "specs", "rules", "corrections", "qat"), "policy")
         if content.get("version") != VERSION:
             raise self._problem(
                 content, f"version is {content.get('version')!r}", "version", expected=f"version: {VERSION}"
             )
         target = self._target(content)
-        specs = self._specs(content)
+        specs = _Specs(read=self._spec, entries=self._specs(content), target=target)
         rules = content.get("rules")
         if not isinstance(rules, list) or not rules:
             raise self._problem(content, "has no rules", "rules", expected="a list under rules:")
         read = tuple(self._rule(self._mapping(rule, "rule"), specs) for rule in rules)
+        specs.check_unused()
         options = {key: content[key] for key in ("qat",) if key in content}
         return Policy(
             name=self.name,
@@ -178,31 +187,36 @@ class _Reader:
             corrections=self._corrections(content, text),
         )
 
-    def _target(self, content: _Lines) -> Target:
+    def _target(self, content: Lines) -> Target:
         name = content.get("target")
+        known = ", ".join(TARGETS)
+        if self.overruled is not None:
+            if self.overruled not in TARGETS:
+                what, near = f"unknown target {self.overruled!r}", nearest(self.overruled, TARGETS)
+                raise Problem("--target", what, expected=f"one of: {known}", remedy=near)
+            return TARGETS[self.overruled]
         if name not in TARGETS:
-            known = ", ".join(TARGETS)
             raise self._problem(
                 content, f"unknown target {name!r}", "target", expected=f"one of: {known}", near=(name, TARGETS)
             )
         return TARGETS[str(name)]
 
-    def _specs(self, content: _Lines) -> dict[str, QuantSpec]:
-        raw = self._mapping(content.get("specs", _Lines()), "specs")
-        return {name: self._spec(name, self._mapping(entry, f"spec {name}")) for name, entry in raw.items()}
+    def _specs(self, content: Lines) -> dict[str, Lines]:
+        raw = self._mapping(content.get("specs", Lines()), "specs")
+        return {name: self._mapping(entry, f"spec {name}") for name, entry in raw.items()}
 
-    def _spec(self, name: str, entry: _Lines) -> QuantSpec:
+    def _spec(self, name: str, entry: Lines, legal: QuantSpec) -> QuantSpec:
+        """The spec of an entry; the form that it does not name is the target's."""
         self._known(entry, [one.name for one in fields(QuantSpec)], f"spec {name}")
-        values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
-        }
+        values: dict[str, Any] = {key: getattr(legal, key) for key in _FORM if key not in entry}
+        values |= {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
         try:
             return QuantSpec(**values)
         except (ValueError, TypeError) as error:
             bad = next((key for key in entry if str(error).startswith(f"{key}:")), None)
             raise self._problem(entry, f"spec {name}: {error}", bad) from error
 
-    def _rule(self, entry: _Lines, specs: Mapping[str, QuantSpec]) -> PolicyRule:
+    def _rule(self, entry: Lines, specs: _Specs) -> PolicyRule:
         self._known(entry, ("site", "role", "op", "weight", "activation", "preactivation", "float", "why"), "rule")
         if not entry.keys() & {"site", "role", "op"}:
             raise self._problem(entry, "a rule selects nothing", expected="site:, role: or op:")
@@ -221,22 +235,22 @@ class _Reader:
         words = {key: str(entry[key]) for key in ("site", "role", "op", "why") if key in entry}
         return PolicyRule(line=entry.line, **words, **chosen)  # type: ignore[arg-type]
 
-    def _corrections(self, content: _Lines, text: str) -> tuple[Wanted, ...]:
+    def _corrections(self, content: Lines, text: str) -> tuple[Wanted, ...]:
         raw = content.get("corrections", [])
         if not isinstance(raw, list):
             raise self._problem(
                 content, f"corrections: is {type(raw).__name__}", "corrections", expected="a list of names"
             )
         return tuple(
-            self._correction(entry, line) for entry, line in zip(raw, _item_lines(text, "corrections"), strict=True)
+            self._correction(entry, line) for entry, line in zip(raw, item_lines(text, "corrections"), strict=True)
         )
 
     def _correction(self, entry: Any, line: int) -> Wanted:
         if isinstance(entry, str):
             return Wanted(line=line, name=entry)
-        if isinstance(entry, _Lines) and len(entry) == 1:
+        if isinstance(entry, Lines) and len(entry) == 1:
             ((name, options),) = entry.items()
-            if isinstance(options, _Lines):
+            if isinstance(options, Lines):
                 return Wanted(line=line, name=name, options=options)
         raise Problem(
             f"{self.name}:{line}",
@@ -244,26 +258,30 @@ class _Reader:
             expected="a name, or {name: {option: value}}",
         )
 
-    def _check_glob(self, entry: _Lines) -> None:
+    def _check_glob(self, entry: Lines) -> None:
         try:
             covers(str(entry.get("site", "")), "")
         except re.error as error:
             raise self._problem(entry, f"the glob {entry['site']!r} is not legal ({error})", "site") from error
 
-    def _named_spec(self, entry: _Lines, key: str, specs: Mapping[str, QuantSpec]) -> QuantSpec:
-        if entry[key] not in specs:
-            known = ", ".join(specs) or "none"
+    def _named_spec(self, entry: Lines, key: str, specs: _Specs) -> QuantSpec:
+        if entry[key] not in specs.entries:
+            known = ", ".join(specs.entries) or "none"
             raise self._problem(
-                entry, f"unknown spec {entry[key]!r}", key, expected=f"one of: {known}", near=(entry[key], specs)
+                entry,
+                f"unknown spec {entry[key]!r}",
+                key,
+                expected=f"one of: {known}",
+                near=(entry[key], specs.entries),
             )
-        return specs[entry[key]]
+        return specs.named(entry[key], key)
 
-    def _mapping(self, value: Any, what: str) -> _Lines:
-        if isinstance(value, _Lines):
+    def _mapping(self, value: Any, what: str) -> Lines:
+        if isinstance(value, Lines):
             return value
         raise Problem(self.name, f"{what} is {type(value).__name__}", expected="a mapping of keys to values")
 
-    def _known(self, entry: _Lines, keys: Iterable[str], what: str) -> None:
+    def _known(self, entry: Lines, keys: Iterable[str], what: str) -> None:
         keys = list(keys)
         for key in entry:
             if key not in keys:
@@ -272,7 +290,7 @@ class _Reader:
 
     def _problem(
         self,
-        entry: _Lines,
+        entry: Lines,
         what: str,
         key: str | None = None,
         *,
@@ -285,51 +303,22 @@ class _Reader:
         )
 
 
-class _Lines(dict[str, Any]):
-    """A YAML mapping that knows its line and the line of each key."""
+@dataclass(frozen=True, kw_only=True)
+class _Specs:
+    """The entries of ``specs``; each becomes a spec where a rule uses it, for a weight or for an activation."""
 
-    line = 1
+    read: Callable[[str, Lines, QuantSpec], QuantSpec]
+    entries: Mapping[str, Lines]
+    target: Target
+    used: set[str] = field(default_factory=set)
 
-    @cached_property
-    def lines(self) -> dict[str, int]:
-        return {}
+    def named(self, name: str, key: str) -> QuantSpec:
+        self.used.add(name)
+        return self.read(name, self.entries[name], self.target.weight if key == "weight" else self.target.activation)
 
-
-class _Loader(yaml.SafeLoader):
-    pass
-
-
-def _construct(loader: _Loader, node: yaml.MappingNode) -> _Lines:
-    made = _Lines()
-    made.line = node.start_mark.line + 1
-    for key_node, value_node in node.value:
-        key = str(loader.construct_object(key_node, deep=True))
-        if key in made:
-            raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark)
-        made[key] = loader.construct_object(value_node, deep=True)
-        made.lines[key] = key_node.start_mark.line + 1
-    return made
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct)
-
-
-def _parse(text: str, name: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise Problem(f"{name}:{line}", f"is not YAML ({error.problem})", expected="a policy file") from error
-    except yaml.YAMLError as error:
-        raise Problem(name, f"is not YAML ({str(error).splitlines()[0]})", expected="a policy file") from error
-
-
-def _item_lines(text: str, key: str) -> list[int]:
-    """The line of each item of the list under a top-level ``key``; words carry none of their own."""
-    root = yaml.compose(text, yaml.SafeLoader)
-    pairs = root.value if isinstance(root, yaml.MappingNode) else []
-    items: list[yaml.Node] = next((value.value for name, value in pairs if name.value == key), [])
-    return [item.start_mark.line + 1 for item in items]
+    def check_unused(self) -> None:
+        for name in self.entries.keys() - self.used:
+            self.read(name, self.entries[name], QuantSpec())
 
 
 def _near_selector(rule: PolicyRule, sites: Sequence[Site]) -> str:

@@ -55,6 +55,12 @@ def _float_bias(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
                 yield node, "an integer weight and an input scale for the bias belong together"
 
 
+def _input_scale(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
+    for node in gm.graph.nodes:
+        if node.op == "call_module" and isinstance(module_of(node), (QATConv2d, QATLinear)) and len(node.args) == 2:
+            yield node, "rounds its bias, which this target keeps in float"
+
+
 def _unpaired(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
     for node in gm.graph.nodes:
         if node.target is quantize_per_tensor and any(user.target is not dequantize_per_tensor for user in node.users):
@@ -86,14 +92,17 @@ FUSED = Stage(
     ),
 )
 ASSIGNED = Stage(name="ASSIGNED", promises=(SITES, Promise(says="the policy decided every site", broken=_undecided)))
+_QUANTIZED = (
+    SITES,
+    Promise(says="integer layers have integer inputs", broken=_float_inputs),
+    never(module(FakeQuantize, module(FakeQuantize, x)), "no value is quantized twice"),
+)
 QAT = Stage(
     name="QAT",
-    promises=(
-        SITES,
-        Promise(says="integer layers have integer inputs", broken=_float_inputs),
-        Promise(says="integer layers know their input's scale, for the bias", broken=_float_bias),
-        never(module(FakeQuantize, module(FakeQuantize, x)), "no value is quantized twice"),
-    ),
+    promises=(*_QUANTIZED, Promise(says="integer layers know their input's scale, for the bias", broken=_float_bias)),
+)
+QAT_FLOAT_BIAS = Stage(
+    name="QAT_FLOAT_BIAS", promises=(*_QUANTIZED, Promise(says="biases stay in float", broken=_input_scale))
 )
 INT8 = Stage(
     name="INT8",
@@ -107,4 +116,4 @@ INT8 = Stage(
     ),
 )
 
-__all__ = ["ASSIGNED", "CANONICAL", "FUSED", "INT8", "QAT", "SITES"]
+__all__ = ["ASSIGNED", "CANONICAL", "FUSED", "INT8", "QAT", "QAT_FLOAT_BIAS", "SITES"]

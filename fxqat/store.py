@@ -17,7 +17,7 @@ from fxqat.passes.observe import use_method
 from fxqat.policy import Policy
 from fxqat.quant.torch_ao import dequantize_per_tensor, disable_observer, quantize_per_tensor
 from fxqat.yolo import checkpoint, offline
-from fxqat.yolo.detector import Detector, Recipe
+from fxqat.yolo.detector import Detector, Recipe, Source
 from fxqat.yolo.load import build, check_architecture, fetched, load_pt
 from fxqat.yolo.trace import trace
 
@@ -79,22 +79,30 @@ def save(model: Detector, path: str | Path) -> Path:
 def _restore(path: Path, patterns: Files, passes: Sequence[Pass]) -> Detector:
     """Build, trace and transform again, then fill in the tensors and compare the graph's text with the one written."""
     content = checkpoint.read(path)
-    recipe = content.recipe
-    check_architecture(dict(content.source.architecture), str(path))
-    float_model, _ = build(dict(content.source.architecture), channels=content.source.channels)
-    detector = Detector(trace(float_model, str(path)), content.source, Recipe()).eval()
-    if recipe.stage != "float":
-        rules = same_rules(recipe, patterns)
-        _same_passes(recipe, passes)
-        policy = Policy.parse(recipe.policy_text, recipe.policy_name)
-        gm, _ = preparing(policy, rules, passes).run(detector.gm)
-        if method := recipe.calibration.get("method"):
-            use_method(gm, method)
-        gm.apply(disable_observer)
-        if recipe.stage == "int8":
-            gm, _ = converting(rules).run(gm)
-        detector = Detector(gm, content.source, recipe).eval()
-    return _filled(detector, content, path)
+    return _filled(rebuilt(content.source, content.recipe, str(path), patterns, passes), content, path)
+
+
+def rebuilt(source: Source, recipe: Recipe, where: str, patterns: Files, passes: Sequence[Pass]) -> Detector:
+    """The detector that ``recipe`` makes of ``source``, without its numbers; ``where`` stands in errors.
+
+    Raises:
+        Problem: an architecture that cannot be built, or other patterns or passes than the recipe's.
+    """
+    check_architecture(dict(source.architecture), where)
+    float_model, _ = build(dict(source.architecture), channels=source.channels)
+    detector = Detector(trace(float_model, where), source, Recipe()).eval()
+    if recipe.stage == "float":
+        return detector
+    rules = same_rules(recipe, patterns)
+    _same_passes(recipe, passes)
+    policy = Policy.parse(recipe.policy_text, recipe.policy_name, target=recipe.target)
+    gm, _ = preparing(policy, rules, passes).run(detector.gm)
+    if method := recipe.calibration.get("method"):
+        use_method(gm, method)
+    gm.apply(disable_observer)
+    if recipe.stage == "int8":
+        gm, _ = converting(rules).run(gm)
+    return Detector(gm, source, recipe).eval()
 
 
 def _filled(detector: Detector, content: checkpoint.Content, path: Path) -> Detector:

@@ -3,8 +3,8 @@ paths."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from fxqat.errors import Problem
@@ -26,11 +26,16 @@ class Target:
 
     Attributes:
         name: as in a policy's ``target:``.
-        activation: the legal form of activations; a policy may differ in observer and learning, not in type or scheme.
+        activation: the legal form of activations, and the one that a policy's spec has where it names none; a policy
+            may differ in observer and learning, not in type or scheme.
         weight: the same for weights.
         places: for every operation of the closed vocabulary, where its output's quantizer comes from.
+        readers: operations that want integers: only tensors that one of them reads, directly or through operations that
+            only move values, get a quantizer. None: every tensor that may.
+        integer_bias: biases are int32 codes at the accumulator's scale; else they stay in float.
         fixed: operations whose output range is known without observing it.
         float_roles: roles that stay in float whatever a policy says, and why.
+        reasons: why a form is the only legal one, by the field of the spec that says otherwise, ``weight.bits``.
     """
 
     name: str
@@ -38,8 +43,11 @@ class Target:
     activation: QuantSpec
     weight: QuantSpec
     places: Mapping[str, Place]
+    readers: frozenset[str] | None = None
+    integer_bias: bool = True
     fixed: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     float_roles: Mapping[str, str] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     def place(self, op: str, site: str) -> Place:
         """Where the quantizer of ``op``'s output comes from.
@@ -60,7 +68,16 @@ class Target:
         """Whether ``op`` multiplies by a weight of its own."""
         return op in _WEIGHTED
 
-    def check(self, qconfig: QConfig, *, op: str, roles: frozenset[str], where: str, site: str) -> None:
+    def check(
+        self,
+        qconfig: QConfig,
+        *,
+        op: str,
+        roles: frozenset[str],
+        where: str,
+        site: str,
+        preactivation: QuantSpec | None = None,
+    ) -> None:
         """Refuse what the runtime cannot run as integers.
 
         Raises:
@@ -85,20 +102,36 @@ class Target:
         for kind, given, legal in (
             ("weight", qconfig.weight, self.weight),
             ("activation", qconfig.activation, self.activation),
+            ("preactivation", preactivation, self.activation),
         ):
-            if given is not None and not _same_form(given, legal):
-                raise Problem(
-                    where, f"{site}: {self.name} cannot run the {kind} spec {_form(given)}", expected=_form(legal)
-                )
+            if given is not None:
+                self._check_form(kind, given, legal, where, site)
+
+    def _check_form(self, kind: str, given: QuantSpec, legal: QuantSpec, where: str, site: str) -> None:
+        wrong = list(_illegal(given, legal))
+        if not wrong:
+            return
+        near = replace(legal, bits=min(given.bits, legal.bits))
+        reasons = (self.reasons.get(f"{'weight' if kind == 'weight' else 'activation'}.{name}") for name in wrong)
+        why = ", ".join(dict.fromkeys(reason for reason in reasons if reason))
+        raise Problem(
+            where,
+            f"{site}: {self.name} cannot run the {kind} spec {_form(given)}" + (f" ({why})" if why else ""),
+            expected=_form(near),
+            remedy=f"leave {', '.join(wrong)} out of the spec and it is {self.name}'s own",
+        )
 
 
-def _same_form(given: QuantSpec, legal: QuantSpec) -> bool:
-    scheme = given.signed == legal.signed and (given.symmetric or not legal.symmetric)
-    return (
-        scheme
-        and given.bits <= legal.bits
-        and (given.axis == legal.axis or (given.axis is None and legal.axis is not None))
-    )
+def _illegal(given: QuantSpec, legal: QuantSpec) -> Iterator[str]:
+    """The fields in which ``given`` is not what the runtime runs."""
+    if given.bits > legal.bits:
+        yield "bits"
+    if given.signed != legal.signed:
+        yield "signed"
+    if legal.symmetric and not given.symmetric:
+        yield "symmetric"
+    if given.axis is not None and given.axis != legal.axis:
+        yield "axis"
 
 
 def _form(spec: QuantSpec) -> str:
@@ -139,15 +172,68 @@ _PLACES = {
     "AnchorGrid": Place.NONE,
 }
 
+# What becomes of a Conv, a SiLU and a residual Add in one kernel has no codes in between: only what the next
+# convolution reads is rounded, and what a sum reads beside it.
+_LAYERS = frozenset({"QATConv2d", "QATLinear"})
+_DECODE = {"decode": "boxes in pixels and scores in 0..1 would share one scale, which rounds every score to 0"}
+# A sigmoid ends at exactly 1.0 with scale 1/255; images are bytes over 255, so they are exact as uint8.
+_FIXED = {"input": (0.0, 1.0), "sigmoid": (0.0, 1.0)}
+_U8 = QuantSpec(bits=8, signed=False, symmetric=False)
+_W8 = QuantSpec(bits=8, signed=True, symmetric=True, narrow=True, axis=0)
+_WEIGHT_REASONS = {
+    "weight.symmetric": "a weight's zero point costs a sum over the input in every kernel",
+    "weight.axis": "kernels rescale by output channel",
+}
+
 ORT_CPU = Target(
     name="ort-cpu",
     doc="ONNX Runtime on x86: uint8 activations, int8 weights per channel; quantized after Conv, Sigmoid, Mul, Add",
-    activation=QuantSpec(bits=8, signed=False, symmetric=False),
-    weight=QuantSpec(bits=8, signed=True, symmetric=True, narrow=True, axis=0),
+    activation=_U8,
+    weight=_W8,
     places=_PLACES,
-    # A sigmoid ends at exactly 1.0 with scale 1/255; images are bytes over 255, so they are exact as uint8.
-    fixed={"input": (0.0, 1.0), "sigmoid": (0.0, 1.0)},
-    float_roles={"decode": "boxes in pixels and scores in 0..1 would share one scale, which rounds every score to 0"},
+    fixed=_FIXED,
+    float_roles=_DECODE,
+    reasons={**_WEIGHT_REASONS, "activation.signed": "on x86 it fuses integer convolutions of uint8 only"},
+)
+ORT_CPU_AVX2 = replace(
+    ORT_CPU,
+    name="ort-cpu-avx2",
+    doc="ONNX Runtime on x86 without VNNI: as ort-cpu with 7-bit weights",
+    weight=replace(_W8, bits=7),
+    reasons={
+        **ORT_CPU.reasons,
+        "weight.bits": "without VNNI two products of uint8 and int8 are added in 16 bits, which overflow",
+    },
+)
+ORT_ARM = replace(
+    ORT_CPU,
+    name="ort-arm",
+    doc="ONNX Runtime on Arm: int8 activations and weights; quantized as for ort-cpu",
+    activation=replace(_U8, signed=True),
+    reasons={**_WEIGHT_REASONS, "activation.signed": "on Arm its integer kernels multiply int8 by int8"},
+)
+OPENVINO = Target(
+    name="openvino",
+    doc="OpenVINO's CPU plugin: uint8 at the inputs of convolutions and residual branches, SiLU inside the convolution",
+    activation=_U8,
+    weight=_W8,
+    places=_PLACES,
+    readers=_LAYERS,
+    integer_bias=False,
+    fixed={"input": (0.0, 1.0)},
+    float_roles=_DECODE,
+    reasons={**_WEIGHT_REASONS, "activation.signed": "its convolutions multiply uint8 by int8"},
+)
+TENSORRT = replace(
+    OPENVINO,
+    name="tensorrt",
+    doc="TensorRT: symmetric int8 at the inputs of convolutions and residual branches, zero points 0, biases in float",
+    activation=QuantSpec(bits=8, signed=True, symmetric=True),
+    reasons={
+        **_WEIGHT_REASONS,
+        "activation.signed": "it has int8 only",
+        "activation.symmetric": "its zero points are 0",
+    },
 )
 
-TARGETS: dict[str, Target] = {target.name: target for target in (ORT_CPU,)}
+TARGETS: dict[str, Target] = {target.name: target for target in (ORT_CPU, ORT_CPU_AVX2, ORT_ARM, OPENVINO, TENSORRT)}

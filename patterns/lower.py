@@ -70,17 +70,21 @@ def integer_layer(edit: Edit, x: fx.Node, scale: fx.Node, layer: fx.Node) -> fx.
         edit, site, "weight", numbers.weight, numbers.weight_scale, _codes(fused.weight_fake_quant.spec)
     )
     bias = None if numbers.bias is None else _dequantized(edit, site, "bias", numbers.bias, numbers.bias_scale, INT32)
-    if isinstance(fused, QATConv2d):
-        y = edit.function(
-            torch.conv2d, x, weight, bias, fused.stride, fused.padding, fused.dilation, fused.groups, at=layer
-        )
-    else:
-        y = edit.function(F.linear, x, weight, bias, at=layer)
-    return (
-        y
-        if fused.activation is None
-        else edit.call(fused.activation, y, at=f"{site}.{type(fused.activation).__name__.lower()}")
+    return _layer(edit, x, weight, bias, layer)
+
+
+@rule(module((QATConv2d, QATLinear), x, name="layer"))
+def integer_layer_float_bias(edit: Edit, x: fx.Node, layer: fx.Node) -> fx.Node:
+    """A quantized convolution or linear layer of a target that adds the bias in float: int8 weight, float bias."""
+    fused, site = module_of(layer), site_of(layer)
+    if fused.weight_fake_quant is None:
+        raise NoMatch("its weight is not quantized", layer)
+    numbers = fused.integer(None)
+    weight = _dequantized(
+        edit, site, "weight", numbers.weight, numbers.weight_scale, _codes(fused.weight_fake_quant.spec)
     )
+    bias = None if numbers.bias is None else edit.attribute(f"{_folder(site)}.bias", numbers.bias)
+    return _layer(edit, x, weight, bias, layer)
 
 
 @rule(module(FakeQuantize, x, name="fake"))
@@ -107,7 +111,21 @@ def carried_codes(edit: Edit, root: fx.Node) -> fx.Node:
     return _quantized(edit, root, fake.qparams(), f"{site_of(root)}.quantized")
 
 
-LOWER = (dfl_as_one_product, float_conv, integer_layer, carried_codes, fake_quantize)
+LOWER = (dfl_as_one_product, float_conv, integer_layer, integer_layer_float_bias, carried_codes, fake_quantize)
+
+
+def _layer(edit: Edit, x: fx.Node, weight: fx.Node, bias: fx.Node | None, layer: fx.Node) -> fx.Node:
+    """The layer as a function of its dequantized weight, its activation after it."""
+    fused = module_of(layer)
+    if isinstance(fused, QATConv2d):
+        y = edit.function(
+            torch.conv2d, x, weight, bias, fused.stride, fused.padding, fused.dilation, fused.groups, at=layer
+        )
+    else:
+        y = edit.function(F.linear, x, weight, bias, at=layer)
+    if fused.activation is None:
+        return y
+    return edit.call(fused.activation, y, at=f"{site_of(layer)}.{type(fused.activation).__name__.lower()}")
 
 
 def _quantized(edit: Edit, x: fx.Node, numbers: QParams, site: str) -> fx.Node:
@@ -119,13 +137,17 @@ def _quantized(edit: Edit, x: fx.Node, numbers: QParams, site: str) -> fx.Node:
 def _dequantized(
     edit: Edit, site: str, name: str, codes: Tensor, scale: Tensor, form: tuple[int, int, torch.dtype]
 ) -> fx.Node:
-    folder = f"integer.{site.replace('.', '_')}"
+    folder = _folder(site)
     stored = edit.attribute(f"{folder}.{name}", codes)
     if scale.numel() == 1:
         return edit.function(dequantize_per_tensor, stored, float(scale), 0, *form, at=f"{site}.{name}")
     scales = edit.attribute(f"{folder}.{name}_scale", scale)
     zeros = edit.attribute(f"{folder}.{name}_zero_point", torch.zeros(scale.numel(), dtype=torch.int64))
     return edit.function(dequantize_per_channel, stored, scales, zeros, 0, *form, at=f"{site}.{name}")
+
+
+def _folder(site: str) -> str:
+    return f"integer.{site.replace('.', '_')}"
 
 
 def _codes(spec: QuantSpec) -> tuple[int, int, torch.dtype]:

@@ -30,13 +30,21 @@ def silu_as_sigmoid_and_mul(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
         raise NoMatch("the policy leaves it in float", conv)
     bare = copy.copy(fused)
     bare._modules = {**fused._modules, "activation": None}
-    before = edit.call(bare, x, at=conv)
-    before.meta["activation"] = conv.meta["preactivation"] or conv.meta["activation"]
-    gate = edit.function(torch.sigmoid, before, at=f"{site_of(conv)}.sigmoid")
-    gate.meta["weight"] = None
-    silu = edit.function(operator.mul, before, gate, at=f"{site_of(conv)}.silu")
-    silu.meta.update(weight=None, activation=conv.meta["activation"])
+    before, tensor = edit.call(bare, x, at=conv), site_of(conv)
+    before.meta.update(activation=conv.meta["preactivation"] or conv.meta["activation"], tensor=f"{tensor}.before")
+    gate = edit.function(torch.sigmoid, before, at=f"{tensor}.sigmoid")
+    gate.meta.update(weight=None, tensor=f"{tensor}.sigmoid")
+    silu = edit.function(operator.mul, before, gate, at=f"{tensor}.silu")
+    # the fused convolution ended with its activation: this is the tensor that other targets call by its site
+    silu.meta.update(weight=None, activation=conv.meta["activation"], tensor=tensor)
     return silu
 
 
-QUANTIZE = {"ort-cpu": (silu_as_sigmoid_and_mul,)}
+# For OpenVINO and TensorRT a block stays as it is: convolution, SiLU and a residual Add are one kernel.
+QUANTIZE = {
+    "ort-cpu": (silu_as_sigmoid_and_mul,),
+    "ort-cpu-avx2": (silu_as_sigmoid_and_mul,),
+    "ort-arm": (silu_as_sigmoid_and_mul,),
+    "openvino": (),
+    "tensorrt": (),
+}

@@ -24,7 +24,8 @@ ROOMS = {
     "fxqat.graph.*": (*BASE, "fxqat.graph"),
     "fxqat.quant.*": (*BASE, "fxqat.quant"),
     "fxqat.shipped": WORDS,
-    "fxqat.policy": (*WORDS, "fxqat.quant", "fxqat.shipped", "fxqat.targets"),
+    "fxqat.lines": ("fxqat.errors",),
+    "fxqat.policy": (*WORDS, "fxqat.lines", "fxqat.quant", "fxqat.shipped", "fxqat.targets"),
     "fxqat.targets": (*BASE, "fxqat.quant"),
     "fxqat.stages": ROOMS_BELOW,
     "fxqat.yolo.*": (*ROOMS_BELOW, "fxqat.yolo"),
@@ -35,7 +36,9 @@ ROOMS = {
     "fxqat.analyze.*": (*TOOLS, "fxqat.api"),  # what it measures is whatever file the user names, so it calls load()
     "fxqat.report.*": (*TOOLS, "fxqat.api", "fxqat.report"),
     "fxqat.store": PASSES,
-    "fxqat.api": (*TOOLS, "fxqat.store"),
+    "fxqat.given": MIDDLE,
+    "fxqat.relower": (*PASSES, "fxqat.given", "fxqat.store"),
+    "fxqat.api": (*TOOLS, "fxqat.given", "fxqat.relower", "fxqat.store"),
     "fxqat.commands.*": (*TOOLS, "fxqat.api", "fxqat.report", "fxqat.commands"),
     "fxqat.cli": (*TOOLS, "fxqat.api", "fxqat.commands"),
 }

@@ -161,8 +161,8 @@ def test_an_undecided_site():
         ("{role: decode, activation: a8}", "p.yaml:7: model.22.scores.sigmoid cannot be quantized: boxes in pixels and scores in 0..1 would share one scale, which rounds every score to 0; add {role: decode, float: true} above"),
         ("{role: dfl, activation: a8}", "p.yaml:7: model.22.dfl.softmax cannot be quantized: ort-cpu runs softmax in float only; add {op: softmax, float: true} above"),
         ("{role: first_conv, weight: w8}", "p.yaml:7: model.0.conv has a weight spec but no activation spec; expected both, or float: true"),
-        ("{role: first_conv, weight: a8, activation: a8}", "p.yaml:7: model.0.conv: ort-cpu cannot run the weight spec u8<0:255> asymmetric; expected i8<-127:127>:axis0 symmetric"),
-        ("{role: first_conv, weight: w8, activation: w8}", "p.yaml:7: model.0.conv: ort-cpu cannot run the activation spec i8<-127:127>:axis0 symmetric; expected u8<0:255> asymmetric"),
+        ("{role: first_conv, weight: a8, activation: a8}", "p.yaml:7: model.0.conv: ort-cpu cannot run the weight spec u8<1:255>:axis0 asymmetric (a weight's zero point costs a sum over the input in every kernel); expected i8<-127:127>:axis0 symmetric; leave signed, symmetric out of the spec and it is ort-cpu's own"),
+        ("{role: first_conv, weight: w8, activation: w8}", "p.yaml:7: model.0.conv: ort-cpu cannot run the activation spec i8<-127:127>:axis0 symmetric (on x86 it fuses integer convolutions of uint8 only); expected u8<0:255> asymmetric; leave signed, axis out of the spec and it is ort-cpu's own"),
     ],
 )  # fmt: skip
 def test_what_the_target_cannot_run(rule, words):

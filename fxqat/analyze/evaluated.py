@@ -77,13 +77,15 @@ def from_onnx(path: str | Path, *, threads: int | None = None) -> Evaluated:
 
 
 class _Predict:
-    """Run a session over a batch of any size."""
+    """Run a session over a batch of any size, on floats in 0..1 or on bytes, as the file wants them."""
 
     def __init__(self, session: Any, source: str, batch: int | None) -> None:
         self.session, self.source, self.batch = session, source, batch
+        self.bytes, self.last = _takes_bytes(session), _has_channels_last(session)
 
     def __call__(self, images: Tensor) -> Tensor:
-        pixels = images.numpy()
+        pixels = (images * 255).round().byte().numpy() if self.bytes else images.numpy()
+        pixels = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)) if self.last else pixels
         size = self.batch or len(pixels)
         parts = [self._run(pixels[start : start + size], size) for start in range(0, len(pixels), size)]
         return torch.from_numpy(np.concatenate(parts))
@@ -110,12 +112,21 @@ def _session(path: Path, threads: int | None) -> Any:
 
 
 def _image_shape(path: Path, session: Any) -> tuple[int | None, ...]:
-    """The input's sizes; None where it is dynamic."""
+    """The input's sizes as (N, C, H, W); None where it is dynamic."""
     inputs = session.get_inputs()
-    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in {"tensor(float)", "tensor(uint8)"}:
         given = ", ".join(f"{item.name} {item.type} {item.shape}" for item in inputs)
-        raise Problem(path, f"takes {given or 'no input'}", expected="one float image input (N, 3, H, W)")
-    return tuple(size if isinstance(size, int) else None for size in inputs[0].shape)
+        raise Problem(path, f"takes {given or 'no input'}", expected="one float image input (N, 3, H, W), or bytes")
+    batch, *sizes = (size if isinstance(size, int) else None for size in inputs[0].shape)
+    return (batch, sizes[-1], *sizes[:-1]) if _has_channels_last(session) else (batch, *sizes)
+
+
+def _takes_bytes(session: Any) -> bool:
+    return bool(session.get_inputs()[0].type == "tensor(uint8)")
+
+
+def _has_channels_last(session: Any) -> bool:
+    return _takes_bytes(session) and session.get_inputs()[0].shape[-1] == 3
 
 
 def _names(path: Path, session: Any) -> dict[int, str]:

@@ -56,6 +56,7 @@ def measure(
     runs: int = 5,
     warmup: int = 5,
     imgsz: int | None = None,
+    worker: Path = WORKER,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Latency]:
     """Time ONNX models against each other on random images.
@@ -71,6 +72,7 @@ def measure(
         runs: timed runs a turn.
         warmup: runs before the first round.
         imgsz: image size for models that leave it free (640 by default); an error for one that fixes another.
+        worker: the script that runs a model; another runtime than ONNX Runtime needs another one.
         progress: called with rounds done and rounds in all.
 
     Raises:
@@ -81,9 +83,9 @@ def measure(
         given = f"threads {threads}, rounds {rounds}, runs {runs}, warmup {warmup}"
         raise Problem(given, "cannot be measured", expected="1 or more of each, and no negative warmup")
     with ExitStack() as stack:
-        workers = [stack.enter_context(_worker(file, threads, imgsz or 0)) for file in files]
-        for worker in workers:
-            worker.run(warmup)
+        workers = [stack.enter_context(_worker(file, threads, imgsz or 0, worker)) for file in files]
+        for one in workers:
+            one.run(warmup)
         times = _take_turns(workers, rounds, runs, progress or (lambda done, total: None))
     return [_latency(worker, times[:, index], times[:, 0]) for index, worker in enumerate(workers)]
 
@@ -123,9 +125,9 @@ class Worker:
 
 
 @contextmanager
-def _worker(file: Path, threads: int, imgsz: int) -> Iterator[Worker]:
+def _worker(file: Path, threads: int, imgsz: int, script: Path) -> Iterator[Worker]:
     # -P: the script's folder stays off sys.path, where its neighbours could hide installed packages
-    command = [sys.executable, "-P", str(WORKER), str(file), str(threads), str(imgsz)]
+    command = [sys.executable, "-P", str(script), str(file), str(threads), str(imgsz)]
     pipe = subprocess.PIPE
     with (
         tempfile.TemporaryFile() as errors,  # a pipe could fill up and stop the worker

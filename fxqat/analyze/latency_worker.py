@@ -32,8 +32,9 @@ def feed(session: Any, imgsz: int) -> dict[str, np.ndarray]:
     (source,) = session.get_inputs()
     free = [1, 3, imgsz or IMGSZ, imgsz or IMGSZ]
     shape = [size if isinstance(size, int) else free[axis] for axis, size in enumerate(source.shape)]
-    if imgsz and shape[2:] != [imgsz, imgsz]:
-        raise ValueError(f"takes images of {shape[2:]}, not {imgsz}")
+    sizes = shape[1:3] if source.type == "tensor(uint8)" and shape[-1] == 3 else shape[2:]
+    if imgsz and sizes != [imgsz, imgsz]:
+        raise ValueError(f"takes images of {sizes}, not {imgsz}")
     pixels = np.random.default_rng(0).random(shape, dtype=np.float32)
     dtype = DTYPES[source.type]
     return {source.name: (pixels * 255 if dtype is np.uint8 else pixels).astype(dtype)}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ from fxqat.commands.command import Command, add_images, add_patterns, add_quiet,
 
 if TYPE_CHECKING:
     from fxqat.analyze.compare import Compared
-    from fxqat.deploy.verify import Verification
+    from fxqat.deploy.verify import Difference, Verification
 
 
 def _val_arguments(parser: ArgumentParser) -> None:
@@ -84,6 +86,21 @@ def _verify_arguments(parser: ArgumentParser) -> None:
         default=10,
         help="tensors to print, worst first; 0 prints all in order (default: %(default)s)",
     )
+    parser.add_argument(
+        "--runtimes",
+        default="ort",
+        metavar="LIST",
+        help="of ort, ort-plain (no optimizations), onnx (onnx.reference, slow), openvino, with commas; or all "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="exit with code 1 when the first runtime and the reference differ in more codes than --bound",
+    )
+    parser.add_argument(
+        "--bound", type=float, default=1e-6, help="share of all codes, for --strict (default: %(default)s)"
+    )
     parser.add_argument("--json", metavar="FILE", help="write every tensor's counts here, too")
     add_patterns(parser)
     add_quiet(parser)
@@ -109,38 +126,41 @@ def _verify(options: Namespace) -> None:
                 images_limit=options.images,
                 imgsz=options.imgsz,
                 progress=step,
+                runtimes=options.runtimes,
                 patterns=options.patterns,
             )
     print(_verify_table(found, options.rows))
     if options.json:
         write_text(options.json, json.dumps(found.summary(), indent=2) + "\n")
+    if options.strict and (failure := found.failure(options.bound)):
+        # not 2: nothing is wrong with what was given, and a script wants to tell the two apart
+        print(f"fxqat: {failure}", file=sys.stderr)
+        raise SystemExit(1)
 
 
-_TITLES = {
-    "trained_reference": "fake-quant / reference",
-    "reference_runtime": "reference / ONNX Runtime",
-    "trained_runtime": "fake-quant / ONNX Runtime",
-}
+def _titles(found: Verification) -> dict[str, str]:
+    from fxqat.deploy.runtimes import RUNTIMES
+
+    first, *others = (RUNTIMES[name].title for name in found.runtimes)
+    names = ("fake-quant / reference", f"reference / {first}", f"fake-quant / {first}")
+    return dict(zip(found.pairs, [*names, *(f"reference / {other}" for other in others)], strict=True))
 
 
 def _verify_table(found: Verification, count: int) -> str:
-    rows = list(found.rows)
+    rows, titles = list(found.rows), _titles(found)
+    widths = {pair: max(25, len(title)) for pair, title in titles.items()}
     if count:
         rows = sorted(rows, key=lambda row: -row.reference_runtime.share)[:count]
     width = max(len(row.site) for row in rows)
     lines = [
         f"{'share of differing codes, largest LSB':<{width}}  "
-        + "  ".join(f"{title:>25}" for title in _TITLES.values())
+        + "  ".join(f"{title:>{widths[pair]}}" for pair, title in titles.items())
     ]
     for row in rows:
-        cells = [getattr(row, pair) for pair in _TITLES]
-        lines.append(f"{row.site:<{width}}  " + "  ".join(f"{cell.share:>19.2e} {cell.largest:>5d}" for cell in cells))
-    totals = [found.total(pair) for pair in _TITLES]
-    lines.append(
-        f"{f'all {len(found.rows)} tensors':<{width}}  "
-        + "  ".join(f"{cell.share:>19.2e} {cell.largest:>5d}" for cell in totals)
-    )
-    for pair, title in _TITLES.items():
+        lines.append(f"{row.site:<{width}}  " + _cells({pair: row.pair(pair) for pair in titles}, widths))
+    totals = {pair: found.total(pair) for pair in titles}
+    lines.append(f"{f'all {len(found.rows)} tensors':<{width}}  " + _cells(totals, widths))
+    for pair, title in titles.items():
         first = found.first(pair)
         lines.append(
             f"{title}: " + (f"worst {found.worst(pair).site}, first {first.site}" if first else "every code equal")
@@ -149,7 +169,12 @@ def _verify_table(found: Verification, count: int) -> str:
         f"{found.images} images; output differs by at most {found.output_error[0]:.3g} px "
         f"and {found.output_error[1]:.3g} in scores"
     )
+    lines += [f"{name}: not installed" for name in found.missing]
     return "\n".join(lines)
+
+
+def _cells(found: Mapping[str, Difference], widths: Mapping[str, int]) -> str:
+    return "  ".join(f"{cell.share:>{widths[pair] - 6}.2e} {cell.largest:>5d}" for pair, cell in found.items())
 
 
 COMMANDS = (
@@ -162,8 +187,8 @@ COMMANDS = (
     ),
     Command(
         name="verify",
-        help="count differing codes: fake-quant graph, INT8 reference graph, ONNX Runtime",
-        example="fxqat verify yolov8n_ptq.fxqat --data coco128.yaml",
+        help="count differing codes: fake-quant graph, INT8 reference graph, runtime; --strict fails above a bound",
+        example="fxqat verify yolov8n_ptq.fxqat --data coco128.yaml --strict",
         arguments=_verify_arguments,
         run=_verify,
     ),

@@ -18,6 +18,8 @@ from fxqat.commands.command import (
     progress,
     say_skipped,
 )
+from fxqat.commands.retargeting import COMMANDS as RETARGETING
+from fxqat.commands.retargeting import add_observed, add_target, retargeted
 
 
 def _prepare_arguments(parser: ArgumentParser) -> None:
@@ -30,6 +32,7 @@ def _prepare_arguments(parser: ArgumentParser) -> None:
         metavar="P",
         help="a policy file, or a shipped one by name: yolov8_critical, yolov8_w8a8, float",
     )
+    add_target(parser, "the policy's")
     parser.add_argument("--classes", type=int, metavar="N", help="number of classes, for an architecture")
     add_output(parser, "MODEL.fxqat in this folder")
     add_patterns(parser)
@@ -42,7 +45,7 @@ def prepare(options: Namespace) -> None:
 
     path = output(options, f"{Path(options.model).stem}.fxqat")
     model = fxqat.load(options.model, trust=options.trust, classes=options.classes)
-    qat, report = fxqat.prepare(model, options.policy, patterns=options.patterns)
+    qat, report = fxqat.prepare(model, options.policy, target=options.target, patterns=options.patterns)
     fxqat.save(qat, path)
     print(report, end="")
     print(f"wrote {path}")
@@ -92,6 +95,16 @@ def _add_method(parser: ArgumentParser) -> None:
     )
 
 
+def _add_input(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--input",
+        default="float",
+        metavar="FORM",
+        help="what the file takes: float (0..1), uint8 (0..255) or uint8-nhwc (channels last, as cameras deliver) "
+        "(default: %(default)s)",
+    )
+
+
 def _convert_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="X.fxqat", help="calibrated or trained")
     add_output(parser, "X_int8.fxqat")
@@ -119,6 +132,9 @@ def _export_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=1, help="images at a time (default: %(default)s)")
     parser.add_argument("--dynamic", action="store_true", help="leave the batch size open")
     parser.add_argument("--opset", type=int, default=20, help="19 or 20 (default: %(default)s)")
+    _add_input(parser)
+    add_target(parser, "what X was prepared for")
+    add_observed(parser)
     add_output(parser, "X_int8.onnx")
     add_patterns(parser)
     add_trust(parser)
@@ -127,6 +143,7 @@ def _export_arguments(parser: ArgumentParser) -> None:
 def export(options: Namespace) -> None:
     """``fxqat export``."""
     import fxqat
+    from fxqat.deploy.account import account
 
     check_counts(options)
     is_float = not options.model.endswith(".fxqat")
@@ -134,6 +151,10 @@ def export(options: Namespace) -> None:
         options, f"{Path(options.model).stem}.onnx" if is_float else default_name(options.model, "_int8.onnx")
     )
     model = fxqat.load(options.model, trust=options.trust, patterns=options.patterns)
+    if options.target and options.target != model.recipe.target:
+        model = retargeted(options, model)
+    if model.stage == "qat":
+        model, _ = fxqat.convert(model, patterns=options.patterns)
     fxqat.export(
         model,
         path,
@@ -141,15 +162,20 @@ def export(options: Namespace) -> None:
         batch=options.batch,
         dynamic=options.dynamic,
         opset=options.opset,
+        input=options.input,
         patterns=options.patterns,
     )
+    if model.stage == "int8":
+        print(account(model.gm))
     print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
 
 
 def _run_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="yolov8n.pt or your own best.pt")
     parser.add_argument("--policy", required=True, metavar="P", help="a policy file, or a shipped one by name")
+    add_target(parser, "the policy's")
     add_images(parser, limit=None, batch=8)
+    _add_input(parser)
     _add_method(parser)
     parser.add_argument("-o", "--output", metavar="DIR", default=".", help="folder to write to (default: this one)")
     add_patterns(parser)
@@ -163,20 +189,20 @@ def _run(options: Namespace) -> None:
     shared = {"patterns": options.patterns, "trust": options.trust, "quiet": options.quiet}
     sized = {"data": options.data, "images": options.images, "imgsz": options.imgsz}
     told = f"--data {options.data}" + (f" --images {options.images}" if options.images else "")
-    _say(f"fxqat prepare {options.model} --policy {options.policy} -o {stem}.fxqat")
-    prepare(Namespace(model=options.model, policy=options.policy, classes=None, output=f"{stem}.fxqat", **shared))
+    chosen = f" --target {options.target}" if options.target else ""
+    _say(f"fxqat prepare {options.model} --policy {options.policy}{chosen} -o {stem}.fxqat")
+    given = {"model": options.model, "policy": options.policy, "target": options.target}
+    prepare(Namespace(**given, classes=None, output=f"{stem}.fxqat", **shared))
     _say(f"fxqat calibrate {stem}.fxqat {told}" + (f" --method {options.method}" if options.method else ""))
     calibrate(
         Namespace(model=f"{stem}.fxqat", output=None, batch=options.batch, method=options.method, **sized, **shared)
     )
     _say(f"fxqat convert {stem}_ptq.fxqat")
     convert(Namespace(model=f"{stem}_ptq.fxqat", output=None, **shared))
-    _say(f"fxqat export {stem}_int8.fxqat")
-    export(
-        Namespace(
-            model=f"{stem}_int8.fxqat", output=None, batch=1, dynamic=False, opset=20, imgsz=options.imgsz, **shared
-        )
-    )
+    form = f" --input {options.input}" if options.input != "float" else ""
+    _say(f"fxqat export {stem}_int8.fxqat{form}")
+    shape = {"batch": 1, "dynamic": False, "opset": 20, "imgsz": options.imgsz, "input": options.input}
+    export(Namespace(model=f"{stem}_int8.fxqat", output=None, target=None, **shape, **shared))
     _say(f"next: fxqat val {options.model} {stem}_int8.onnx --data YOUR_VAL.yaml; fxqat verify {stem}_ptq.fxqat {told}")
 
 
@@ -220,4 +246,5 @@ COMMANDS = (
         arguments=_run_arguments,
         run=_run,
     ),
+    *RETARGETING,
 )

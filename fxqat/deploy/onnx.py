@@ -17,6 +17,7 @@ import torch
 from torch import fx
 
 import fxqat
+from fxqat.deploy.border import SAYS, check_input, take_bytes
 from fxqat.errors import Problem
 from fxqat.files import check_writable, replacing
 from fxqat.graph.site import site_of
@@ -28,10 +29,17 @@ OPSETS = (19, 20)
 
 
 def export(
-    model: Detector, path: str | Path, *, imgsz: int = 640, batch: int = 1, dynamic: bool = False, opset: int = 20
+    model: Detector,
+    path: str | Path,
+    *,
+    imgsz: int = 640,
+    batch: int = 1,
+    dynamic: bool = False,
+    opset: int = 20,
+    input: str = "float",
 ) -> Path:
-    """Write ``model`` with input ``images`` (B, 3, imgsz, imgsz) float32 in 0..1 and output ``output0`` (B, 4 + nc, A)
-    float32.
+    """Write ``model`` with input ``images`` (B, 3, imgsz, imgsz) float32 in 0..1, or bytes (see ``border``), and output
+    ``output0`` (B, 4 + nc, A) float32.
 
     Values that are codes are named by their site, ``model.0.conv.codes``; integer weights stay integers in the file.
 
@@ -40,12 +48,15 @@ def export(
     """
     path = Path(path)
     _check(path, imgsz, batch, opset)
+    check_input(input)
     check_writable(path)
     graph = cut(model.gm, 0).eval()
     proto = _exported(graph, imgsz, batch, dynamic, opset)
     _strip(proto)
     _name_by_site(proto, graph)
-    metadata = _metadata(model, imgsz, batch, dynamic)
+    if input != "float":
+        take_bytes(proto, input)
+    metadata = {**_metadata(model, imgsz, batch, dynamic), "input": SAYS[input]}
     onnx.helper.set_model_props(proto, {key: str(value) for key, value in metadata.items()})
     onnx.checker.check_model(proto, full_check=True)
     with replacing(path) as temporary:
@@ -147,5 +158,6 @@ def _metadata(model: Detector, imgsz: int, batch: int, dynamic: bool) -> Mapping
         "channels": 3,
         "end2end": False,
         "policy": model.recipe.policy_name,
+        "target": model.recipe.target,
         "source_sha256": model.source.sha256,
     }

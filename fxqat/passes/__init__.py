@@ -12,6 +12,7 @@ from fxqat.passes.insert import Insert
 from fxqat.passes.lower import Lower
 from fxqat.passes.rules import Rules
 from fxqat.policy import Policy
+from fxqat.stages import QAT, QAT_FLOAT_BIAS
 
 __all__ = ["Assign", "Canonicalize", "Fuse", "Insert", "Lower", "Rules", "converting", "fusing", "preparing", "sites"]
 
@@ -23,7 +24,9 @@ def fusing(rules: Rules, passes: Sequence[Pass] = ()) -> Pipeline:
 
 def preparing(policy: Policy, rules: Rules, passes: Sequence[Pass] = ()) -> Pipeline:
     """From a trace to the graph that is calibrated and trained; a user's own ``passes`` run on the fused graph."""
-    insert = Insert(target=policy.target, rules=rules.quantize.get(policy.target.name, ()))
+    target = policy.target
+    stage = QAT if target.integer_bias else QAT_FLOAT_BIAS
+    insert = Insert(target=target, rules=rules.quantize.get(target.name, ()), gives=stage)
     return Pipeline((*fusing(rules, passes).passes, Assign(policy=policy), insert))
 
 

@@ -58,14 +58,35 @@ def scale_groups(gm: fx.GraphModule, target: Target) -> list[list[fx.Node]]:
     Groups and their members are in the order of the computation.
     """
     links: nx.Graph[fx.Node] = nx.Graph()
+    wanted = _wanted(gm, target)
     for node in gm.graph.nodes:
-        sources = _sources(node, links, target)
+        sources = _sources(node, links, target) if node in wanted else None
         if sources is not None:
             links.add_node(node)
             links.add_edges_from((source, node) for source in sources)
     order = {node: index for index, node in enumerate(gm.graph.nodes)}
     groups = [sorted(component, key=order.__getitem__) for component in nx.connected_components(links)]
     return sorted(groups, key=lambda group: order[group[0]])
+
+
+def _wanted(gm: fx.GraphModule, target: Target) -> set[fx.Node]:
+    """The nodes whose values something wants as integers; all of them where the target says of nothing that it does."""
+    if target.readers is None:
+        return set(gm.graph.nodes)
+    found = set[fx.Node]()
+    for node in reversed(gm.graph.nodes):
+        read = any(_reads_integers(user, target) or (user in found and _moves(user, target)) for user in node.users)
+        if read and node.meta.get("activation") is not None:
+            found.add(node)
+    return found
+
+
+def _reads_integers(node: fx.Node, target: Target) -> bool:
+    return _op(node) in (target.readers or ()) and node.meta.get("weight") is not None
+
+
+def _moves(node: fx.Node, target: Target) -> bool:
+    return target.place(_op(node), site_of(node)) in {Place.SAME, Place.SHARED}
 
 
 def _sources(node: fx.Node, integers: nx.Graph[fx.Node], target: Target) -> list[fx.Node] | None:
@@ -99,8 +120,8 @@ def _quantize_after(gm: fx.GraphModule, node: fx.Node, path: str) -> None:
 
 
 def _quantize_layer(gm: fx.GraphModule, node: fx.Node, target: Target) -> None:
-    """Quantize the weight, and give the layer its input's scale for the bias; a float input gets a quantizer for this
-    layer alone."""
+    """Quantize the weight, and give the layer its input's scale where the bias is of integers; a float input gets a
+    quantizer for this layer alone."""
     module_of(node).quantize_weight(node.meta["weight"], site_of(node), calibrate=False)
     source = node.args[0]
     if source.meta.get("quantizer") is None:  # type: ignore[union-attr]
@@ -109,6 +130,9 @@ def _quantize_layer(gm: fx.GraphModule, node: fx.Node, target: Target) -> None:
             fake = gm.graph.call_module(path, (source,))
         _describe(fake, node, f"{site_of(node)}.input.quantized", path)
         source = fake
+        node.args = (source,)
+    if not target.integer_bias:
+        return
     path = source.meta["quantizer"]  # type: ignore[union-attr]
     with gm.graph.inserting_before(node):
         scale = gm.graph.get_attr(f"{path}.scale")

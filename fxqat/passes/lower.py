@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import fx
+from torch import fx, nn
 
 from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.graph.prune import drop_unused_modules
 from fxqat.graph.rewrite import Rule, rewrite
 from fxqat.passes.fuse import summary
+from fxqat.quant.modules import QATConv2d, QATLinear
 from fxqat.stages import INT8
 
 
@@ -25,5 +26,17 @@ class Lower:
         """Lower."""
         done = rewrite(gm.eval(), self.rules)
         gm.graph.eliminate_dead_code()
+        _layers_as_folders(gm)
         drop_unused_modules(gm)
         return PassReport(says=summary(done), rewrites=done)
+
+
+def _layers_as_folders(gm: fx.GraphModule) -> None:
+    """An activation that a layer held stays at its path, ``model.0.conv.silu``; the layer above it, and its float
+    weight, do not."""
+    for path, layer in list(gm.named_modules()):
+        if isinstance(layer, (QATConv2d, QATLinear)):
+            folder = nn.Module().train(gm.training)
+            for name, child in layer.named_children():
+                folder.add_module(name, child)
+            gm.add_submodule(path, folder)

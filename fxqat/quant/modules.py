@@ -27,15 +27,15 @@ class IntegerWeights:
         weight: codes in the weight spec's dtype, shape of the float weight.
         weight_scale: float32 [C] (or [1] for one scale a tensor).
         weight_zero_point: int32, shape of weight_scale; zeros for symmetric specs.
-        bias: int32 codes [C], or None without bias and batch norm.
-        bias_scale: float32 [C], ``input_scale * weight_scale``.
+        bias: int32 codes [C], float32 [C] where it stays in float, or None without bias and batch norm.
+        bias_scale: float32 [C], ``input_scale * weight_scale``; None where the bias stays in float.
     """
 
     weight: Tensor
     weight_scale: Tensor
     weight_zero_point: Tensor
     bias: Tensor | None
-    bias_scale: Tensor
+    bias_scale: Tensor | None
 
 
 class _Quantizable(nn.Module):
@@ -152,11 +152,11 @@ class _Quantizable(nn.Module):
         return weight.detach().clone(), None if bias is None else bias.detach().clone()
 
     @torch.no_grad()
-    def integer(self, input_scale: Tensor) -> IntegerWeights:
+    def integer(self, input_scale: Tensor | None) -> IntegerWeights:
         """The layer's numbers as an integer runtime stores them.
 
         Args:
-            input_scale: float32 [1], the scale of the layer's input.
+            input_scale: float32 [1], the scale of the layer's input; None leaves the bias in float.
 
         Raises:
             ValueError: the weight is not quantized.
@@ -167,12 +167,12 @@ class _Quantizable(nn.Module):
         weight, bias = self.folded()
         self._quantized(weight, bias, input_scale)
         qparams = fake_quant.qparams()
-        bias_scale = input_scale.float() * qparams.scale
+        bias_scale = None if input_scale is None else input_scale.float() * qparams.scale
         return IntegerWeights(
             weight=quantize(weight, qparams),
             weight_scale=qparams.scale,
             weight_zero_point=qparams.zero_point,
-            bias=None if bias is None else quantize_bias(bias, bias_scale),
+            bias=bias if bias is None or bias_scale is None else quantize_bias(bias, bias_scale),
             bias_scale=bias_scale,
         )
 

@@ -24,9 +24,9 @@ ALL = '  - {site: "**", weight: w8, activation: a8}\n'
 FLOAT = '  - {site: "**", float: true}\n'
 
 
-def policy(*rules: str, rest: str = ALL) -> Policy:
+def policy(*rules: str, rest: str = ALL, target: str | None = None) -> Policy:
     """The given rules, then ``rest``."""
-    return Policy.parse(SPECS + "".join(f"  - {rule}\n" for rule in rules) + rest, "small.yaml")
+    return Policy.parse(SPECS + "".join(f"  - {rule}\n" for rule in rules) + rest, "small.yaml", target=target)
 
 
 def fused(root: nn.Module) -> fx.GraphModule:

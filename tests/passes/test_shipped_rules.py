@@ -135,6 +135,13 @@ CASES = {
         at="0",
         reason="has 1 inputs, the pattern has 2",
     ),
+    "integer_layer_float_bias": Case(
+        fires=lambda: quantized(conv_bn(nn.SiLU()), unit_images(), policy=policy(target="openvino")),
+        within=0,
+        misses=lambda: quantized(conv_bn(), unit_images(), policy=policy(rest=FLOAT)),
+        at="0",
+        reason="its weight is not quantized",
+    ),
     "carried_codes": Case(
         fires=lambda: quantized(pooled(), unit_images()),
         within=0,

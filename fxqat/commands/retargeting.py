@@ -1,0 +1,115 @@
+"""retarget: one calibrated or trained model in the layout of another runtime, and what that costs."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from fxqat.commands.command import Command, add_patterns, add_quiet, check_counts, default_name, output, progress
+
+if TYPE_CHECKING:
+    from fxqat.yolo.detector import Detector
+
+
+def add_target(parser: ArgumentParser, default: str) -> None:
+    """``--target``."""
+    parser.add_argument(
+        "--target",
+        metavar="T",
+        help=f"runtime: ort-cpu, ort-cpu-avx2, ort-arm, openvino or tensorrt (default: {default})",
+    )
+
+
+def add_observed(parser: ArgumentParser) -> None:
+    """``--data`` and ``--images`` of a change of target."""
+    parser.add_argument(
+        "--data",
+        metavar="D",
+        help="with another --target: images to observe the tensors on that only it rounds",
+    )
+    parser.add_argument(
+        "--images", type=int, metavar="N", help="so many images of --data, evenly spread (default: all)"
+    )
+
+
+def retargeted(options: Namespace, model: Detector) -> Detector:
+    """``model`` for ``options.target``; one line says what was carried over."""
+    import fxqat
+
+    with progress("observing", getattr(options, "quiet", False)) as step:
+        made, carried = fxqat.retarget(
+            model,
+            options.target,
+            options.data,
+            images_limit=options.images,
+            imgsz=options.imgsz,
+            patterns=options.patterns,
+            progress=step,
+        )
+    print(f"{model.recipe.target} -> {options.target}: {carried}")
+    return made
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", metavar="X.fxqat", help="calibrated or trained")
+    add_target(parser, "none, give one")
+    add_observed(parser)
+    parser.add_argument(
+        "--imgsz", type=int, default=640, help="pixels, square, a multiple of 32 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--val", metavar="V", help="labelled data set YAML: report the accuracy of both, with the paired interval"
+    )
+    parser.add_argument("--val-images", type=int, metavar="N", help="so many images of --val (default: all)")
+    add_output(parser)
+    add_patterns(parser)
+    add_quiet(parser)
+
+
+def add_output(parser: ArgumentParser) -> None:
+    """``-o``."""
+    parser.add_argument("-o", "--output", metavar="OUT", help="where to write (default: X_TARGET.fxqat)")
+
+
+def _retarget(options: Namespace) -> None:
+    import fxqat
+    from fxqat.deploy.account import account
+    from fxqat.errors import Problem
+    from fxqat.targets import TARGETS
+
+    check_counts(options)
+    if options.target is None:
+        raise Problem("--target", "is missing", expected=f"one of: {', '.join(TARGETS)}")
+    path = output(options, default_name(options.model, f"_{options.target}.fxqat"))
+    model = fxqat.load(options.model, patterns=options.patterns)
+    made = retargeted(options, model)
+    fxqat.save(made, path)
+    print(account(fxqat.convert(made, patterns=options.patterns)[0].gm))
+    print(f"wrote {path}")
+    if options.val:
+        _report_loss(options, [options.model, path])
+
+
+def _report_loss(options: Namespace, models: list[object]) -> None:
+    from fxqat.analyze.accuracy import evaluate
+    from fxqat.analyze.bootstrap import paired_drift
+    from fxqat.analyze.compare import open_model
+
+    found = []
+    for index, model in enumerate(models):
+        with progress(f"validating {index + 1} of 2", options.quiet) as step:
+            opened = open_model(str(model), patterns=options.patterns)
+            found.append(evaluate(opened, options.val, imgsz=options.imgsz, limit=options.val_images, progress=step))
+    before, after = found
+    print(f"mAP50-95 {before.map5095:.4f} -> {after.map5095:.4f}, points {paired_drift(before, after)}")
+
+
+COMMANDS = (
+    Command(
+        name="retarget",
+        help="the same calibrated or trained model in the layout of another runtime",
+        example="fxqat retarget yolov8n_ptq.fxqat --target openvino --val coco.yaml",
+        arguments=_arguments,
+        run=_retarget,
+    ),
+)

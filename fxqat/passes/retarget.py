@@ -1,0 +1,171 @@
+"""retarget: the weights and ranges of a calibrated or trained graph in the graph of another target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from fxqat.graph.site import module_of, site_of
+from fxqat.passes.insert import QUANTIZERS
+from fxqat.quant.affine import choose_qparams
+from fxqat.quant.fake_quantize import FakeQuantize
+from fxqat.quant.modules import QATConv2d, QATLinear
+from fxqat.quant.spec import QParams, QuantSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Carried:
+    """Where the numbers of a graph for another target come from.
+
+    Attributes:
+        ranges: activation quantizers that took a range over.
+        joined: those among them that cover the ranges of several quantizers, which the new target joins.
+        known: activation quantizers whose range the target itself knows.
+        observed: tensors that the old target did not round, by site: their ranges must come from images.
+        weights: weight quantizers that kept their scales.
+        rounded: weight quantizers whose codes are others, so that they follow the weight anew.
+    """
+
+    ranges: int
+    joined: int
+    known: int
+    observed: tuple[str, ...]
+    weights: int
+    rounded: int
+
+    def __str__(self) -> str:
+        joined = f" ({self.joined} of them joined)" if self.joined else ""
+        rounded = f", {self.rounded} rounded anew" if self.rounded else ""
+        observed = f", {len(self.observed)} observed" if self.observed else ""
+        return f"{self.ranges} ranges carried over{joined}{observed}; {self.weights} weights kept{rounded}"
+
+
+@torch.no_grad()
+def carry(source: fx.GraphModule, made: fx.GraphModule, *, observed: bool) -> Carried:
+    """Give ``made``, prepared from the same network for another target, the numbers of ``source``, in place.
+
+    A tensor keeps its range: where it stands at the same site, or where the same layer reads it. With the same number
+    of codes the scale stays the same, bit for bit. Weights, biases and batch norms are copied.
+
+    Args:
+        source: calibrated.
+        made: its quantizers have ranges only where ``observed``.
+        observed: images were shown to ``made``: a symmetric range does not replace an asymmetric one that was seen.
+    """
+    _copy_parameters(source, made)
+    weights, rounded = _carry_weights(source, made)
+    origins, known, missing, joined = _origins(source, made), 0, list[str](), 0
+    for path, fake in _quantizers(made).items():
+        found = [one for one in origins.get(path, []) if not (observed and _is_wasteful(one.spec, fake.spec))]
+        known += fake.spec.fixed is not None
+        if fake.spec.fixed is not None:
+            continue
+        if found:
+            fake.load_qparams(_range(found, fake.spec))
+            joined += len(found) > 1
+        else:
+            missing.append(fake.site)
+    taken = len(_quantizers(made)) - known - len(missing)
+    return Carried(ranges=taken, joined=joined, known=known, observed=tuple(missing), weights=weights, rounded=rounded)
+
+
+def _copy_parameters(source: fx.GraphModule, made: fx.GraphModule) -> None:
+    wanted, given = made.state_dict(), source.state_dict()
+    for name, tensor in wanted.items():
+        if not name.startswith(f"{QUANTIZERS}.") and ".weight_fake_quant." not in name:
+            tensor.copy_(given[name])
+
+
+def _carry_weights(source: fx.GraphModule, made: fx.GraphModule) -> tuple[int, int]:
+    kept, rounded = 0, 0
+    layers = {name: m for name, m in source.named_modules() if isinstance(m, QATConv2d | QATLinear)}
+    for name, layer in made.named_modules():
+        if not isinstance(layer, QATConv2d | QATLinear) or layer.weight_fake_quant is None:
+            continue
+        before = layers[name].weight_fake_quant
+        if before is not None and _codes(before.spec) == _codes(layer.weight_fake_quant.spec):
+            layer.weight_fake_quant.load_qparams(before.qparams())
+            kept += 1
+        else:
+            layer.calibrate_weight()
+            rounded += 1
+    return kept, rounded
+
+
+def _codes(spec: QuantSpec) -> tuple[int, int, int | None]:
+    return spec.quant_min, spec.quant_max, spec.axis
+
+
+def _origins(source: fx.GraphModule, made: fx.GraphModule) -> dict[str, list[FakeQuantize]]:
+    """The quantizers in ``source`` of the tensors that each quantizer in ``made`` rounds: by the tensor, else by who
+    reads it."""
+    old = _quantizers(source)
+    by_tensor = {tensor: old[path] for tensor, path in _tensors(source)}
+    by_reader = {reader: old[path] for reader, path in _readers(source)}
+    found: dict[str, list[FakeQuantize]] = {}
+    for names, links in ((by_tensor, _tensors(made)), (by_reader, _readers(made))):
+        seen = set(found)
+        for name, path in links:
+            fakes = found.setdefault(path, []) if path not in seen else []
+            if name in names and names[name] not in fakes:
+                fakes.append(names[name])
+        found = {path: fakes for path, fakes in found.items() if fakes}
+    return found
+
+
+def _tensors(gm: fx.GraphModule) -> Iterator[tuple[str, str]]:
+    """Each rounded tensor with its quantizer's path. A tensor's name is the site it has in the fused graph, which is
+    the same for every target."""
+    for node in gm.graph.nodes:
+        path = node.meta.get("quantizer")
+        if path is not None and not (node.op == "call_module" and isinstance(module_of(node), FakeQuantize)):
+            yield str(node.meta.get("tensor", site_of(node))), path
+
+
+def _readers(gm: fx.GraphModule) -> Iterator[tuple[str, str]]:
+    """Each integer layer with the path of its input's quantizer."""
+    for node in gm.graph.nodes:
+        if node.op == "call_module" and isinstance(module_of(node), QATConv2d | QATLinear):
+            path = node.args[0].meta.get("quantizer")
+            if path is not None:
+                yield site_of(node), path
+
+
+def _quantizers(gm: fx.GraphModule) -> dict[str, FakeQuantize]:
+    named = [(name, module) for name, module in gm.named_modules() if name.startswith(f"{QUANTIZERS}.")]
+    return {name: module for name, module in named if isinstance(module, FakeQuantize)}
+
+
+def _is_wasteful(old: QuantSpec, new: QuantSpec) -> bool:
+    return old.symmetric and not new.symmetric
+
+
+def _range(fakes: list[FakeQuantize], spec: QuantSpec) -> QParams:
+    """What covers the ranges of all ``fakes`` in the form of ``spec``."""
+    every = [fake.qparams() for fake in fakes]
+    first = every[0]
+    levels = first.quant_max - first.quant_min == spec.quant_max - spec.quant_min
+    if len(every) == 1 and levels and spec.symmetric <= fakes[0].spec.symmetric:
+        low = torch.zeros_like(first.scale)
+        form = choose_qparams(low, low, spec)
+        shift = spec.quant_min - first.quant_min
+        return QParams(
+            scale=first.scale,
+            zero_point=first.zero_point + shift,
+            quant_min=form.quant_min,
+            quant_max=form.quant_max,
+            axis=form.axis,
+            dtype=form.dtype,
+        )
+    ends = [_ends(one) for one in every]
+    return choose_qparams(
+        torch.stack([low for low, _ in ends]).amin(0), torch.stack([high for _, high in ends]).amax(0), spec
+    )
+
+
+def _ends(numbers: QParams) -> tuple[Tensor, Tensor]:
+    low, high = ((end - numbers.zero_point) * numbers.scale for end in (numbers.quant_min, numbers.quant_max))
+    return low, high

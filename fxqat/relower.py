@@ -1,0 +1,88 @@
+"""One trained model, the layout of another runtime: the graph made again for it, with weights and ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from fxqat.errors import Problem
+from fxqat.given import batches, expect_calibrated
+from fxqat.graph.pipeline import Pass
+from fxqat.passes.lockstep import silent
+from fxqat.passes.observe import observe
+from fxqat.passes.retarget import Carried, carry
+from fxqat.store import Files, rebuilt
+from fxqat.yolo.detector import Detector
+
+Progress = Callable[[int, int], None]
+
+
+def retarget(
+    model: Detector,
+    target: str,
+    data: str | Path | Iterable[Tensor] | None = None,
+    *,
+    images_limit: int | None = None,
+    imgsz: int = 640,
+    batch: int = 8,
+    patterns: Files = (),
+    passes: Sequence[Pass] = (),
+    progress: Progress | None = None,
+) -> tuple[Detector, Carried]:
+    """The same calibrated or trained model in the layout of another runtime.
+
+    Weights and biases stay, and a tensor that both targets round keeps its range. Ranges of tensors that only the new
+    one rounds are observed on ``data``.
+
+    Args:
+        model: stage ``qat``, calibrated; stays as it is.
+        target: ``ort-cpu``, ``openvino`` ..., see ``fxqat.targets.TARGETS``.
+        data: as for ``calibrate``; needed where ranges are missing.
+        images_limit: so many images, evenly spread; all by default.
+        imgsz: pixels, square, a multiple of 32.
+        batch: images at a time.
+        patterns: rule files of your own that the model was prepared with.
+        passes: passes of your own that the model was prepared with.
+        progress: called with images done and images in all.
+
+    Returns:
+        A new detector at stage ``qat``, and where its numbers come from.
+
+    Raises:
+        Problem: an unknown target, a policy that it cannot run, or a missing range.
+    """
+    expect_calibrated(model, "retarget")
+    shown, total, _ = (None, 0, "") if data is None else batches(data, images_limit, imgsz, batch, None)
+    step = progress or silent
+    return _lowered(model, target, shown, patterns, passes, lambda done: step(done, max(total, done)))
+
+
+def _lowered(
+    model: Detector,
+    target: str,
+    shown: Iterable[Tensor] | None,
+    patterns: Files,
+    passes: Sequence[Pass],
+    progress: Callable[[int], None],
+) -> tuple[Detector, Carried]:
+    recipe = model.recipe
+    made = rebuilt(model.source, replace(recipe, target=target), model.source.name, patterns, passes)
+    # twice: observing needs the weights, and what was observed gives way to what was calibrated or trained
+    found = carry(model.gm, made.gm, observed=False)
+    if found.observed and shown is None:
+        raise Problem(
+            model.source.name,
+            f"{len(found.observed)} tensors that {target} rounds have no range yet (first: {found.observed[0]})",
+            expected="images to observe them on",
+            remedy="give --data",
+        )
+    if shown is not None:
+        for done in observe(made.gm, shown):
+            progress(done)
+        found = carry(model.gm, made.gm, observed=True)
+    history = {"from": recipe.target, **asdict(found)}
+    how = {**recipe.calibration, "retargeted": [*recipe.calibration.get("retargeted", []), history]}
+    return made.with_graph(made.gm, calibration=how).train(model.training), found
