@@ -63,10 +63,11 @@ class Probed:
         columns = [index for index, name in enumerate(self.names) if name in chosen]
         return float((self.samples[:, columns].sum(1) ** 2).mean() / 2)
 
-    def input_scale(self, node: fx.Node) -> Tensor:
-        """The scale of an integer layer's input."""
+    def input_scale(self, node: fx.Node) -> Tensor | None:
+        """The scale of an integer layer's input, where its bias is rounded with it."""
         owner = node.graph.owning_module
-        assert owner is not None
+        if owner is None or len(node.args) < 2:
+            return None
         path, _, name = str(node.args[1].target).rpartition(".")  # type: ignore[union-attr]
         scale: Tensor = getattr(owner.get_submodule(path), name)
         return scale.detach()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fxqat.quant.affine import dequantize
+from fxqat.quant.affine import dequantize, quantize
 from fxqat.quant.modules import QATConv2d, QATLinear
 from fxqat.quant.spec import QParams
 
@@ -78,17 +78,23 @@ class Tally:
 
 
 @torch.no_grad()
-def weight_tally(layer: QATConv2d | QATLinear, input_scale: Tensor) -> Tally:
+def weight_tally(layer: QATConv2d | QATLinear, input_scale: Tensor | None) -> Tally:
     """A layer's folded weight against its codes; ``used`` is the mean over channels of the codes between the least and
-    the largest."""
+    the largest.
+
+    Args:
+        layer: with an integer weight.
+        input_scale: of its input, where the bias is rounded with it, which may widen the weight's range.
+    """
     weight, _ = layer.folded()
-    numbers = layer.integer(input_scale)
+    if input_scale is not None:
+        layer.integer(input_scale)
     assert layer.weight_fake_quant is not None
     qparams = layer.weight_fake_quant.qparams()
+    whole = quantize(weight, qparams)
     tally = Tally()
-    tally.add(weight, dequantize(numbers.weight, qparams) - weight)
-    codes = numbers.weight.movedim(qparams.axis or 0, 0).flatten(1) if qparams.axis is not None else numbers.weight
-    low, high = codes.reshape(len(codes) if qparams.axis is not None else 1, -1).aminmax(dim=1)
-    span = (high.int() - low.int() + 1).float().mean()
-    tally.used = float(span / (qparams.quant_max - qparams.quant_min + 1))
+    tally.add(weight, dequantize(whole, qparams) - weight)
+    codes = whole.movedim(qparams.axis, 0).flatten(1) if qparams.axis is not None else whole.reshape(1, -1)
+    low, high = codes.int().aminmax(dim=1)
+    tally.used = float((high - low + 1).float().mean() / (qparams.quant_max - qparams.quant_min + 1))
     return tally

@@ -1,0 +1,147 @@
+"""Found policies beside the shipped ones: ``python -m bench.search --weights W --calibration D --data V --policy P``.
+
+Every policy is prepared, calibrated on D, exported and validated on V in ONNX Runtime against the float model exported
+by the same code (same images, paired bootstrap), and all files are timed in one interleaved run, each in a process of
+its own. ``--work`` keeps files and accuracies, so that a run can be taken up again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import fxqat
+from fxqat.analyze.accuracy import Accuracy, Matches, evaluate, from_onnx
+from fxqat.analyze.bootstrap import paired_drift
+from fxqat.analyze.latency import measure
+from fxqat.errors import Problem
+from fxqat.files import check_writable, write_text
+from fxqat.yolo.checkpoint import versions
+
+SHIPPED = ("yolov8_critical", "yolov8_w8a8")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make, measure, print; exit code 2 for bad input."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.json:
+            check_writable(options.json)
+        result = _measure(options)
+        print(_table(result["rows"]))
+        if options.json:
+            write_text(options.json, json.dumps(result, indent=2) + "\n")
+    except Problem as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    work = Path(options.work)
+    work.mkdir(parents=True, exist_ok=True)
+    policies = [*SHIPPED, *options.policy]
+    files = [_made(policy, work, options) for policy in (None, *policies)]
+    accuracies = [_accuracy(file, options) for file in files]
+    times = measure(files, threads=options.threads, rounds=options.rounds)
+    rows = [
+        {
+            "policy": Path(name).stem,
+            "map5095": accuracy.map5095,
+            "drift": None if accuracy is accuracies[0] else asdict(paired_drift(accuracies[0], accuracy)),
+            **time.summary(),
+        }
+        for name, accuracy, time in zip(("float", *policies), accuracies, times, strict=True)
+    ]
+    return {"versions": versions(), "images": accuracies[0].images, "rows": rows}
+
+
+def _made(policy: str | None, work: Path, options: argparse.Namespace) -> Path:
+    path = work / f"{Path(policy).stem if policy else 'float'}.onnx"
+    if path.is_file():
+        return path
+    model = fxqat.load(options.weights)
+    if policy:
+        model = fxqat.calibrate(fxqat.prepare(model, policy)[0], options.calibration, imgsz=options.imgsz)
+    print(f"made {path.name}", flush=True)
+    return fxqat.export(model, path, imgsz=options.imgsz)
+
+
+def _accuracy(file: Path, options: argparse.Namespace) -> Accuracy:
+    """From beside the file where it has been measured, without the matches of a class or the images that were left
+    out, which no table here shows."""
+    kept = file.with_suffix(".npz")
+    if not kept.is_file():
+        found = evaluate(from_onnx(file), options.data, imgsz=options.imgsz)
+        _keep(found, kept)
+        print(f"{file.stem}: {found.map5095:.4f}", flush=True)
+    return _kept(kept, file.name)
+
+
+def _keep(found: Accuracy, path: Path) -> None:
+    columns = {
+        f"{name}{index}": getattr(match, name)
+        for index, match in enumerate(found.matches)
+        for name in ("tp", "conf", "pred_cls", "target_cls")
+    }
+    images = np.array([str(match.image) for match in found.matches])
+    np.savez_compressed(path, map5095=found.map5095, images=images, **columns)
+
+
+def _kept(path: Path, name: str) -> Accuracy:
+    stored = np.load(path)
+    matches = tuple(
+        Matches(
+            image=Path(str(image)), **{key: stored[f"{key}{index}"] for key in ("tp", "conf", "pred_cls", "target_cls")}
+        )
+        for index, image in enumerate(stored["images"])
+    )
+    boxes = sum(len(match.target_cls) for match in matches)
+    return Accuracy(
+        model=name,
+        map5095=float(stored["map5095"]),
+        map50=0.0,
+        precision=0.0,
+        recall=0.0,
+        images=len(matches),
+        boxes=boxes,
+        classes=(),
+        matches=matches,
+        skipped=(),
+    )
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    lines = ["| policy | mAP50-95 | against float, points [95 %] | ms | speed [95 %] | MB |", "| --- " * 6 + "|"]
+    for row in rows:
+        drift = row["drift"]
+        change = f"{drift['points']:+.2f} [{drift['low']:+.2f}, {drift['high']:+.2f}]" if drift else ""
+        speed = f"{row['speed']:.2f}x [{row['speed_low']:.2f}, {row['speed_high']:.2f}]"
+        cells = (row["policy"], f"{row['map5095']:.4f}", change, f"{row['median']:.1f}", speed, f"{row['size']:.2f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.search", description=__doc__)
+    parser.add_argument("--weights", required=True, metavar="FILE.pt")
+    parser.add_argument("--calibration", required=True, metavar="D", help="images to calibrate on")
+    parser.add_argument("--data", required=True, metavar="V", help="data set YAML to evaluate on")
+    parser.add_argument("--policy", action="append", default=[], metavar="P", help="a found policy; may be given again")
+    parser.add_argument("--imgsz", type=int, default=640)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--work", required=True, metavar="DIR", help="folder for files and accuracies")
+    parser.add_argument("--json", metavar="FILE", help="write every number here, too")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,261 @@
+"""The fastest policy within a budget of accuracy: which layers of an INT8 network are better left in float."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
+from fxqat.analyze.bootstrap import Drift, paired_drift
+from fxqat.analyze.judge import Judge, Step
+from fxqat.analyze.latency import Latency
+from fxqat.analyze.latency import measure as measure_latency
+from fxqat.analyze.layout import Layout
+from fxqat.analyze.ledger import Ledger, content, fingerprint
+from fxqat.analyze.op_cost import convolutions, profile
+from fxqat.analyze.probe import probe
+from fxqat.analyze.written import written
+from fxqat.api import calibrate, export, load, prepare
+from fxqat.errors import Problem
+from fxqat.graph.pipeline import Pipeline
+from fxqat.passes import Assign, Rules, converting, fusing, preparing
+from fxqat.policy import Policy
+from fxqat.yolo import images
+from fxqat.yolo.detector import Detector
+
+_ROUNDS = 3
+_TURNS = 12  # each file has, when timed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What is asked of the policy: see ``search``."""
+
+    max_drop: float = 0.2
+    images_limit: int | None = None
+    probe_images: int = 32
+    probes: int = 4
+    imgsz: int = 640
+    threads: int = 2
+    split: str = "val"
+
+    def __post_init__(self) -> None:
+        if not self.max_drop >= 0:
+            raise Problem("--max-drop", f"{self.max_drop}", expected="points of mAP50-95, 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """A policy that was built and measured.
+
+    Attributes:
+        left: layers in float.
+        divergence: predicted, nats.
+        predicted: milliseconds by the profiler's costs.
+        accuracy: of the exported file in ONNX Runtime.
+        drift: from the float model's file, points.
+    """
+
+    left: tuple[str, ...]
+    divergence: float
+    predicted: float
+    accuracy: Accuracy
+    drift: Drift
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a search came to.
+
+    Attributes:
+        policy: the YAML.
+        base: the base policy, measured.
+        best: the policy written, measured.
+        latency: of float, base and best, taken in turns.
+        steps: decisions in order.
+        within: whether the best one's measured drop is within the budget.
+    """
+
+    policy: str
+    base: Tried
+    best: Tried
+    latency: tuple[Latency, ...]
+    steps: tuple[Step, ...]
+    within: bool
+
+    def summary(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "within": self.within,
+            "base": _summary(self.base),
+            "best": _summary(self.best),
+            "latency": [one.summary() for one in self.latency],
+            "steps": [vars(step) for step in self.steps],
+        }
+
+
+def _summary(tried: Tried) -> dict[str, Any]:
+    return {
+        "left_in_float": tried.left,
+        "divergence": tried.divergence,
+        "predicted_ms": tried.predicted,
+        "map5095": tried.accuracy.map5095,
+        "drift": vars(tried.drift),
+    }
+
+
+def search(
+    model: str | Path,
+    data: str | Path,
+    *,
+    base: str | Path = "yolov8_critical",
+    budget: Budget | None = None,
+    work: str | Path | None = None,
+    trust: bool = False,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Found:
+    """Find a policy for ``model``, starting from ``base``, in which as much is INT8 as may be.
+
+    The output's error of any choice is predicted from one probing pass, its time from two profiles; candidates are
+    then built, exported, validated in ONNX Runtime against the float file on ``data``, and timed. A candidate whose
+    measured drop is over the budget is tightened, at most three times.
+
+    Args:
+        model: a .pt.
+        data: data set YAML: images of its train split to calibrate and probe, labels of ``budget.split`` to validate.
+        base: the policy to start from; its target is the runtime that is timed.
+        budget: the largest drop of mAP50-95 in points, and how much to look at.
+        work: folder for what may be taken up again; None keeps nothing.
+        trust: see ``load``.
+        progress: called with what is being done, steps done and steps in all.
+
+    Raises:
+        Problem: the model, the data or the base policy cannot be used.
+    """
+    budget = budget or Budget()
+    with tempfile.TemporaryDirectory(prefix="fxqat-search-") as folder:
+        return _Search(model, data, Policy.load(base), budget, work, trust, progress, Path(folder)).run()
+
+
+class _Search:
+    def __init__(
+        self,
+        model: str | Path,
+        data: str | Path,
+        base: Policy,
+        budget: Budget,
+        work: str | Path | None,
+        trust: bool,
+        progress: Callable[[str, int, int], None],
+        folder: Path,
+    ) -> None:
+        if not base.target.name.startswith("ort-cpu"):
+            raise Problem(base.name, f"is for {base.target.name}", expected="a policy for ort-cpu, which is timed here")
+        self.source = load(model, trust=trust)
+        if self.source.stage != "float":
+            raise Problem(model, f"is at stage {self.source.stage}", expected="a .pt, which has no policy yet")
+        self.data, self.base, self.budget, self.work = data, base, budget, work
+        self.progress, self.folder = progress, folder
+
+    def run(self) -> Found:
+        plain = self._export(self.source, "float")
+        self.float_accuracy = self._accuracy(plain, "validating float")
+        model = self._calibrated(self.base, "calibrating")
+        file = self._export(model, "base")
+        judge = self._judge(model, file, plain)
+        base = self._tried((), judge, file)
+        allowed = self._allowed(base)
+        for _ in range(_ROUNDS):
+            left, steps = judge.choose(allowed)
+            policy = Policy.parse(self._written(judge, left), "found")
+            candidate = self._export(self._calibrated(policy, "calibrating the candidate"), "candidate")
+            best = self._tried(left, judge, candidate)
+            within = -best.drift.points <= self.budget.max_drop
+            if within or not left:
+                break
+            allowed = min(allowed, best.divergence) / 2
+        self.progress("timing", 0, 1)
+        times = tuple(measure_latency([plain, file, candidate], threads=self.budget.threads, rounds=_TURNS))
+        text = self._written(judge, left, f"{best.drift} points, {times[2].speed:.2f}x as fast as float")
+        return Found(policy=text, base=base, best=best, latency=times, steps=steps, within=within)
+
+    def _allowed(self, base: Tried) -> float:
+        """The divergence that the budget buys: points lost go with it, as measured on the base policy."""
+        lost = -base.drift.points
+        return base.divergence * self.budget.max_drop / lost if lost > self.budget.max_drop else base.divergence
+
+    def _judge(self, model: Detector, file: Path, plain: Path) -> Judge:
+        int8, _ = converting(Rules.load()).run(model.gm)
+        lowered, _ = converting(Rules.load()).run(preparing(Policy.load("float"), Rules.load()).run(self.source.gm)[0])
+        self.progress("profiling", 0, 2)
+        costs = profile(file, convolutions(int8), threads=self.budget.threads)
+        self.progress("profiling", 1, 2)
+        floats = profile(plain, convolutions(lowered), threads=self.budget.threads)
+        passes = (*fusing(Rules.load()).passes, Assign(policy=self.base))
+        layout = Layout(Pipeline(passes).run(self.source.gm)[0], model.gm, self.base.target, self.budget.imgsz)
+        return Judge(layout, costs, floats, *self._effects(model))
+
+    def _effects(self, model: Detector) -> tuple[np.ndarray, list[str]]:
+        asked = self.budget
+        found = images.image_paths(self.data, limit=asked.probe_images)
+        what = {"images": content(found.paths), "model": fingerprint(model.gm), "imgsz": asked.imgsz, "version": 1}
+        ledger = Ledger(self.work, "effects", {**what, "probes": asked.probes})
+        if "effects" not in ledger:
+            done = probe(
+                model,
+                images.batches(found, asked.imgsz, 1),
+                probes=asked.probes,
+                accumulate=False,
+                progress=lambda count: self.progress("probing", count, len(found)),
+            )
+            ledger.add("names", list(done.names))
+            ledger.add("effects", (done.samples.T @ done.samples / (2 * len(done.samples))).tolist())
+        return np.array(ledger["effects"]), list(ledger["names"])
+
+    def _calibrated(self, policy: Policy, what: str) -> Detector:
+        model, _ = prepare(self.source, policy)
+        return calibrate(
+            model,
+            self.data,
+            images_limit=self.budget.images_limit,
+            imgsz=self.budget.imgsz,
+            progress=lambda done, total: self.progress(what, done, total),
+        )
+
+    def _tried(self, left: tuple[str, ...], judge: Judge, path: Path) -> Tried:
+        accuracy = self._accuracy(path, "validating")
+        return Tried(
+            left=left,
+            divergence=judge.harm(left),
+            predicted=judge.cost(left),
+            accuracy=accuracy,
+            drift=paired_drift(self.float_accuracy, accuracy),
+        )
+
+    def _accuracy(self, path: Path, what: str) -> Accuracy:
+        return evaluate(
+            from_onnx(path, threads=self.budget.threads),
+            self.data,
+            imgsz=self.budget.imgsz,
+            split=self.budget.split,
+            progress=lambda done, total: self.progress(what, done, total),
+        )
+
+    def _export(self, model: Detector, name: str) -> Path:
+        self.progress(f"exporting {name}", 0, 1)
+        return export(model, self.folder / f"{name}.onnx", imgsz=self.budget.imgsz)
+
+    def _written(self, judge: Judge, left: tuple[str, ...], measured: str = "") -> str:
+        name, share = Path(self.source.source.name).stem, judge.harm(left) / (judge.harm(()) or 1.0)
+        doc = f"Found by fxqat search for {name}, from {Path(self.base.name).stem}"
+        doc += f": {len(left)} layers in float leave {100 * share:.0f} % of its output error"
+        if measured:
+            doc += f". On {Path(self.data).name}: {measured}"
+        follow = judge.layout.follow(left)
+        kept = {site for site, node in judge.layout.nodes.items() if site not in follow and node.quantized}
+        return written(self.base, doc, follow, kept, lambda part: judge.why(left, part), judge.layout.sites)

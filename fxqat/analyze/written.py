@@ -1,0 +1,69 @@
+"""A policy as a file that people read: the base policy's lines, and above them one for each part left in float."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+import yaml
+
+from fxqat.graph.site import covers
+from fxqat.policy import Policy, Site
+
+Why = Callable[[Sequence[str]], str]
+
+
+def written(
+    base: Policy, doc: str, follow: Sequence[str], kept: Collection[str], why: Why, sites: Sequence[Site]
+) -> str:
+    """The YAML of ``base`` with the sites ``follow`` in float.
+
+    Args:
+        base: the policy to start from.
+        doc: what stands on top.
+        follow: sites in float.
+        kept: sites still quantized.
+        why: the reason for leaving a part of ``follow`` in float.
+        sites: all that a policy decides.
+    """
+    content: dict[str, Any] = yaml.safe_load(base.text)
+    globs = _globs(follow, kept)
+    lines = [f"{{site: {_quoted(glob)}, float: true, why: {_quoted(why(taken))}}}" for glob, taken in globs]
+    left = [site for site in sites if not any(covers(glob, site.path) for glob, _ in globs)]
+    for rule, raw in zip(base.rules, content["rules"], strict=True):
+        mine = [site for site in left if rule.covers(site)]
+        left = [site for site in left if not rule.covers(site)]
+        if mine:
+            raw.setdefault("why", f"{sum(site.path in kept for site in mine)} sites in INT8, where float costs time")
+            lines.append(_flow(raw))
+    rest = {key: value for key, value in content.items() if key not in {"rules", "doc", "version", "specs"}}
+    specs = [f"  {name}: {_flow(spec)}" for name, spec in content.get("specs", {}).items()]
+    head = ["version: 1", f"doc: {_quoted(doc)}", *yaml.safe_dump(rest, sort_keys=False).splitlines(), "specs:", *specs]
+    rules = ["rules:  # the first that matches a site decides it", *(f"  - {line}" for line in lines)]
+    return "\n".join([*head, *rules]) + "\n"
+
+
+def _globs(follow: Sequence[str], kept: Collection[str]) -> list[tuple[str, list[str]]]:
+    """Few globs that cover ``follow`` and nothing of ``kept``, each with what it takes of ``follow``."""
+    found: list[tuple[str, list[str]]] = []
+    waiting = list(follow)
+    while waiting:
+        site = waiting[0]
+        glob = next((glob for glob in _wider(site) if not any(covers(glob, other) for other in kept)), site)
+        taken = [other for other in waiting if covers(glob, other)]
+        found.append((glob, taken))
+        waiting = [other for other in waiting if other not in taken]
+    return found
+
+
+def _wider(site: str) -> Iterable[str]:
+    parts = site.split(".")
+    return (".".join([*parts[:length], "**"]) for length in range(2, len(parts)))
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _flow(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).strip()
