@@ -34,7 +34,7 @@ ROOMS = {
     "fxqat.deploy.*": (*PASSES, "fxqat.deploy"),
     "fxqat.training.*": TOOLS,
     "fxqat.analyze.*": (*TOOLS, "fxqat.api"),  # what it measures is whatever file the user names, so it calls load()
-    "fxqat.report.*": (*TOOLS, "fxqat.api", "fxqat.report"),
+    "fxqat.report.*": (*TOOLS, "fxqat.api", "fxqat.report", "fxqat.store"),
     "fxqat.store": PASSES,
     "fxqat.given": MIDDLE,
     "fxqat.relower": (*PASSES, "fxqat.given", "fxqat.store"),

@@ -1,11 +1,24 @@
-"""why-not: what a rule thought of a site."""
+"""report, why-not: one page on a model, and what a rule thought of a site."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fxqat.commands.command import Command, add_patterns, add_trust
+from fxqat.commands.command import (
+    Command,
+    Step,
+    add_output,
+    add_patterns,
+    add_quiet,
+    add_trust,
+    check_counts,
+    output,
+    progress,
+)
+from fxqat.errors import Problem
 
 if TYPE_CHECKING:
     from fxqat.report.why_not import Answer
@@ -58,7 +71,91 @@ def _summary(found: list[Answer]) -> str:
     return f"of {len(found)} sites: {places}; {taken} were taken by rules before it, {rest} are nothing like it"
 
 
+def _report_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", metavar="X.fxqat", help="prepared, calibrated or trained")
+    parser.add_argument(
+        "--data",
+        metavar="D",
+        help="data set YAML (its val split), folder of images, list file, or one image; nothing is measured without",
+    )
+    parser.add_argument("--onnx", metavar="FILE", help="the file exported from it: detections, mAP and codes are its")
+    parser.add_argument(
+        "--against", metavar="M.pt", help="the float model to compare with (default: the same weights in float)"
+    )
+    parser.add_argument(
+        "--images", type=int, default=16, metavar="N", help="for errors and detections (default: %(default)s)"
+    )
+    parser.add_argument("--pictures", type=int, default=4, metavar="N", help="to show (default: %(default)s)")
+    parser.add_argument(
+        "--val", type=int, default=128, metavar="N", help="images for mAP, 0 for none (default: %(default)s)"
+    )
+    parser.add_argument("--imgsz", type=int, metavar="PX", help="pixels, square (default: as calibrated)")
+    add_output(parser, "X.html")
+    add_patterns(parser)
+    add_trust(parser)
+    add_quiet(parser)
+
+
+def _report(options: Namespace) -> None:
+    from fxqat.files import write_text
+    from fxqat.report.collect import Asked, collect
+    from fxqat.report.page import render
+
+    check_counts(options)
+    _check_not_negative(options)
+    path = output(options, str(Path(options.model).with_suffix(".html")))
+    asked = Asked(
+        model=Path(options.model),
+        data=options.data,
+        onnx=Path(options.onnx) if options.onnx else None,
+        against=Path(options.against) if options.against else None,
+        images=options.images,
+        pictures=options.pictures,
+        val=options.val,
+        imgsz=options.imgsz,
+        patterns=options.patterns,
+        trust=options.trust,
+    )
+    with ExitStack() as stack:
+        bars: list[Step] = []
+
+        def begin(name: str) -> None:
+            stack.close()
+            bars[:] = [stack.enter_context(progress(name, options.quiet))]
+
+        content = collect(
+            asked, _command(options, path), on_step=begin, progress=lambda done, total: bars[0](done, total)
+        )
+    page = render(content)
+    write_text(path, page)
+    print(f"{content.verdict.headline}. {' '.join(content.verdict.reasons)}")
+    print(f"wrote {path} ({len(page.encode()) / 1e6:.2f} MB)")
+
+
+def _check_not_negative(options: Namespace) -> None:
+    for name in ("pictures", "val"):
+        if getattr(options, name) < 0:
+            raise Problem(f"--{name}", str(getattr(options, name)), expected="0 or more")
+
+
+def _command(options: Namespace, path: Path) -> str:
+    """The command line that was given, file names without their folders."""
+    words = ["fxqat", "report", Path(options.model).name]
+    for name in ("data", "onnx", "against"):
+        if value := getattr(options, name):
+            words += [f"--{name}", "/".join(Path(value).parts[-2:]) if name == "data" else Path(value).name]
+    words += ["--images", str(options.images), "--val", str(options.val)] if options.data else []
+    return " ".join([*words, *(["--imgsz", str(options.imgsz)] if options.imgsz else []), "-o", path.name])
+
+
 COMMANDS = (
+    Command(
+        name="report",
+        help="one HTML page: verdict, detections, graph, errors, policy, passes",
+        example="fxqat report yolov8n_ptq.fxqat --data coco.yaml --onnx yolov8n_int8.onnx -o report.html",
+        arguments=_report_arguments,
+        run=_report,
+    ),
     Command(
         name="why-not",
         help="why a rule did not fire",

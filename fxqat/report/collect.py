@@ -1,0 +1,252 @@
+"""Everything that the page shows, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import fxqat.api as api
+from fxqat.analyze.accuracy import Accuracy, evaluate
+from fxqat.analyze.bootstrap import paired_drift
+from fxqat.analyze.compare import open_model
+from fxqat.analyze.error import ErrorReport, analyze
+from fxqat.analyze.evaluated import Evaluated
+from fxqat.deploy.verify import Difference
+from fxqat.errors import Problem
+from fxqat.graph.pipeline import Pipeline
+from fxqat.passes.unquantize import Unquantize
+from fxqat.report.anatomy import Anatomy, dissect
+from fxqat.report.diffs import Changed, changed
+from fxqat.report.facts import Facts, facts
+from fxqat.report.pictures import Predict, Shown, look
+from fxqat.report.values import Spread, spreads
+from fxqat.report.verdict import Measured, Verdict, judge
+from fxqat.yolo import dataset, images
+from fxqat.yolo.detector import Detector
+
+Say = Callable[[str], None]
+Progress = Callable[[int, int], None]
+_SPREAD_OVER = 4  # images a histogram is made of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What to report on, and how much of it.
+
+    Attributes:
+        model: a .fxqat file, prepared, calibrated or trained.
+        data: data set YAML, folder, list or image; None measures nothing.
+        onnx: the file exported from the model.
+        against: the float checkpoint to compare with; the model's own weights in float without it.
+        images: for the error analysis and the detections.
+        pictures: shown.
+        val: images that mAP is measured on, 0 for none; needs labels.
+        imgsz: pixels; what the model was calibrated with without it.
+        patterns: rule files that the model was prepared with.
+        trust: let ``against`` run code.
+    """
+
+    model: Path
+    data: str | None = None
+    onnx: Path | None = None
+    against: Path | None = None
+    images: int = 16
+    pictures: int = 4
+    val: int = 128
+    imgsz: int | None = None
+    patterns: Sequence[str | Path] = ()
+    trust: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What the page shows; None where it was not measured."""
+
+    title: str
+    anatomy: Anatomy
+    passes: tuple[Changed, ...]
+    facts: Facts
+    measured: Measured
+    verdict: Verdict
+    spreads: Mapping[str, Spread] = field(default_factory=dict)
+    shown: Shown | None = None
+    runner: str = ""
+    floats: str = ""
+    data: str = ""
+    imgsz: int = 640
+    skipped: str = ""
+
+
+def collect(
+    asked: Asked, command: str, *, on_step: Say = lambda name: None, progress: Progress = lambda a, b: None
+) -> Content:
+    """Measure what ``asked`` can have measured.
+
+    Args:
+        asked: see there.
+        command: that asks, for the page to repeat.
+        on_step: called with the name of what is done next.
+        progress: called with steps done and steps in all of it.
+
+    Raises:
+        Problem: a file or data set that cannot be used.
+    """
+    _check(asked)
+    model = api.load(asked.model, patterns=asked.patterns)
+    anatomy = dissect(model, asked.patterns)
+    if asked.data and not model.recipe.calibration:
+        raise Problem(asked.model, "was never calibrated", expected="a calibrated .fxqat for --data")
+    imgsz = images.check_imgsz(asked.imgsz or int(model.recipe.calibration.get("imgsz", 640)))
+    base = Measured(integer_share=anatomy.integer_share, size=_size(model, asked.onnx))
+    common = {
+        "title": asked.model.name,
+        "anatomy": anatomy,
+        "passes": tuple(map(changed, anatomy.steps)),
+        "facts": facts(model, asked.model, command, asked.onnx),
+        "imgsz": imgsz,
+    }
+    if asked.data is None:
+        return Content(**common, measured=base, verdict=judge(base))  # type: ignore[arg-type]
+    look_at = _Look(asked=asked, model=model, imgsz=imgsz, on_step=on_step, progress=progress)
+    return look_at.content(common, base)
+
+
+def _check(asked: Asked) -> None:
+    """Refuse before any work what cannot be used."""
+    if asked.imgsz is not None:
+        images.check_imgsz(asked.imgsz)
+    if asked.data is not None:
+        dataset.find(asked.data)
+    if asked.onnx is not None and not asked.onnx.is_file():
+        raise Problem(asked.onnx, "no such file", expected="an .onnx file", remedy="run fxqat export first")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    asked: Asked
+    model: Detector
+    imgsz: int
+    on_step: Say
+    progress: Progress
+
+    def content(self, common: Mapping[str, object], base: Measured) -> Content:
+        found = self._images(self.asked.images)
+        before, after = self._before(), self._after()
+        if after.imgsz not in (None, self.imgsz):
+            raise Problem(
+                f"imgsz {self.imgsz}", f"{after.name} takes {after.imgsz} only", remedy=f"give --imgsz {after.imgsz}"
+            )
+        errors = self._errors(found)
+        shown = self._shown(found, before, after)
+        accuracy, skipped = self._accuracy(before, after)
+        codes = self._codes(found) if self.asked.onnx else None
+        measured = Measured(
+            drift=paired_drift(*accuracy) if accuracy else None,
+            before=accuracy[0].map5095 if accuracy else None,
+            after=accuracy[1].map5095 if accuracy else None,
+            agreement=shown.agreement if shown else None,
+            codes=codes,
+            errors=errors,
+            integer_share=base.integer_share,
+            size=base.size,
+        )
+        return Content(
+            **common,  # type: ignore[arg-type]
+            measured=measured,
+            verdict=judge(measured),
+            spreads=self._spreads(found),
+            shown=shown,
+            runner="ONNX Runtime" if self.asked.onnx else "torch, fake-quantized",
+            floats=before.name,
+            data=Path(str(self.asked.data)).name,
+            skipped=skipped,
+        )
+
+    def _images(self, limit: int) -> images.ImageList:
+        """Of the val split where there is one: what calibration has not seen."""
+        data = str(self.asked.data)
+        place = dataset.find(data)
+        if place.suffix in dataset.YAML_SUFFIXES:
+            try:
+                return images.image_paths(place, split="val", limit=limit)
+            except Problem:
+                return images.image_paths(place, limit=limit)
+        return images.image_paths(place, limit=limit)
+
+    def _before(self) -> Evaluated:
+        if self.asked.against:
+            return open_model(self.asked.against, trust=self.asked.trust, patterns=self.asked.patterns)
+        gm, _ = Pipeline((Unquantize(),)).run(self.model.gm)
+        float_model = self.model.with_graph(gm).eval()
+        name = "the same weights in float"
+        return Evaluated(name=name, predict=_predict(float_model), names=dict(self.model.names))
+
+    def _after(self) -> Evaluated:
+        return open_model(self.asked.onnx or self.asked.model, patterns=self.asked.patterns)
+
+    def _batches(self, found: images.ImageList, limit: int | None = None) -> list[Tensor]:
+        chosen = images.spread(list(found.paths), limit)
+        some = images.ImageList(source=found.source, split=found.split, paths=tuple(chosen), total=found.total)
+        return list(images.batches(some, self.imgsz, 1))
+
+    def _errors(self, found: images.ImageList) -> ErrorReport:
+        self.on_step("measuring the error at every site")
+        batches = images.batches(found, self.imgsz, 1)
+        return analyze(self.model, batches, progress=lambda done: self.progress(done, len(found)))
+
+    def _spreads(self, found: images.ImageList) -> Mapping[str, Spread]:
+        return spreads(self.model, self._batches(found, _SPREAD_OVER))
+
+    def _shown(self, found: images.ImageList, before: Predict, after: Predict) -> Shown | None:
+        self.on_step("detecting before and after")
+        shown, count = None, self.asked.pictures
+        runs = look(found.paths, before, after, self.model.names, imgsz=self.imgsz, count=count)
+        for index, shown in enumerate(runs):  # noqa: B007  (the last one counts)
+            self.progress(index + 1, len(found))
+        return shown
+
+    def _accuracy(self, before: Evaluated, after: Evaluated) -> tuple[tuple[Accuracy, Accuracy] | None, str]:
+        """mAP of both on the same images, or why there is none."""
+        if not self.asked.val:
+            return None, "not asked for"
+        self.on_step("measuring mAP")
+        try:
+            first, second = (self._evaluate(one, index) for index, one in enumerate((before, after)))
+        except Problem as problem:
+            return None, str(problem)
+        return (first, second), ""
+
+    def _evaluate(self, one: Evaluated, index: int) -> Accuracy:
+        def step(done: int, total: int) -> None:
+            self.progress(index * total + done, 2 * total)
+
+        limit, batch = self.asked.val, 1 if one.path and one.path.suffix == ".onnx" else 4
+        return evaluate(one, str(self.asked.data), imgsz=self.imgsz, batch=batch, limit=limit, progress=step)
+
+    def _codes(self, found: images.ImageList) -> Difference:
+        self.on_step("comparing codes with ONNX Runtime")
+        assert self.asked.onnx is not None
+        batches = self._batches(found, 1)
+        verified = api.verify(self.model, self.asked.onnx, batches, patterns=self.asked.patterns)
+        return verified.total("reference_runtime")
+
+
+def _predict(model: Detector) -> Predict:
+    @torch.no_grad()
+    def predict(batch: Tensor) -> Tensor:
+        found: Tensor = model(batch)[0]
+        return found
+
+    return predict
+
+
+def _size(model: Detector, onnx: Path | None) -> float | None:
+    """The exported file's size as a part of 32 bits for each weight."""
+    if onnx is None or not onnx.is_file():
+        return None
+    weights = sum(parameter.numel() for parameter in model.gm.parameters())
+    return onnx.stat().st_size / (4 * weights)

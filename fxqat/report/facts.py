@@ -1,0 +1,85 @@
+"""Where a model comes from, what made it and what it was looked at with: enough to do all of it again."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from fxqat.yolo.checkpoint import versions
+from fxqat.yolo.detector import Detector
+
+_LIBRARIES = ("onnx", "onnxruntime", "numpy", "opencv-python")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Pairs of words, and the commands in order."""
+
+    model: Mapping[str, str]
+    environment: Mapping[str, str]
+    commands: tuple[str, ...]
+
+
+def facts(model: Detector, path: Path, command: str, onnx: Path | None) -> Facts:
+    """What is known of the model in ``path``; file names only, no folders and no host."""
+    return Facts(
+        model=_provenance(model),
+        environment=_environment(),
+        commands=(*commands(model, path, onnx), command),
+    )
+
+
+def commands(model: Detector, path: Path, onnx: Path | None) -> tuple[str, ...]:
+    """What the recipe says was done, as the commands that do it."""
+    recipe, source = model.recipe, Path(model.source.name).name
+    plain = f"{Path(source).stem}.fxqat"
+    done = [f"fxqat prepare {source} --policy {Path(recipe.policy_name).name} -o {plain}"]
+    if how := recipe.calibration:
+        data, method = how.get("data", "DATA"), how.get("method")
+        options = f"--data {data} --images {how.get('images', '?')} --imgsz {how.get('imgsz', 640)}"
+        ptq = path.name if not recipe.training else f"{Path(source).stem}_ptq.fxqat"
+        done.append(f"fxqat calibrate {plain} {options}{f' --method {method}' if method else ''} -o {ptq}")
+        if recipe.training:
+            done.append(f"fxqat train {ptq} --data {recipe.training.get('data', 'DATA')} -o {path.name}")
+    if onnx:
+        done.append(f"fxqat export {path.name} --imgsz {recipe.calibration.get('imgsz', 640)} -o {onnx.name}")
+    return tuple(done)
+
+
+def _provenance(model: Detector) -> dict[str, str]:
+    recipe, source = model.recipe, model.source
+    how = recipe.calibration
+    known = {
+        "Float model": Path(source.name).name,
+        "SHA-256": source.sha256 or "none: an architecture with random weights",
+        "Classes": str(len(source.names)),
+        "Policy": recipe.policy_name,
+        "Target": recipe.target,
+        "Calibrated on": f"{how['images']} images of {how['data']}, {how['imgsz']} px" if how else "not calibrated",
+        "Trained": _trained(recipe.training),
+        "Rules of your own": ", ".join(name for name, _ in recipe.patterns) or "none",
+    }
+    return known
+
+
+def _trained(record: Mapping[str, object]) -> str:
+    if not record:
+        return "no"
+    return ", ".join(f"{key} {record[key]}" for key in ("epochs", "best_epoch", "data") if key in record) or "yes"
+
+
+def _environment() -> dict[str, str]:
+    found = {**versions(), **{name: _version(name) for name in _LIBRARIES}}
+    system = f"{platform.system()} on {platform.machine()}, {os.cpu_count()} cores"
+    return {**{name: version for name, version in found.items() if version}, "system": system}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
