@@ -1,0 +1,251 @@
+"""Quantization-aware training against its own PTQ: ``python -m bench.qat --weights W.pt --train D --data V --work F``.
+
+Trains each wanted row (policy x variant x seed), exports it, and measures the ONNX file in ONNX Runtime on ``--data``
+against the float ONNX and against the same policy's PTQ (same images, paired bootstrap). The best epoch is chosen on
+the val split of ``--train``, so ``--data`` chooses nothing. Every result is kept in ``--work``: called again, the
+program goes on where it was cut off, and ``--table`` prints what is there without computing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import fxqat
+from fxqat.analyze.accuracy import Accuracy, Matches, evaluate, from_onnx
+from fxqat.analyze.bootstrap import Drift, paired_drift
+from fxqat.errors import Problem
+from fxqat.files import check_writable, replacing, write_text
+from fxqat.yolo.checkpoint import versions
+from fxqat.yolo.detector import Detector
+
+UNLABELLED: Mapping[str, Any] = {"unlabelled": True, "lsq": True}
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "unlabelled": UNLABELLED,
+    "fixed scales": {**UNLABELLED, "lsq": False},
+    "feature maps too": {**UNLABELLED, "features": 1.0},
+    "penalty": {**UNLABELLED, "penalty": 0.1},
+    "progressive": {**UNLABELLED, "progressive": {"model.1?.**": 1, "model.2[01].**": 1, "model.22.**": 2}},
+    "live batch norms": {**UNLABELLED, "freeze_bn": 1.0},
+    "labels": {"lsq": True},
+    "labels, distillation beside": {"lsq": True, "distill": 1.0},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One training."""
+
+    policy: str
+    variant: str
+    seed: int
+    epochs: int
+    set: tuple[str, ...] = ()
+
+    @property
+    def stem(self) -> str:
+        """Of its files."""
+        words = f"{self.policy} {self.variant} {self.epochs} {self.seed} {' '.join(self.set)}".strip()
+        return "".join(letter if letter.isalnum() else "_" for letter in words)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what is not there yet, print the table; exit code 2 for bad input."""
+    options = _parser().parse_args(arguments)
+    try:
+        work = Path(options.work)
+        work.mkdir(parents=True, exist_ok=True)
+        if options.json:
+            check_writable(options.json)
+        if not options.table:
+            for row in _wanted(options):
+                measure(row, options, work)
+        results = kept_rows(work)
+        print(table(results))
+        if options.json:
+            write_text(options.json, json.dumps({"versions": versions(), "rows": results}, indent=2) + "\n")
+    except Problem as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    return 0
+
+
+def measure(row: Row, options: argparse.Namespace, work: Path) -> None:
+    """Train, export and evaluate ``row``, unless its result is there."""
+    result = work / f"{row.stem}.json"
+    if result.is_file():
+        return
+    base = _accuracy(work / "float", options, lambda: fxqat.load(options.weights))
+    ptq = _calibrated(row.policy, options, work)
+    before = _accuracy(work / f"{row.policy}_ptq", options, lambda: ptq)
+    began = time.monotonic()
+    chosen: dict[str, Any] = {**VARIANTS[row.variant], **dict(_pair(text) for text in row.set)}
+    trained = fxqat.train(
+        ptq,
+        options.train,
+        folder=work / row.stem,
+        resume=(work / row.stem / "weights/state.safetensors").is_file(),
+        imgsz=options.imgsz,
+        on_line=lambda line: print(line, flush=True),
+        **{"epochs": row.epochs, "seed": row.seed, "device": "cpu", "workers": 0, **chosen},
+    )
+    seconds = time.monotonic() - began
+    after = _accuracy(work / row.stem, options, lambda: trained)
+    found = {
+        **asdict(row),
+        "float": base.map5095,
+        "ptq": before.map5095,
+        "qat": after.map5095,
+        "ptq_drift": asdict(paired_drift(base, before)),
+        "drift": asdict(paired_drift(base, after)),
+        "gain": asdict(paired_drift(before, after)),
+        "seconds": seconds,
+        "validated": trained.recipe.training["map5095"],
+        "best_epoch": trained.recipe.training["best_epoch"],
+    }
+    if options.check_end:
+        exported = evaluate(from_onnx(work / f"{row.stem}.onnx"), options.train, imgsz=options.imgsz)
+        found["exported_on_train_val"] = exported.map5095
+    write_text(result, json.dumps(found, indent=2) + "\n")
+    print(_line(found), flush=True)
+
+
+def kept_rows(work: Path) -> list[dict[str, Any]]:
+    """Every result in ``work``."""
+    found = [json.loads(path.read_text()) for path in sorted(work.glob("*.json"))]
+    return [one for one in found if "variant" in one]
+
+
+def table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Seeds of one setting in one line: their mean, the lowest and highest."""
+    lines = [
+        "| policy | training | epochs | seeds | PTQ | QAT, mean of seeds (lowest..highest) "
+        "| against FP32, points [95 % of one seed] | against own PTQ | best epochs | minutes |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for one in results:
+        key = (one["policy"], one["variant"], one["epochs"], " ".join(one["set"]))
+        groups.setdefault(key, []).append(one)
+    return "\n".join([*lines, *(_group(key, rows) for key, rows in groups.items())])
+
+
+def _group(key: tuple[Any, ...], rows: Sequence[Mapping[str, Any]]) -> str:
+    policy, variant, epochs, changed = key
+    values = [row["qat"] for row in rows]
+    drifts = [row["drift"]["points"] for row in rows]
+    gains = [row["gain"]["points"] for row in rows]
+    first = _drift(rows[0]["drift"])
+    cells = (
+        policy,
+        f"{variant} {changed}".strip(),
+        epochs,
+        len(rows),
+        f"{rows[0]['ptq']:.4f} ({rows[0]['ptq_drift']['points']:+.2f})",
+        f"{statistics.mean(values):.4f} ({min(values):.4f}..{max(values):.4f})",
+        f"{statistics.mean(drifts):+.2f} [{first.low:+.2f}, {first.high:+.2f}]",
+        f"{statistics.mean(gains):+.2f} ({min(gains):+.2f}..{max(gains):+.2f})",
+        " ".join(str(row["best_epoch"]) for row in rows),
+        f"{statistics.mean(row['seconds'] for row in rows) / 60:.1f}",
+    )
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _line(found: Mapping[str, Any]) -> str:
+    name = f"{found['policy']}, {found['variant']}, seed {found['seed']}"
+    drift, gain = _drift(found["drift"]), _drift(found["gain"])
+    return (
+        f"{name}: FP32 {found['float']:.4f}, PTQ {found['ptq']:.4f}, QAT {found['qat']:.4f}; against FP32 {drift}, "
+        f"against PTQ {gain}; {found['seconds']:.0f} s"
+    )
+
+
+def _drift(plain: Mapping[str, Any]) -> Drift:
+    return Drift(**plain)
+
+
+def _wanted(options: argparse.Namespace) -> Iterable[Row]:
+    for policy in options.policy or ("yolov8_critical", "yolov8_w8a8", "yolov8_w4a8"):
+        for variant in options.variant or ("unlabelled",):
+            if variant not in VARIANTS:
+                raise Problem("--variant", f"unknown variant {variant!r}", expected=f"one of: {', '.join(VARIANTS)}")
+            for seed in options.seed or (0,):
+                yield Row(policy=policy, variant=variant, seed=seed, epochs=options.epochs, set=tuple(options.set))
+
+
+def _calibrated(policy: str, options: argparse.Namespace, work: Path) -> Detector:
+    path = work / f"{policy}_ptq.fxqat"
+    if not path.is_file():
+        prepared, _ = fxqat.prepare(fxqat.load(options.weights), policy)
+        fxqat.save(fxqat.calibrate(prepared, options.train, imgsz=options.imgsz), path)
+    return fxqat.load(path)
+
+
+def _accuracy(stem: Path, options: argparse.Namespace, make: Any) -> Accuracy:
+    """The accuracy of what ``make`` gives, exported as ``stem``.onnx; kept beside it."""
+    kept = stem.with_suffix(".npz")
+    if not kept.is_file():
+        path = stem.with_suffix(".onnx")
+        fxqat.export(make(), path, imgsz=options.imgsz)
+        write_accuracy(kept, evaluate(from_onnx(path), options.data, imgsz=options.imgsz, limit=options.images_val))
+    return read_accuracy(kept)
+
+
+_COLUMNS = ("tp", "conf", "pred_cls", "target_cls")
+
+
+def write_accuracy(path: Path, accuracy: Accuracy) -> None:
+    """Everything that a paired comparison needs, without pickle."""
+    words = {key: getattr(accuracy, key) for key in ("model", "map5095", "map50", "precision", "recall", "boxes")}
+    words["images"] = [match.image.name for match in accuracy.matches]
+    arrays = {f"{key}_{i}": getattr(m, key) for i, m in enumerate(accuracy.matches) for key in _COLUMNS}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, words=np.array(json.dumps(words)), **arrays)
+
+
+def read_accuracy(path: Path) -> Accuracy:
+    """What ``write_accuracy`` wrote, without its classes."""
+    with np.load(path) as found:
+        words = json.loads(str(found["words"]))
+        names = words.pop("images")
+        matches = tuple(
+            Matches(image=Path(name), **{key: found[f"{key}_{i}"] for key in _COLUMNS}) for i, name in enumerate(names)
+        )
+    return Accuracy(**words, images=len(names), classes=(), matches=matches, skipped=())
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    name, _, value = text.partition("=")
+    return name, json.loads(value)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.qat", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--weights", required=True, metavar="FILE.pt")
+    parser.add_argument("--train", required=True, metavar="D", help="data set YAML to calibrate, train and choose on")
+    parser.add_argument("--data", required=True, metavar="V", help="data set YAML to evaluate on")
+    parser.add_argument("--work", required=True, metavar="FOLDER", help="where results are kept")
+    parser.add_argument("--policy", action="append", metavar="P", help="may be given again (default: the shipped)")
+    parser.add_argument("--variant", action="append", metavar="V", help=f"may be given again: {', '.join(VARIANTS)}")
+    parser.add_argument("--seed", action="append", type=int, metavar="N", help="may be given again (default: 0)")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", help="another option of training")
+    parser.add_argument("--imgsz", type=int, default=640)
+    parser.add_argument("--images-val", type=int, help="evaluate on so many (default: all)")
+    parser.add_argument("--check-end", action="store_true", help="evaluate the export on the training's val split too")
+    parser.add_argument("--table", action="store_true", help="only print what is there")
+    parser.add_argument("--json", metavar="FILE", help="write every number here, too")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
