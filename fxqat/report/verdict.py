@@ -11,6 +11,7 @@ from fxqat.deploy.verify import Difference
 from fxqat.report.detections import Agreement
 
 FREE, DEAR = 0.5, 1.0  # points of mAP50-95: a loss below FREE is none to speak of, one above DEAR is to be mended
+ENOUGH_IMAGES, ENOUGH_OBJECTS = 50, 30  # fewer, and the luck of the draw decides
 FINDS, MISSES = 0.97, 0.9  # the same as shares of the float detector's detections
 
 
@@ -56,11 +57,12 @@ def judge(found: Measured) -> Verdict:
 
 
 def _level(found: Measured) -> tuple[str, str]:
-    if found.drift is not None:
+    if found.drift is not None and found.drift.images >= ENOUGH_IMAGES:
         return _by_drift(found.drift)
-    if found.agreement is not None and found.agreement.before:
+    if found.agreement is not None and found.agreement.before >= ENOUGH_OBJECTS:
         return _by_agreement(found.agreement)
-    return "open", "Not measured yet"
+    measured = found.drift is not None or found.agreement is not None
+    return "open", "Too few images for a verdict" if measured else "Not measured yet"
 
 
 def _by_drift(drift: Drift) -> tuple[str, str]:
@@ -111,6 +113,8 @@ def worst(errors: ErrorReport, count: int = 8) -> Sequence[SiteError]:
 
 
 def _advice(found: Measured, level: str) -> str:
+    if level == "open" and found.agreement is not None:
+        return f"Give more images: --val from {ENOUGH_IMAGES} on with a labelled data set, or --images."
     if level == "open":
         return "Give --data: the report then measures the error at every site and shows detections."
     if found.errors is None or not (rows := worst(found.errors, 1)):

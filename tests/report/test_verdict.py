@@ -10,8 +10,8 @@ from fxqat.report.detections import Agreement
 from fxqat.report.verdict import Measured, judge
 
 
-def drift(points: float, low: float, high: float) -> Measured:
-    found = Drift(points=points, low=low, high=high, level=0.95, resamples=1000, images=128)
+def drift(points: float, low: float, high: float, *, images: int = 128) -> Measured:
+    found = Drift(points=points, low=low, high=high, level=0.95, resamples=1000, images=images)
     return Measured(drift=found, before=0.36, after=0.36 + points / 100)
 
 
@@ -31,7 +31,9 @@ def drift(points: float, low: float, high: float) -> Measured:
             "Finds most of what float finds",
         ),
         (Measured(agreement=Agreement(images=4, before=100, after=70, kept=60)), "bad", "Misses what float finds"),
-        (Measured(agreement=Agreement(images=4)), "open", "Not measured yet"),
+        (Measured(agreement=Agreement(images=4)), "open", "Too few images for a verdict"),
+        (Measured(agreement=Agreement(images=4, before=29, kept=29)), "open", "Too few images for a verdict"),
+        (drift(0.0, 0.0, 0.0, images=49), "open", "Too few images for a verdict"),
         (Measured(), "open", "Not measured yet"),
     ],
 )
