@@ -1,14 +1,15 @@
 # `make test` needs nothing but Python 3.11 or later: it makes a virtual environment, installs fxqat into it and runs every check.
-# An environment that exists is reused: `make test VENV=/path/to/venv`.
+# An environment that exists is reused: `make test VENV=/path/to/venv`. `make demo` ends in a table and a picture.
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST ?=
+DEMO ?=
 
 python := $(VENV)/bin/python
 stamp := $(VENV)/.fxqat-installed
 sources := fxqat patterns bench tests
 
-.PHONY: test check install format clean
+.PHONY: test check demo install format clean
 
 test: check
 	$(python) -m pytest $(PYTEST)
@@ -17,6 +18,10 @@ check: $(stamp)
 	$(python) -m ruff check $(sources)
 	$(python) -m ruff format --check $(sources)
 	$(python) -m mypy
+
+# The main job with nothing at hand; what is there from the last run is kept.
+demo: $(stamp)
+	$(python) -m fxqat.cli demo $(DEMO)
 
 install: $(stamp)
 
@@ -31,4 +36,4 @@ format: $(stamp)
 	$(python) -m ruff format $(sources)
 
 clean:
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv demo-data build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -12,6 +12,7 @@ from fxqat.files import replacing
 from fxqat.yolo import offline
 
 _GAP, _BAR = 6, 28  # pixels between pictures, and of the title above a column
+_QUALITY = 80  # of a .jpg, 0 to 100
 
 
 def side_by_side(
@@ -21,7 +22,7 @@ def side_by_side(
     offline.quiet()
     columns = [_column(title, path, images, imgsz, conf) for title, path in models]
     with replacing(out) as temporary:
-        cv2.imwrite(str(temporary), np.hstack(columns))
+        cv2.imwrite(str(temporary), np.hstack(columns), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return out
 
 
