@@ -1,7 +1,8 @@
-"""train: quantization-aware training of a calibrated detector."""
+"""train: quantization-aware training of a calibrated detector; swap: another activation, to be trained in."""
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from argparse import ArgumentParser, Namespace
@@ -22,8 +23,9 @@ from fxqat.commands.command import (
     progress,
 )
 from fxqat.errors import Problem
+from fxqat.files import check_writable, write_text
 
-_NUMBERS = {"epochs": int, "batch": int, "imgsz": int, "distill": float, "penalty": float}
+_GIVEN = ("epochs", "batch", "imgsz", "distill", "penalty", "device", "seed")
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -32,7 +34,8 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, metavar="N", help="all in all (default: 3)")
     parser.add_argument("--batch", type=int, metavar="N", help="images a step (default: 4)")
     parser.add_argument("--imgsz", type=int, metavar="N", help="pixels, square, a multiple of 32 (default: 640)")
-    parser.add_argument("--device", metavar="D", help="cpu, 0 ... (default: a GPU where there is one)")
+    parser.add_argument("--device", metavar="D", help="cpu, 0, 0,1 ... (default: a GPU where there is one)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of augmentation and everything random (default: 0)")
     parser.add_argument("--lsq", action="store_true", help="learn the scales of activations too")
     parser.add_argument(
         "--unlabelled", action="store_true", help="learn from the float network instead of the train split's labels"
@@ -47,6 +50,8 @@ def _arguments(parser: ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="any other option, ours or Ultralytics'; may be given again",
     )
+    parser.add_argument("--tensorboard", action="store_true", help="write events into the folder X_qat/tensorboard")
+    parser.add_argument("--json", metavar="FILE", help="write options, mAP of every epoch and the best one here, too")
     parser.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
     add_output(parser, "X_qat.fxqat; the run's state and tables lie in the folder X_qat")
     add_patterns(parser)
@@ -61,6 +66,8 @@ def train(options: Namespace) -> None:
     path = output(options, default_name(options.model, "_qat.fxqat"))
     folder = path.with_suffix("")
     chosen = _options(options)
+    if options.json:
+        check_writable(options.json)
     model = fxqat.load(options.model, patterns=options.patterns)
     teacher = fxqat.load(options.teacher, trust=options.trust) if options.teacher else None
     try:
@@ -73,6 +80,7 @@ def train(options: Namespace) -> None:
                 resume=options.resume,
                 progress=step,
                 on_line=lambda line: print(line, flush=True),
+                callbacks=_callbacks(options, folder),
                 **chosen,
             )
     except KeyboardInterrupt:
@@ -80,12 +88,23 @@ def train(options: Namespace) -> None:
         raise SystemExit(130) from None
     fxqat.save(trained, path)
     print(_verdict(trained.recipe.training))
+    if options.json:
+        write_text(options.json, json.dumps(trained.recipe.training, indent=2) + "\n")
     print(f"wrote {path}")
+
+
+def _callbacks(options: Namespace, folder: Path) -> list[Any]:
+    if not options.tensorboard:
+        return []
+    from fxqat.training.callbacks import QuantizationErrorMonitor, TensorBoardLogger
+
+    logger = TensorBoardLogger(folder / "tensorboard")
+    return [logger, QuantizationErrorMonitor(logger=logger)] if options.model.endswith(".fxqat") else [logger]
 
 
 def _options(options: Namespace) -> dict[str, Any]:
     """What was given on the command line."""
-    chosen = {name: getattr(options, name) for name in (*_NUMBERS, "device") if getattr(options, name) is not None}
+    chosen = {name: getattr(options, name) for name in _GIVEN if getattr(options, name) is not None}
     chosen.update({name: True for name in ("lsq", "unlabelled") if getattr(options, name)})
     for pair in options.set:
         name, equals, text = pair.partition("=")
@@ -120,6 +139,24 @@ def _say_interrupted(folder: Path) -> None:
     print(f"fxqat: interrupted; {then}", file=sys.stderr)
 
 
+def _swap_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="yolov8n.pt, or a float .fxqat")
+    parser.add_argument("--to", default="relu", help="relu, leaky_relu or hardswish (default: %(default)s)")
+    add_output(parser, "MODEL_TO.fxqat")
+    add_trust(parser)
+
+
+def _swap(options: Namespace) -> None:
+    import fxqat
+    from fxqat.passes.swap_activation import swap_activation
+
+    path = output(options, default_name(options.model, f"_{options.to}.fxqat"))
+    fxqat.save(swap_activation(fxqat.load(options.model, trust=options.trust), options.to), path)
+    print(f"wrote {path}")
+    tail = "--unlabelled --set lr0=0.0005 --set freeze_bn=1.0"
+    print(f"it has to learn again: fxqat train {path} --teacher {options.model} --data D --epochs 30 {tail}")
+
+
 COMMANDS = (
     Command(
         name="train",
@@ -127,5 +164,12 @@ COMMANDS = (
         example="fxqat train yolov8n_ptq.fxqat --data coco128.yaml --unlabelled --lsq",
         arguments=_arguments,
         run=train,
+    ),
+    Command(
+        name="swap",
+        help="put ReLU, LeakyReLU or Hardswish in the place of SiLU, before training",
+        example="fxqat swap yolov8n.pt --to relu",
+        arguments=_swap_arguments,
+        run=_swap,
     ),
 )

@@ -7,7 +7,8 @@ from typing import Any
 
 # Found on first use: the losses and trainers import Ultralytics.
 _HOMES = {
-    **dict.fromkeys(("QATTrainer", "Trainer", "attach", "create_trainer"), "trainer"),
+    **dict.fromkeys(("QATTrainer", "Trainer"), "trainer"),
+    **dict.fromkeys(("attach", "create_trainer"), "create"),
     **dict.fromkeys(("TrainingConfig", "configure"), "config"),
     **dict.fromkeys(
         ("DistillationLoss", "FocalLoss", "LossConfig", "QATPenaltyLoss", "TaskLoss", "build_loss_function"), "losses"

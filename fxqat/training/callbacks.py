@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from fxqat.errors import Problem
 from fxqat.graph.site import covers, module_of, nearest, site_of
-from fxqat.passes.observe import quantizers
+from fxqat.passes.observe import feeds_silu, quantizers
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.quant.modules import QATConv2d, QATLinear
 from fxqat.yolo import images
@@ -126,7 +126,10 @@ class ProgressiveQuantization:
             for fake in self._named(gm, glob):
                 fake.enable_fake_quant(start < epoch or epoch == 0 == start)
         if due:
-            self._calibrate(trainer, gm, due)
+            layers = {id(fake) for site, fake in all_quantizers(gm).items() if site.endswith(".weight")}
+            observe_again(trainer, gm, [fake for fake in due if id(fake) not in layers], self.calibration)
+            for fake in due:
+                fake.enable_fake_quant()
 
     def stage(self, epoch: int) -> str:
         """How many of the stages are on in ``epoch``."""
@@ -138,24 +141,6 @@ class ProgressiveQuantization:
         if not found:
             raise Problem("progressive", f"{glob!r} matches no quantizer", remedy=nearest(glob, every))
         return found
-
-    def _calibrate(self, trainer: Any, gm: fx.GraphModule, due: list[FakeQuantize]) -> None:
-        layers = {id(fake) for site, fake in all_quantizers(gm).items() if site.endswith(".weight")}
-        observed = [fake for fake in due if id(fake) not in layers and fake.spec.fixed is None]
-        for fake in observed:
-            fake.activation_post_process.reset()
-            fake.enable_observer()
-        training = gm.training
-        gm.eval()
-        with torch.no_grad():
-            for batch in inference_images(trainer, self.calibration):
-                gm(batch)
-        gm.train(training)
-        for fake in observed:
-            fake.disable_observer()
-            fake.update_qparams()
-        for fake in due:
-            fake.enable_fake_quant()
 
 
 class QuantizationErrorMonitor:
@@ -253,6 +238,24 @@ class TensorBoardLogger:
         self.writer.close()
 
 
+@torch.no_grad()
+def observe_again(trainer: Any, gm: fx.GraphModule, fakes: list[FakeQuantize], count: int) -> None:
+    """Choose the ranges of activations anew on ``count`` training images, with what quantizes by now quantizing;
+    ranges that are given stay."""
+    observed = [fake for fake in fakes if fake.spec.fixed is None]
+    for fake in observed:
+        fake.activation_post_process.reset()
+        fake.enable_observer()
+    training = gm.training
+    gm.eval()
+    for batch in inference_images(trainer, count):
+        gm(batch)
+    gm.train(training)
+    for fake in observed:
+        fake.disable_observer()
+        fake.update_qparams()
+
+
 def all_quantizers(gm: fx.GraphModule) -> dict[str, FakeQuantize]:
     """Activation quantizers by site, and weight quantizers by ``SITE.weight``."""
     found = quantizers(gm)
@@ -272,14 +275,18 @@ def weighted(gm: fx.GraphModule) -> list[tuple[fx.Node, QATConv2d | QATLinear]]:
 def site_sqnr(gm: fx.GraphModule, batches: Any) -> dict[str, float]:
     """``10 log10(sum x^2 / sum (q(x) - x)^2)`` of every quantizer by site, over ``batches`` of images (B, 3, H, W).
 
-    The quantized network's own tensors are the signal. A site without any error has 999 dB.
+    The quantized network's own tensors are the signal. Before a SiLU both are compared after it, which is all that the
+    next layer sees: most of that tensor is so negative that it ends near 0. A site without any error has 999 dB.
     """
     sums: dict[str, list[torch.Tensor]] = {}
     hooks = []
+    gated = {str(node.target) for node in gm.graph.nodes if feeds_silu(node)}
+    before_silu = {module for path, module in gm.named_modules() if path in gated}
     for site, fake in quantizers(gm).items():
+        through = nn.functional.silu if fake in before_silu else nn.Identity()
 
-        def add(module: Any, given: Any, result: torch.Tensor, site: str = site) -> None:
-            _add(sums, site, given[0], result)
+        def add(module: Any, given: Any, result: torch.Tensor, site: str = site, through: Any = through) -> None:
+            _add(sums, site, through(given[0]), through(result))
 
         hooks.append(fake.register_forward_hook(add))
     training = gm.training

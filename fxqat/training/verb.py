@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fxqat.errors import Problem
 from fxqat.policy import Policy
 from fxqat.training.callbacks import BatchProgress, EpochTable, ProgressiveQuantization, QuantizationErrorMonitor
 from fxqat.training.config import configure
-from fxqat.training.trainer import create_trainer
+from fxqat.training.create import create_trainer
 from fxqat.yolo.detector import Detector
 
 
@@ -29,6 +30,10 @@ def run(
     policy = _policy(model)
     section = policy.options.get("qat") if policy else None
     plan = configure(str(data), section, policy.name if policy else "", options)
+    if "," in plan.device and callbacks:
+        raise Problem(
+            f"device {plan.device}", "callbacks cannot follow into the processes", remedy="train on one device"
+        )
     watchers: list[Any] = [*callbacks]
     if plan.progressive:
         watchers.append(ProgressiveQuantization(plan.progressive))

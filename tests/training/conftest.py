@@ -12,7 +12,8 @@ from torch import nn
 
 import fxqat
 from fxqat.training.config import configure
-from fxqat.training.trainer import Trainer, create_trainer
+from fxqat.training.create import create_trainer
+from fxqat.training.trainer import Trainer
 from fxqat.yolo.detector import Detector
 
 IMGSZ = 64

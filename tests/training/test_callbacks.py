@@ -23,7 +23,7 @@ from fxqat.training.callbacks import (
     all_quantizers,
     site_sqnr,
 )
-from fxqat.training.trainer import attach
+from fxqat.training.create import attach
 
 
 def row(epoch: int, value: float, **parts: float) -> dict[str, float]:
@@ -83,6 +83,18 @@ def test_sqnr_is_the_ratio_of_signal_and_rounding(calibrated, images):
     expected = 10 * math.log10(float(images.double().square().sum() / noise))
     assert found["images"] == pytest.approx(expected, rel=1e-9)
     assert not any(one._forward_hooks for one in calibrated.gm.modules())
+
+
+def test_sqnr_before_a_silu_is_that_after_it(calibrated, images):
+    seen: list[torch.Tensor] = []
+    fake = all_quantizers(calibrated.gm)["model.0.conv"]
+    hook = fake.register_forward_hook(lambda module, given, result: seen.extend((given[0], result)))
+    with torch.no_grad():
+        calibrated.gm(images)
+    hook.remove()
+    signal, rounded = (torch.nn.functional.silu(one).double() for one in seen)
+    expected = 10 * math.log10(float(signal.square().sum() / (rounded - signal).square().sum()))
+    assert site_sqnr(calibrated.gm, [images])["model.0.conv"] == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_worst_site_is_the_lowest():

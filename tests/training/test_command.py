@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import sys
+
 import pytest
 
 import fxqat
@@ -17,7 +20,9 @@ def ptq_file(ptq, tmp_path):
 
 def test_from_a_calibrated_file_to_a_trained_one(ptq_file, tiny_data, capsys):
     tail = ["--data", str(tiny_data), "--imgsz", "64", "--batch", "6", "--epochs", "1", "--device", "cpu", "-q"]
-    assert cli.main(["train", str(ptq_file), *tail, "--unlabelled", "--lsq", "--set", "lr0=2e-5"]) == 0
+    record = ptq_file.with_name("record.json")
+    tail += ["--unlabelled", "--lsq", "--set", "lr0=2e-5", "--json", str(record)]
+    assert cli.main(["train", str(ptq_file), *tail]) == 0
     said = capsys.readouterr().out.splitlines()
     path = ptq_file.with_name("n_qat.fxqat")
     assert said[-1] == f"wrote {path}"
@@ -26,6 +31,7 @@ def test_from_a_calibrated_file_to_a_trained_one(ptq_file, tiny_data, capsys):
     config = fxqat.load(path).recipe.training["config"]
     assert (config["lsq"], config["loss"]["task"], config["options"]) == (True, 0.0, {"lr0": 2e-5})
     assert config["data"] == tiny_data.name
+    assert json.loads(record.read_text()) == fxqat.load(path).recipe.training
     assert (path.with_suffix("") / "weights" / "state.safetensors").is_file()
 
 
@@ -67,3 +73,18 @@ def test_values_are_read_as_yaml_with_exponents(text, value):
 def test_the_verdict_says_which_epoch_won():
     said = _verdict({"best_epoch": 2, "map5095": [0.35, 0.2, 0.3581]})
     assert said == "epoch 2 is the result: mAP50-95 35.81, +0.81 points on the 35.00 before"
+
+
+def test_swapping_writes_a_float_detector(three, tmp_path, capsys):
+    source = fxqat.save(three, tmp_path / "n.fxqat")
+    assert cli.main(["swap", str(source), "--to", "relu"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"wrote {tmp_path / 'n_relu.fxqat'}"
+    assert said[1].startswith(f"it has to learn again: fxqat train {tmp_path / 'n_relu.fxqat'} --teacher {source}")
+    assert fxqat.load(tmp_path / "n_relu.fxqat").source.architecture["activation"] == "nn.ReLU()"
+
+
+def test_tensorboard_is_a_flag(ptq_file, tiny_data, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert cli.main(["train", str(ptq_file), "--data", str(tiny_data), "--tensorboard"]) == 2
+    assert "tensorboard is not installed; pip install tensorboard" in capsys.readouterr().err

@@ -13,6 +13,8 @@ import torch
 
 import fxqat
 from fxqat.errors import Problem
+from fxqat.passes.absorb_norms import normed
+from fxqat.passes.observe import quantizers
 from fxqat.quant.fake_quantize import LSQFakeQuantize
 from fxqat.quant.modules import QATConv2d
 from fxqat.training import state
@@ -121,7 +123,11 @@ def test_learned_scales_have_a_group_of_their_own(trainer, monkeypatch):
     scales = [one for one in run.trainee.modules() if isinstance(one, LSQFakeQuantize)]
     assert len(groups["scale"]["params"]) == len(scales) == len(learned(run.trainee))
     every = [id(one) for group in run.optimizer.param_groups for one in group["params"]]
-    assert len(every) == len(set(every)) == len(list(run.trainee.parameters()))
+    factors = [layer.bn.weight for layer in normed(run.trainee)]
+    assert len(every) == len(set(every)) == len(list(run.trainee.parameters())) - len(factors)
+    assert not any(
+        factor.requires_grad for factor in factors
+    )  # absorbed by the weights: their rate is one and the same
 
 
 def test_batch_norms_freeze_after_their_share(trainer, monkeypatch):
@@ -135,6 +141,25 @@ def test_batch_norms_freeze_after_their_share(trainer, monkeypatch):
 
     trainer("norms", freeze_bn=0.5, callbacks=[Watch()]).train()
     assert seen == [{True}, {True}, {False}, {False}]
+
+
+def test_ranges_are_observed_anew_until_they_freeze(trainer, monkeypatch):
+    scripted(monkeypatch, 0.2, 0.1, 0.1, 0.1)
+    seen: list[float] = []
+
+    class Spoil:
+        def on_train_batch_start(self, running: Trainer) -> None:
+            scale = quantizers(running.trainee.detector.gm)["model.1.conv.silu"].scale
+            seen.append(float(scale))
+            scale.fill_(123.0)
+
+    run = trainer("ranges", epochs=3, freeze_observers=0.5, callbacks=[Spoil()])
+    right = float(quantizers(run.given.gm)["model.1.conv.silu"].scale)
+    run.train()
+    # two batches an epoch; observed on the images of the calibration, with the layers before it spoiled by none
+    assert seen[1::2] == [123.0] * 3
+    assert seen[2] == pytest.approx(right, rel=0.1)
+    assert seen[4] == 123.0
 
 
 class Cut:
@@ -225,7 +250,7 @@ def test_what_is_no_number_stops_with_its_place(trainer, tmp_path, monkeypatch, 
             if running.epoch == 1:
                 poison(running)
 
-    said = rf"epoch 2, update 3: {what}; the widest range is .*, at .*; lower lr0 \(1e-05\).*epochs up to 1 are kept"
+    said = rf"epoch 2, update 3: {what}; the widest range is .*, at .*; lower lr0 \(2e-06\).*epochs up to 1 are kept"
     with pytest.raises(Problem, match=said):
         trainer("nan", callbacks=[Poison()]).train()
     good = state.read(tmp_path / "nan/weights/state.safetensors")

@@ -7,6 +7,7 @@ import copy
 import torch
 
 from fxqat.graph.pipeline import Pipeline
+from fxqat.passes.absorb_norms import AbsorbNorms, normed
 from fxqat.passes.learn_scales import LearnScales, activation_quantizers
 from fxqat.passes.quicken import Quicken
 from fxqat.passes.unquantize import Unquantize
@@ -63,6 +64,22 @@ def test_the_quick_view_has_the_same_gradients(calibrated, images):
     for name in slow:
         scale = float(slow[name].abs().max())
         assert float((slow[name] - fast[name]).abs().max()) <= 1e-2 * scale + 1e-7, name
+
+
+def test_absorbed_norms_scale_by_one_and_compute_the_same(calibrated, images):
+    gm, report = Pipeline((AbsorbNorms(),)).run(calibrated.gm)
+    assert report["absorb_norms"].report.says == "57 batch norms scale by 1"
+    for before, after in zip(normed(calibrated.gm), normed(gm), strict=True):
+        # gamma * rsqrt(var + eps): a square root, its reciprocal and a product, each rounded once
+        assert after._factor().sub(1).abs().max() <= 4 * 2**-24
+        for ours, theirs in zip(after.folded(), before.folded(), strict=True):
+            assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6 * float(theirs.abs().max()))
+        assert torch.equal(after.bn.running_var, before.bn.running_var)
+    floats = [Pipeline((Unquantize(),)).run(cut(one, 1))[0] for one in (calibrated.gm, gm)]
+    with torch.no_grad():
+        expected, found = (one(images)["scores"] for one in floats)
+    # as in the next test: each weight rounded anew, through 60 layers of sums
+    assert float((found - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
 
 
 def test_unquantized_is_the_float_network(calibrated, yolov8n, images):
