@@ -1,0 +1,287 @@
+"""Every tool that makes a YOLO INT8 file, in one run: ``python -m bench.peers --weights W.pt --calibration D --data V
+--work F``.
+
+Each tool makes its file in a process of its own (time and peak memory are its), each file is measured on the same
+images (paired bootstrap against the FP32 ONNX) in the runtime it is made for, and timed in ONNX Runtime and OpenVINO
+(each model in a process of its own, taking turns, default options). Everything made and measured is kept in ``--work``:
+called again, the program goes on where it was cut off. ``--only make,accuracy,latency`` and ``--peer NAME`` choose
+parts; a tool whose package is not installed, or that fails, is reported so. ``pip install .[peers]`` brings them all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.peer_makers import PEERS, Job, Peer
+from fxqat.analyze.accuracy import Accuracy, Evaluated, Matches, evaluate, from_onnx
+from fxqat.analyze.bootstrap import paired_drift
+from fxqat.analyze.latency import WORKER, Latency, measure
+from fxqat.analyze.latency_worker import peak_rss
+from fxqat.errors import Problem
+from fxqat.files import write_text
+
+OPENVINO_WORKER = Path(__file__).with_name("openvino_worker.py")
+BASE = PEERS[0]
+Step = Callable[[argparse.Namespace, Sequence[Peer]], None]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make, measure, print; exit code 2 for bad input."""
+    options = _parser().parse_args(arguments)
+    try:
+        peers = _chosen(options.peer)
+        if options.make_one:
+            return _make_here(_job(options, peers[0]), peers[0])
+        Path(options.work).mkdir(parents=True, exist_ok=True)
+        for step in _steps(options.only):
+            step(options, peers)
+        rows = [_row(options, peer) for peer in PEERS]
+        text = _markdown(rows)
+        write_text(Path(options.work) / "peers.md", text + "\n")
+        write_text(Path(options.work) / "peers.json", json.dumps(rows, indent=2) + "\n")
+        _plot(rows, Path(options.work) / "peers.png")
+        print(text)
+    except Problem as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _chosen(names: Sequence[str] | None) -> list[Peer]:
+    known = {peer.name: peer for peer in PEERS}
+    for name in names or ():
+        if name not in known:
+            raise Problem("--peer", f"unknown tool {name!r}", expected=f"one of: {', '.join(known)}")
+    return [known[name] for name in names] if names else list(PEERS)
+
+
+def _steps(words: str) -> list[Step]:
+    for word in words.split(","):
+        if word not in STEPS:
+            raise Problem("--only", f"unknown step {word!r}", expected=f"of: {', '.join(STEPS)}")
+    return [STEPS[word] for word in words.split(",")]
+
+
+def _folder(options: argparse.Namespace, peer: Peer) -> Path:
+    return Path(options.work).resolve() / peer.name
+
+
+def _job(options: argparse.Namespace, peer: Peer) -> Job:
+    base = _read(_folder(options, BASE) / "made.json").get("file", "")
+    return Job(
+        weights=Path(options.weights).resolve(),
+        calibration=Path(options.calibration).resolve(),
+        folder=_folder(options, peer),
+        float_onnx=Path(base),
+        imgsz=options.imgsz,
+        images=options.images,
+    )
+
+
+def _make_all(options: argparse.Namespace, peers: Sequence[Peer]) -> None:
+    for peer in peers:
+        folder = _folder(options, peer)
+        if (folder / "made.json").is_file():
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        if importlib.util.find_spec(peer.package) is None:
+            write_text(folder / "made.json", json.dumps({"failed": f"{peer.package} is not installed"}))
+            continue
+        given = ("weights", "calibration", "work", "imgsz", "images")
+        words = [word for key in given for word in (f"--{key}", str(getattr(options, key)))]
+        command = [sys.executable, "-m", "bench.peers", *words, "--data", "-", "--make-one", "--peer", peer.name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if not (folder / "made.json").is_file():
+            last = (done.stderr.strip().splitlines() or ["died"])[-1]
+            write_text(folder / "made.json", json.dumps({"failed": last}))
+        print(f"{peer.name}: {(folder / 'made.json').read_text()[:300]}", file=sys.stderr, flush=True)
+
+
+def _make_here(job: Job, peer: Peer) -> int:
+    """In the process that does nothing else."""
+    start = time.perf_counter()
+    path = peer.make(job)
+    facts = {
+        "file": str(path),
+        "seconds": time.perf_counter() - start,
+        "peak_mb": peak_rss() / 1e6,
+        "bytes": sum(one.stat().st_size for one in {path, path.with_suffix(".bin")} if one.is_file()),
+    }
+    write_text(job.folder / "made.json", json.dumps(facts))
+    return 0
+
+
+def _measure_accuracy(options: argparse.Namespace, peers: Sequence[Peer]) -> None:
+    for peer in peers:
+        folder, made = _folder(options, peer), _read(_folder(options, peer) / "made.json")
+        if "file" not in made or (folder / "accuracy.npz").is_file():
+            continue
+        path = Path(made["file"])
+        opened = from_onnx(path) if peer.runtime == "onnxruntime" else _from_openvino(path, options)
+        found = evaluate(opened, options.data, imgsz=options.imgsz, limit=options.images_val, batch=1)
+        _keep(found, folder)
+        print(f"{peer.name}: mAP50-95 {found.map5095:.4f}", file=sys.stderr, flush=True)
+
+
+def _from_openvino(path: Path, options: argparse.Namespace) -> Evaluated:
+    import openvino
+    import torch
+
+    compiled = openvino.Core().compile_model(str(path), "CPU")
+    names = from_onnx(Path(_read(_folder(options, BASE) / "made.json")["file"])).names
+    return Evaluated(
+        name=path.name, predict=lambda x: torch.from_numpy(compiled(x.numpy())[0].copy()), names=names, path=path
+    )
+
+
+def _keep(found: Accuracy, folder: Path) -> None:
+    arrays = {
+        f"{index}_{key}": getattr(one, key)
+        for index, one in enumerate(found.matches)
+        for key in ("tp", "conf", "pred_cls", "target_cls")
+    }
+    np.savez_compressed(folder / "accuracy.npz", **arrays)
+    names = ("model", "map5095", "map50", "precision", "recall", "images", "boxes")
+    plain = {name: getattr(found, name) for name in names}
+    write_text(folder / "accuracy.json", json.dumps({**plain, "paths": [str(one.image) for one in found.matches]}))
+
+
+def _kept(folder: Path) -> Accuracy | None:
+    plain = _read(folder / "accuracy.json")
+    if not plain:
+        return None
+    with np.load(folder / "accuracy.npz") as arrays:
+        matches = tuple(
+            Matches(
+                image=Path(path),
+                **{key: arrays[f"{index}_{key}"] for key in ("tp", "conf", "pred_cls", "target_cls")},
+            )
+            for index, path in enumerate(plain.pop("paths"))
+        )
+    return Accuracy(**plain, classes=(), matches=matches, skipped=())
+
+
+def _measure_latency(options: argparse.Namespace, peers: Sequence[Peer]) -> None:
+    """All files against each other, so the whole step is measured again whenever it is asked for."""
+    found: dict[str, dict[str, Any]] = {}
+    made = {peer.name: _read(_folder(options, peer) / "made.json") for peer in [BASE, *peers]}
+    files = {name: str(facts["file"]) for name, facts in made.items() if "file" in facts}
+    runs = {"onnxruntime": [n for n, file in files.items() if file.endswith(".onnx")], "openvino": list(files)}
+    for runtime, names in runs.items():
+        if importlib.util.find_spec(runtime) is None:
+            continue
+        worker = OPENVINO_WORKER if runtime == "openvino" else WORKER
+        timed = measure([files[name] for name in names], threads=2, rounds=options.rounds, worker=worker)
+        for name, one in zip(names, timed, strict=True):
+            found.setdefault(name, {})[runtime] = _timing(one)
+    write_text(Path(options.work) / "latency.json", json.dumps(found, indent=2))
+
+
+def _timing(one: Latency) -> dict[str, Any]:
+    return {key: value for key, value in asdict(one).items() if key not in {"path", "shape"}}
+
+
+def _row(options: argparse.Namespace, peer: Peer) -> dict[str, Any]:
+    folder = _folder(options, peer)
+    row: dict[str, Any] = {"name": peer.name, "title": peer.title, "runtime": peer.runtime}
+    row |= _read(folder / "made.json") or {"failed": "not made yet"}
+    row.pop("file", None)
+    accuracy, base = _kept(folder), _kept(_folder(options, BASE))
+    if accuracy and base:
+        row["map5095"] = accuracy.map5095
+        row["drift"] = None if peer is BASE else asdict(paired_drift(base, accuracy))
+    row["latency"] = _read(Path(options.work) / "latency.json").get(peer.name, {})
+    row["share"] = row["bytes"] / _read(_folder(options, BASE) / "made.json")["bytes"] if "bytes" in row else None
+    return row
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+_HEAD = (
+    "tool", "mAP50-95", "against FP32, points [95 %]", "in", "ONNX Runtime", "OpenVINO", "MB", "of FP32", "made in",
+    "peak memory",
+)  # fmt: skip
+
+
+def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = [f"| {' | '.join(_HEAD)} |", f"|{' --- |' * len(_HEAD)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(_cells(row))} |" for row in rows)])
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    if "failed" in row:
+        return [row["title"], row["failed"], *[""] * (len(_HEAD) - 2)]
+    drift, timed = row.get("drift"), row["latency"]
+    return [
+        row["title"],
+        f"{row['map5095']:.4f}" if "map5095" in row else "",
+        f"{drift['points']:+.2f} [{drift['low']:+.2f}, {drift['high']:+.2f}]" if drift else "",
+        {"onnxruntime": "ORT", "openvino": "OpenVINO"}[row["runtime"]],
+        *(_speed(timed.get(runtime)) for runtime in ("onnxruntime", "openvino")),
+        f"{row['bytes'] / 1e6:.2f}",
+        f"{row['share']:.0%}",
+        f"{row['seconds']:.0f} s",
+        f"{row['peak_mb']:.0f} MB",
+    ]
+
+
+def _speed(timing: Mapping[str, Any] | None) -> str:
+    return f"{timing['speed']:.2f}x ({timing['median']:.1f} ms)" if timing else ""
+
+
+def _plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Accuracy against speed, a panel for each runtime."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    for axes, (runtime, title) in zip(
+        figure.subplots(1, 2), (("onnxruntime", "ONNX Runtime"), ("openvino", "OpenVINO")), strict=True
+    ):
+        for row in rows:
+            if "map5095" not in row or runtime not in row["latency"] or row["map5095"] < 0.1:
+                continue
+            ours = row["name"].startswith("fxqat")
+            x, y = row["latency"][runtime]["speed"], row["map5095"]
+            axes.plot(x, y, "o" if ours else "s", color="tab:blue" if ours else "tab:gray")
+            axes.annotate(row["title"].replace("`", ""), (x, y), fontsize=7, xytext=(4, 3), textcoords="offset points")
+        axes.set(title=title, xlabel="times as fast as Ultralytics' FP32 ONNX", ylabel="mAP50-95")
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)
+
+
+STEPS: Mapping[str, Step] = {"make": _make_all, "accuracy": _measure_accuracy, "latency": _measure_latency}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.peers", description=__doc__.split(":")[0] if __doc__ else None
+    )
+    parser.add_argument("--weights", required=True, metavar="FILE.pt")
+    parser.add_argument("--calibration", required=True, metavar="D.yaml", help="data set YAML to calibrate on")
+    parser.add_argument("--data", required=True, metavar="V.yaml", help="labelled data set YAML to evaluate on")
+    parser.add_argument("--work", required=True, metavar="DIR", help="keeps everything made and measured")
+    parser.add_argument("--only", default=",".join(STEPS), metavar="STEPS", help="of make, accuracy, latency")
+    parser.add_argument("--peer", action="append", metavar="NAME", help="this tool alone; may be given again")
+    parser.add_argument("--imgsz", type=int, default=640)
+    parser.add_argument("--images", type=int, default=128, help="to calibrate on (default: %(default)s)")
+    parser.add_argument("--images-val", type=int, help="to evaluate on (default: all)")
+    parser.add_argument("--rounds", type=int, default=10, help="of latency (default: %(default)s)")
+    parser.add_argument("--make-one", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
