@@ -39,6 +39,7 @@ ROOMS = {
     "fxqat.given": MIDDLE,
     "fxqat.relower": (*PASSES, "fxqat.given", "fxqat.store"),
     "fxqat.api": (*TOOLS, "fxqat.given", "fxqat.relower", "fxqat.store"),
+    "fxqat.commands.demo": (*TOOLS, "fxqat.api", "fxqat.commands", "fxqat.cli"),  # it types commands, as a user does
     "fxqat.commands.*": (*TOOLS, "fxqat.api", "fxqat.report", "fxqat.commands"),
     "fxqat.cli": (*TOOLS, "fxqat.api", "fxqat.commands"),
 }
