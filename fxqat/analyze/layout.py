@@ -81,21 +81,28 @@ class Layout:
 
     def cost(self, left: Iterable[str], int8: Costs, plain: Costs) -> float:
         """Milliseconds of the network with the layers ``left`` in float."""
-        integers, total = self.integers(left), 0.0
+        integers, total, quantized = self.integers(left), 0.0, set[str]()
         for node in self.nodes.values():
             is_integer = integers[node.site]
             if node.layer and node.site in plain.sites and node.quantized:
                 total += (int8 if is_integer else plain).sites.get(node.site, 0.0)
             elif node.quantized and node.sources:
                 total += int8.sites.get(node.site, 0.0) * (1.0 if is_integer else _FLOAT_BYTES)
-            total += sum(self._border(node, source, integers) for source in set(node.sources)) * int8.border
+            total += sum(self._border(node, source, integers, quantized) for source in set(node.sources)) * int8.border
         return total
 
-    def _border(self, node: Tensorish, source: str, integers: Mapping[str, bool]) -> int:
-        """Elements that are quantized or dequantized on the way from ``source`` to ``node``."""
-        crosses = node.reads and integers[source] != integers[node.site]
-        first = not self.nodes[source].sources and integers[source]  # images are float when they arrive
-        return self.nodes[source].elements * (int(crosses) + int(first))
+    def _border(self, node: Tensorish, source: str, integers: Mapping[str, bool], quantized: set[str]) -> int:
+        """Elements that are quantized (once for all who read them) or dequantized (for each of them) on the way from
+        ``source`` to ``node``."""
+        if not node.reads:
+            return 0
+        arrives = not self.nodes[source].sources and integers[source]  # images are float when they arrive
+        wanted = arrives or (integers[node.site] and not integers[source])
+        fresh = wanted and source not in quantized
+        if wanted:
+            quantized.add(source)
+        drops = integers[source] and not integers[node.site]
+        return self.nodes[source].elements * (int(fresh) + int(drops))
 
     def awake(self, left: Iterable[str]) -> list[str]:
         """Names of the quantizers that are left: those of integer layers, and of float tensors that integers read."""

@@ -121,15 +121,11 @@ def _quantize_after(gm: fx.GraphModule, node: fx.Node, path: str) -> None:
 
 def _quantize_layer(gm: fx.GraphModule, node: fx.Node, target: Target) -> None:
     """Quantize the weight, and give the layer its input's scale where the bias is of integers; a float input gets a
-    quantizer for this layer alone."""
+    quantizer for the layers that read it."""
     module_of(node).quantize_weight(node.meta["weight"], site_of(node), calibrate=False)
     source = node.args[0]
     if source.meta.get("quantizer") is None:  # type: ignore[union-attr]
-        path = _add_quantizer(gm, node.meta["activation"], f"{site_of(node)}.input")
-        with gm.graph.inserting_before(node):
-            fake = gm.graph.call_module(path, (source,))
-        _describe(fake, node, f"{site_of(node)}.input.quantized", path)
-        source = fake
+        source = _quantized_input(gm, source, node)  # type: ignore[arg-type]
         node.args = (source,)
     if not target.integer_bias:
         return
@@ -138,6 +134,20 @@ def _quantize_layer(gm: fx.GraphModule, node: fx.Node, target: Target) -> None:
         scale = gm.graph.get_attr(f"{path}.scale")
     set_site(scale, f"{site_of(node)}.input_scale")
     node.args = (source, scale)
+
+
+def _quantized_input(gm: fx.GraphModule, source: fx.Node, node: fx.Node) -> fx.Node:
+    """``source`` quantized for ``node``; as an earlier layer has it where that asks for the same: a runtime would
+    otherwise compute the same codes for each."""
+    for user in source.users:
+        path = user.meta.get("quantizer")
+        if user.target == path and path and gm.get_submodule(path).spec == node.meta["activation"]:
+            return user
+    path = _add_quantizer(gm, node.meta["activation"], f"{site_of(node)}.input")
+    with gm.graph.inserting_before(node):
+        fake = gm.graph.call_module(path, (source,))
+    _describe(fake, node, f"{site_of(node)}.input.quantized", path)
+    return fake
 
 
 def _add_quantizer(gm: fx.GraphModule, spec: QuantSpec, site: str) -> str:

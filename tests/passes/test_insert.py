@@ -190,3 +190,13 @@ def test_groups_need_no_quantizer_yet(fused):
     gm, _ = Pipeline((Assign(policy=Policy.load("yolov8_critical")),)).run(fused)
     groups = scale_groups(gm, Policy.load("yolov8_critical").target)
     assert [site_of(node) for node in groups[0]] == ["images"]
+
+
+def test_layers_that_read_the_same_floats_share_a_quantizer(fused):
+    text = Policy.load("yolov8_w8a8").text.replace("rules:", 'rules:\n  - {site: "model.15.cv2.conv", float: true}', 1)
+    gm, _ = inserted(fused, Policy.parse(text, "mine.yaml"))
+    (source,) = [node for node in gm.graph.nodes if site_of(node) == "model.15.cv2.conv"]
+    # an exporter would merge two that are the same, and lose the second's site
+    (fake,) = [user for user in source.users if operation(user) == "FakeQuantize"]
+    readers = {site_of(user) for user in fake.users}
+    assert readers == {"model.16.conv", "model.22.cv2.0.0.conv", "model.22.cv3.0.0.conv"}
