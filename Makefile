@@ -11,8 +11,9 @@ sources := fxqat patterns bench tests
 
 .PHONY: test check demo install format clean
 
+# Two processes, each with whole files, since fixtures trace and export once a file.
 test: check
-	$(python) -m pytest $(PYTEST)
+	$(python) -m pytest -n 2 --dist loadfile $(PYTEST)
 
 check: $(stamp)
 	$(python) -m ruff check $(sources)

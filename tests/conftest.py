@@ -28,6 +28,9 @@ from torch import nn  # noqa: E402
 import fxqat  # noqa: E402
 from fxqat.yolo.detector import Detector  # noqa: E402
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # processes of two threads each would wait for one another
+
 settings.register_profile("shared machine", deadline=None)  # other work on the same cores is no failure
 settings.load_profile("shared machine")
 
