@@ -143,12 +143,11 @@ class TestProblems:
             ("raise ImportError('no runtime')", "1; ImportError: no runtime"),
         ],
     )
-    def test_a_worker_that_dies(self, model, monkeypatch, tmp_path, dying, says):
+    def test_a_worker_that_dies(self, model, tmp_path, dying, says):
         script = tmp_path / "worker.py"
         script.write_text(f"print('{{\"shape\": [1]}}', flush=True)\n{dying}\n")
-        monkeypatch.setattr(latency, "WORKER", script)
         with pytest.raises(Problem, match=rf"^.*tiny\.onnx: its process died with code {says}$"):
-            measure([model], **QUICK)
+            measure([model], **QUICK, worker=script)
 
 
 class TestCommand:

@@ -111,7 +111,7 @@ def test_a_missing_an_empty_and_a_truncated_file(tmp_path, file):
 def test_a_flipped_letter_in_the_recipe_is_noticed(tmp_path, file):
     content = file.read_bytes()
     path = tmp_path / "flipped.fxqat"
-    path.write_bytes(content.replace(b"percentile: 99.999", b"percentile: 99.099", 1))
+    path.write_bytes(content.replace(b"method: mse", b"method: msd", 1))
     assert path.read_bytes() != content
     assert refusal(fxqat.load, path) == (
         f"{path}: is damaged: its recipe does not have the checksum written with it; make it again"
