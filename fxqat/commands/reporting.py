@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
 from pathlib import Path
@@ -90,6 +91,13 @@ def _report_arguments(parser: ArgumentParser) -> None:
         "--val", type=int, default=128, metavar="N", help="images for mAP, 0 for none (default: %(default)s)"
     )
     parser.add_argument("--imgsz", type=int, metavar="PX", help="pixels, square (default: as calibrated)")
+    parser.add_argument(
+        "--drift", metavar="FILE", help="show the record of fxqat drift --json: stages, classes, latency, memory"
+    )
+    parser.add_argument(
+        "--stages", action="store_true", help="measure that record here, on --val images, with latency and memory"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write every number of the page here, too")
     add_output(parser, "X.html")
     add_patterns(parser)
     add_trust(parser)
@@ -97,13 +105,16 @@ def _report_arguments(parser: ArgumentParser) -> None:
 
 
 def _report(options: Namespace) -> None:
-    from fxqat.files import write_text
+    from fxqat.files import check_writable, write_text
     from fxqat.report.collect import Asked, collect
     from fxqat.report.page import render
+    from fxqat.report.record import record
 
     check_counts(options)
     _check_not_negative(options)
     path = output(options, str(Path(options.model).with_suffix(".html")))
+    if options.json:
+        check_writable(options.json)
     asked = Asked(
         model=Path(options.model),
         data=options.data,
@@ -115,6 +126,8 @@ def _report(options: Namespace) -> None:
         imgsz=options.imgsz,
         patterns=options.patterns,
         trust=options.trust,
+        drift=Path(options.drift) if options.drift else None,
+        stages=options.stages,
     )
     with ExitStack() as stack:
         bars: list[Step] = []
@@ -128,6 +141,8 @@ def _report(options: Namespace) -> None:
         )
     page = render(content)
     write_text(path, page)
+    if options.json:
+        write_text(options.json, json.dumps(record(content), indent=2, allow_nan=False) + "\n")
     print(f"{content.verdict.headline}. {' '.join(content.verdict.reasons)}")
     print(f"wrote {path} ({len(page.encode()) / 1e6:.2f} MB)")
 
@@ -141,10 +156,11 @@ def _check_not_negative(options: Namespace) -> None:
 def _command(options: Namespace, path: Path) -> str:
     """The command line that was given, file names without their folders."""
     words = ["fxqat", "report", Path(options.model).name]
-    for name in ("data", "onnx", "against"):
+    for name in ("data", "onnx", "against", "drift"):
         if value := getattr(options, name):
             words += [f"--{name}", "/".join(Path(value).parts[-2:]) if name == "data" else Path(value).name]
     words += ["--images", str(options.images), "--val", str(options.val)] if options.data else []
+    words += ["--stages"] if options.stages else []
     return " ".join([*words, *(["--imgsz", str(options.imgsz)] if options.imgsz else []), "-o", path.name])
 
 

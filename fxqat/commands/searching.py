@@ -168,8 +168,8 @@ def _drift_arguments(parser: ArgumentParser) -> None:
 
 def _drift(options: Namespace) -> None:
     import fxqat
-    from fxqat.analyze.drift import by_class, drift, stages
     from fxqat.analyze.error import check_calibrated
+    from fxqat.analyze.journey import Asked, travel
     from fxqat.files import check_writable, write_text
 
     check_counts(options)
@@ -177,28 +177,27 @@ def _drift(options: Namespace) -> None:
         check_writable(options.json)
     model = fxqat.load(options.model, patterns=options.patterns)
     check_calibrated(model, "drift")
+    asked = Asked(
+        data=options.data,
+        split=options.split,
+        images=options.images,
+        imgsz=options.imgsz,
+        batch=options.batch,
+        threshold=options.threshold,
+        source=options.source,
+        trust=options.trust,
+        memory=options.memory,
+        latency=options.latency,
+    )
     with tempfile.TemporaryDirectory(prefix="fxqat-drift-") as folder, _phases(options.quiet) as step:
-        step("exporting", 0, 1)
-        found = stages(model, Path(folder), imgsz=options.imgsz, source=options.source, trust=options.trust)
-        rows = drift(
-            found,
-            options.data,
-            threshold=options.threshold,
-            imgsz=options.imgsz,
-            batch=options.batch,
-            split=options.split,
-            images_limit=options.images,
-            progress=step,
-        )
-        extra = _extras(options, model, Path(folder), step)
-    classes = by_class(rows[0].accuracy, rows[-1].accuracy)
-    print(_drift_report(rows, classes[: options.classes], options.threshold))
-    summary: dict[str, Any] = {"stages": [row.summary() for row in rows], "by_class": classes}
-    for title, (text, numbers) in extra.items():
-        print(f"\n{text}")
-        summary[title] = numbers
+        found = travel(model, options.model, asked, Path(folder), step)
+    print(_drift_report(found.stages, found.classes[: options.classes], options.threshold))
+    if found.memory:
+        print(f"\n{_memory_table(found.memory)}")
+    if found.latency:
+        print(f"\n{_latency_table(found.latency)}")
     if options.json:
-        write_text(options.json, json.dumps(summary, indent=2) + "\n")
+        write_text(options.json, json.dumps(found.summary(), indent=2) + "\n")
 
 
 def _drift_report(rows: Sequence[Stage], classes: Sequence[Any], threshold: float) -> str:
@@ -218,49 +217,6 @@ def _drift_report(rows: Sequence[Stage], classes: Sequence[Any], threshold: floa
         f"{table(lines)}\n{accuracy.images} images, {accuracy.boxes} boxes; shift and lost: of the predictions that "
         f"{rows[0].name} made with {threshold} or more" + (f"\n\n{table(worst)}" if classes else "")
     )
-
-
-_Extra = dict[str, tuple[str, Any]]
-
-
-def _extras(options: Namespace, model: Any, folder: Path, step: Callable[[str, int, int], None]) -> _Extra:
-    """Tables that cost further time, where they were asked for."""
-    if not (options.memory or options.latency):
-        return {}
-    from fxqat.analyze.memory import memory
-    from fxqat.analyze.twin import export_float
-
-    found: _Extra = {}
-    if options.memory:
-        step("measuring memory", 0, 1)
-        plain = export_float(model, folder / "float.onnx", imgsz=options.imgsz)
-        paths = [*filter(None, [options.source]), options.model, plain, folder / "runtime.onnx"]
-        rows = memory(paths, imgsz=options.imgsz)
-        found["memory"] = (_memory_table(rows), [vars(row) for row in rows])
-    if options.latency:
-        grid = _latency_grid(model, folder, options.imgsz, step)
-        found["latency"] = (_latency_table(grid), [{**one.summary(), "threads": threads} for threads, one in grid])
-    return found
-
-
-def _latency_grid(
-    model: Any, folder: Path, imgsz: int, step: Callable[[str, int, int], None]
-) -> list[tuple[int, Latency]]:
-    import fxqat
-    from fxqat.analyze.latency import measure
-    from fxqat.analyze.twin import export_float
-
-    found = []
-    for batch in (1, 4):
-        step(f"exporting batch {batch}", 0, 1)
-        files = [
-            export_float(model, folder / f"float_batch{batch}.onnx", imgsz=imgsz, batch=batch),
-            fxqat.export(model, folder / f"int8_batch{batch}.onnx", imgsz=imgsz, batch=batch),
-        ]
-        for threads in (1, 2):
-            step(f"timing batch {batch}, {threads} threads", 0, 1)
-            found += [(threads, one) for one in measure(files, threads=threads, rounds=8)]
-    return found
 
 
 def _memory_table(rows: Sequence[Memory]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +17,8 @@ from fxqat.analyze.bootstrap import paired_drift
 from fxqat.analyze.compare import open_model
 from fxqat.analyze.error import ErrorReport, analyze
 from fxqat.analyze.evaluated import Evaluated
+from fxqat.analyze.journey import Asked as AskedJourney
+from fxqat.analyze.journey import read, travel
 from fxqat.deploy.verify import Difference
 from fxqat.errors import Problem
 from fxqat.graph.pipeline import Pipeline
@@ -48,6 +52,8 @@ class Asked:
         imgsz: pixels; what the model was calibrated with without it.
         patterns: rule files that the model was prepared with.
         trust: let ``against`` run code.
+        drift: the record of ``fxqat drift --json`` to show.
+        stages: measure that record here, on ``val`` images, with memory and latency.
     """
 
     model: Path
@@ -60,6 +66,8 @@ class Asked:
     imgsz: int | None = None
     patterns: Sequence[str | Path] = ()
     trust: bool = False
+    drift: Path | None = None
+    stages: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +87,7 @@ class Content:
     data: str = ""
     imgsz: int = 640
     skipped: str = ""
+    way: Mapping[str, Any] | None = None
 
 
 def collect(
@@ -108,6 +117,7 @@ def collect(
         "passes": tuple(map(changed, anatomy.steps)),
         "facts": facts(model, asked.model, command, asked.onnx),
         "imgsz": imgsz,
+        "way": read(asked.drift, asked.model) if asked.drift else None,
     }
     if asked.data is None:
         return Content(**common, measured=base, verdict=judge(base))  # type: ignore[arg-type]
@@ -123,6 +133,10 @@ def _check(asked: Asked) -> None:
         dataset.find(asked.data)
     if asked.onnx is not None and not asked.onnx.is_file():
         raise Problem(asked.onnx, "no such file", expected="an .onnx file", remedy="run fxqat export first")
+    if asked.drift is not None and asked.stages:
+        raise Problem("--stages", "would measure what --drift holds", remedy="give one of them")
+    if asked.stages and not (asked.data and asked.val):
+        raise Problem("--stages", "has no images", expected="--data with labels, and --val above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +168,8 @@ class _Look:
             integer_share=base.integer_share,
             size=base.size,
         )
+        if self.asked.stages:
+            common = {**common, "way": self._way()}
         return Content(
             **common,  # type: ignore[arg-type]
             measured=measured,
@@ -226,6 +242,27 @@ class _Look:
 
         limit, batch = self.asked.val, 1 if one.path and one.path.suffix == ".onnx" else 4
         return evaluate(one, str(self.asked.data), imgsz=self.imgsz, batch=batch, limit=limit, progress=step)
+
+    def _way(self) -> Mapping[str, Any]:
+        asked = AskedJourney(
+            data=str(self.asked.data),
+            images=self.asked.val,
+            imgsz=self.imgsz,
+            source=self.asked.against,
+            trust=self.asked.trust,
+            memory=True,
+            latency=True,
+        )
+        last = [""]
+
+        def step(what: str, done: int, total: int) -> None:
+            if what != last[0]:
+                self.on_step(f"drift: {what}")
+                last[0] = what
+            self.progress(done, total)
+
+        with tempfile.TemporaryDirectory(prefix="fxqat-report-") as folder:
+            return travel(self.model, self.asked.model, asked, Path(folder), step).summary()
 
     def _codes(self, found: images.ImageList) -> Difference:
         self.on_step("comparing codes with ONNX Runtime")

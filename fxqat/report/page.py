@@ -19,6 +19,7 @@ from fxqat.report.collect import Content
 from fxqat.report.drawing import Box, Drawing, draw
 from fxqat.report.plots import profile, spark
 from fxqat.report.verdict import worst
+from fxqat.report.way import Way
 
 DECIBELS = (25.0, 20.0, 15.0, 10.0)  # a gathered SQNR below each is one step worse
 SHARES = (0.005, 0.01, 0.02, 0.05)  # a share from each on is one step more
@@ -65,6 +66,7 @@ class View:
         self.parts = content.anatomy.parts
         self.rows: Sequence[SiteError] = content.measured.errors.rows if content.measured.errors else ()
         self._total = sum(part.macs for part in self.parts) or 1
+        self.way = Way(content.way) if content.way else None
 
     @cached_property
     def drawing(self) -> Drawing:
@@ -121,6 +123,11 @@ class View:
         if found.codes:
             value = "0" if not found.codes.differing else f"{found.codes.share:.1e}"
             figures.append(Figure(value=value, unit="", words=f"of {found.codes.codes / 1e6:.1f} M codes differ"))
+        if self.way and (fast := self.way.fastest):
+            words = (
+                f"the speed of float ({fast.threads} threads), between {fast.speed_low:.2f} and {fast.speed_high:.2f}"
+            )
+            figures.append(Figure(value=f"{fast.speed:.2f}", unit="x", words=words))
         if found.size:
             figures.append(Figure(value=f"{found.size:.0%}"[:-1], unit="%", words="of the float weights' size"))
         if found.errors:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from records import record_of
 
 import fxqat
 import fxqat.demo
@@ -29,8 +34,10 @@ def signs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def page(signs: Path) -> str:
     """The report on them, as a user has it written."""
-    out = signs / "report.html"
+    out, drift = signs / "report.html", signs / "drift.json"
+    drift.write_text(json.dumps(record_of(signs / "signs_ptq.fxqat")))
     words = ["--data", str(signs / "data" / "data.yaml"), "--onnx", str(signs / "signs_int8.onnx")]
+    words += ["--drift", str(drift), "--json", str(signs / "report.json")]
     few = ["--images", "2", "--pictures", "2", "--val", "4", "-q"]
     assert main(["report", str(signs / "signs_ptq.fxqat"), *words, *few, "-o", str(out)]) == 0
     return out.read_text(encoding="utf-8")
