@@ -28,10 +28,12 @@ from torch import nn, optim
 
 from fxqat.errors import Problem
 from fxqat.files import check_writable, write_text
+from fxqat.quant import compiled
 from fxqat.yolo.checkpoint import versions
 
 Batch = dict[str, Any]
 Model = Callable[[Batch], Any]
+COMPILED = ", compiled"  # as fxqat train runs where a C++ compiler is at hand
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,9 +157,14 @@ def _work(options: argparse.Namespace) -> int:
     optimizer = optim.AdamW(weights, lr=1e-6)
     before = _resident()
     _say(out, "ready")
+    with compiled.kernels(options.worker.endswith(COMPILED)):
+        _answer(out, model, optimizer, batch, before)
+    return 0
+
+
+def _answer(out: TextIO, model: nn.Module, optimizer: optim.Optimizer, batch: Batch, before: float) -> None:
     for word in sys.stdin:
         _say(out, f"{_step(model, optimizer, batch):.3f}" if word.strip() == "step" else f"{_peak() - before:.1f}")
-    return 0
 
 
 def _step(model: nn.Module, optimizer: optim.Optimizer, batch: Batch) -> float:
@@ -283,7 +290,9 @@ def _trainee(options: argparse.Namespace, batch: Batch) -> Any:
 WAYS: Mapping[str, Callable[[argparse.Namespace, Batch], nn.Module]] = {
     "FP32 (Ultralytics)": _fp32,
     "Ultralytics quantize=8 (nvidia-modelopt)": _modelopt,
+    f"fxqat, learned scales{COMPILED}": _ours(lsq=True),
     "fxqat, learned scales": _ours(lsq=True),
+    f"fxqat, fixed scales{COMPILED}": _ours(lsq=False),
     "fxqat, fixed scales": _ours(lsq=False),
     "fxqat's placement with torch.ao's modules": _torch_ao,
 }

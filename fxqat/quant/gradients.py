@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from fxqat.quant import compiled
 from fxqat.quant.affine import along_axis, fake_quantize
 from fxqat.quant.spec import QParams
 
@@ -90,16 +91,37 @@ class LearnedScale(Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
         """Gradients of ``x``, scale and offset."""
         (x, y), (grad,), qparams = ctx.saved_tensors, grads, ctx.qparams
+        gain = (x.numel() / qparams.scale.numel() * qparams.quant_max) ** -0.5
+        if _scalars_are_free(x, qparams) and grad.dtype == x.dtype and compiled.applies(x):
+            return _compiled_gradients(grad, x, qparams, gain, ctx.has_offset)
         if x.dtype != torch.float32 or grad.dtype != torch.float32:
             x, grad = x.float(), grad.float()
             y = forward_values(x, qparams)
         grad_x = pass_inside(grad, x, qparams, margin=0.0)
         step = (_dot(grad, y, qparams.axis) - _dot(grad_x, x, qparams.axis)) / qparams.scale
-        gain = (x.numel() / qparams.scale.numel() * qparams.quant_max) ** -0.5
         if not ctx.has_offset:
             return grad_x.to(grads[0].dtype), step * gain, None, None
         outside = (grad.sum() - grad_x.sum()).view(1)
         return grad_x.to(grads[0].dtype), (step + outside * qparams.zero_point) * gain, outside * gain, None
+
+
+def _compiled_gradients(
+    grad: Tensor, x: Tensor, qparams: QParams, gain: float, has_offset: bool
+) -> tuple[Tensor, Tensor, Tensor | None, None]:
+    numbers = torch.tensor(numbers_of(qparams, margin=0.0))
+    flat = compiled.flat
+    grad_x, step, outside = compiled.learned_scale(flat(compiled.like(grad, x)), flat(x), numbers)
+    grad_x, step, outside = grad_x.as_strided(x.shape, x.stride()), step.view(1), outside.view(1)
+    if not has_offset:
+        return grad_x, step * gain, None, None
+    return grad_x, (step + outside * qparams.zero_point) * gain, outside * gain, None
+
+
+def numbers_of(qparams: QParams, margin: float) -> list[float]:
+    """Scale, lowest and highest code relative to the zero point, and the open interval of values whose gradient
+    passes, which ends ``margin`` steps outside."""
+    scale, lowest, highest = _scalars(qparams)
+    return [scale, lowest, highest, (lowest - margin) * scale, (highest + margin) * scale]
 
 
 def forward_values(x: Tensor, qparams: QParams) -> Tensor:
@@ -107,6 +129,9 @@ def forward_values(x: Tensor, qparams: QParams) -> Tensor:
     if not _scalars_are_free(x, qparams):
         return fake_quantize(x, qparams)
     scale, lowest, highest = _scalars(qparams)
+    if compiled.applies(x):
+        y = compiled.fake_quantized(compiled.flat(x), torch.tensor([scale, lowest, highest]))
+        return y.as_strided(x.shape, x.stride())
     codes = x.float().div(qparams.scale).round_().clamp_(lowest, highest)
     # 0 + scale * code in one pass: the sum makes +0.0 of the -0.0 that rounding leaves, as integers do
     torch.add(codes.new_zeros(()), codes, alpha=scale, out=codes)

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from fxqat.quant import compiled
 from fxqat.quant.fake_quantize import FakeQuantize, LSQFakeQuantize
-from fxqat.quant.gradients import forward_values, pass_inside
+from fxqat.quant.gradients import forward_values, numbers_of, pass_inside
 from fxqat.quant.spec import QParams
 
 # Elements worked on at a time: four float32 buffers of this length are 2 MB, a core's second-level cache.
@@ -29,8 +30,8 @@ class QuantizedSiLU(nn.Module):
 
     The quantizers are referred to, not owned: they stay where the model registers them, with their state and their
     other users. Where the table does not apply (GPU, an observer switched on, a quantizer off or per channel, a learned
-    sigmoid scale, half precision, a compiler) the modules run one after the other. Where a compiler is at hand,
-    ``block.compile(dynamic=True)`` makes one kernel of the modules instead.
+    sigmoid scale, half precision, a compiler's tracing) the modules run one after the other. Under
+    ``compiled.kernels()`` large tensors are looked up by a kernel made by a compiler, in place of pieces.
 
     Args:
         input: quantizer of the value before the activation.
@@ -76,37 +77,32 @@ class _Table:
     """By input code, lowest first: the output and its slopes; and what the gradients of the scales need.
 
     Attributes:
-        first, last: numbers of the input and output quantizers.
-        learns_first, learns_last: whether their scales are learned.
-        margin: steps outside the input's range up to which its gradient passes, see gradients.
+        first, middle, last: numbers of the three quantizers.
+        margins: steps outside their ranges up to which gradients pass, see gradients.
+        learns: whether the scales of the first and of the last are learned.
+        moves: whether their offsets are.
         values: output values.
         by_input: d output / d quantized input.
-        by_scale: d output / d output scale.
+        by_scale: d output / d output scale, as if its zero point were 0.
         outside: 1 where the output saturates, else 0.
     """
 
     first: QParams
+    middle: QParams
     last: QParams
-    learns_first: bool
-    learns_last: bool
-    margin: float
+    margins: tuple[float, float, float]
+    learns: tuple[bool, bool]
+    moves: tuple[bool, bool]
     values: Tensor
     by_input: Tensor
     by_scale: Tensor
     outside: Tensor
 
     @property
-    def reach(self) -> tuple[float, float]:
-        """The open interval of inputs whose gradient passes."""
-        lowest, highest = self.ends
-        scale = float(self.first.scale)
-        return (lowest - self.margin) * scale, (highest + self.margin) * scale
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """Lowest and highest input code, relative to the zero point."""
-        zero_point = int(self.first.zero_point)
-        return float(self.first.quant_min - zero_point), float(self.first.quant_max - zero_point)
+    def numbers(self) -> tuple[list[float], list[float], list[float]]:
+        """Of the three quantizers, see gradients.numbers_of."""
+        first, middle, last = self.margins
+        return numbers_of(self.first, first), numbers_of(self.middle, middle), numbers_of(self.last, last)
 
 
 @torch.no_grad()
@@ -121,18 +117,16 @@ def _tabulate(first: FakeQuantize, middle: FakeQuantize, last: FakeQuantize) -> 
     ones = torch.ones_like(y)
     inside = pass_inside(ones, product, three, margin=_margin(last))
     through = pass_inside(ones, sigmoid, two, margin=_margin(middle))
-    by_scale = (values - inside * product) / three.scale
-    if _offset(last) is not None:
-        by_scale += (1 - inside) * three.zero_point
     return _Table(
         first=one,
+        middle=two,
         last=three,
-        learns_first=_learns(first),
-        learns_last=_learns(last),
-        margin=_margin(first),
+        margins=(_margin(first), _margin(middle), _margin(last)),
+        learns=(_learns(first), _learns(last)),
+        moves=(_offset(first) is not None, _offset(last) is not None),
         values=values,
         by_input=inside * (rounded + y * through * sigmoid * (1 - sigmoid)),
-        by_scale=by_scale,
+        by_scale=(values - inside * product) / three.scale,
         outside=1 - inside,
     )
 
@@ -150,44 +144,63 @@ class _LookUp(Function):
         last_offset: Tensor | None,
         table: _Table,
     ) -> Tensor:
-        x = _dense(x)
+        x = x if compiled.is_dense(x) else x.contiguous()
+        ctx.save_for_backward(x)
+        ctx.table = table
+        if compiled.applies(x):
+            numbers = torch.tensor(table.numbers[0][:3])
+            return compiled.looked_up(compiled.flat(x), numbers, table.values).as_strided(x.shape, x.stride())
         y = torch.empty_like(x)
         for _, out, _, index in _pieces(table, x, y):
             torch.index_select(table.values, 0, index, out=out)
-        ctx.save_for_backward(x)
-        ctx.table, ctx.offsets = table, (first_offset is not None, last_offset is not None)
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (x,), table, (first_offset, last_offset) = ctx.saved_tensors, ctx.table, ctx.offsets
-        grad_x = torch.empty_like(x)
-        sums, scratch = torch.zeros(4), torch.empty(min(x.numel(), _PIECE))
-        for (part, out, codes, index), grad in zip(_pieces(table, x, grad_x), _split(_like(grads[0], x)), strict=True):
-            slope = scratch[: part.numel()]
-            torch.index_select(table.by_input, 0, index, out=slope).mul_(grad)
-            torch.ops.aten.hardtanh_backward.grad_input(slope, part, *table.reach, grad_input=out)
-            if table.learns_first:
-                sums[0] += torch.dot(slope, codes) - torch.dot(out, part) / table.first.scale[0]
-            if first_offset:
-                sums[1] += slope.sum() - out.sum()
-            if table.learns_last:
-                sums[2] += torch.dot(grad, torch.index_select(table.by_scale, 0, index, out=slope))
-            if last_offset:
-                sums[3] += torch.dot(grad, torch.index_select(table.outside, 0, index, out=slope))
-        # as LearnedScale: the codes relative to the zero point move with the offset
-        sums[0] += sums[1] * table.first.zero_point[0]
-        sums[:2] *= (x.numel() * table.first.quant_max) ** -0.5
-        sums[2:] *= (x.numel() * table.last.quant_max) ** -0.5
-        wanted = (table.learns_first, first_offset, table.learns_last, last_offset)
+        (x,), table = ctx.saved_tensors, ctx.table
+        gradients = _compiled if compiled.applies(x) else _piece_by_piece
+        grad_x, sums = gradients(compiled.like(grads[0], x), x, table)
+        for index, quantizer in ((0, table.first), (2, table.last)):
+            # as LearnedScale: with an offset, the codes relative to the zero point move
+            if table.moves[index // 2]:
+                sums[index] += sums[index + 1] * quantizer.zero_point[0]
+            sums[index : index + 2] *= (x.numel() * quantizer.quant_max) ** -0.5
+        wanted = (table.learns[0], table.moves[0], table.learns[1], table.moves[1])
         return grad_x, *(sums[i : i + 1] if wants else None for i, wants in enumerate(wanted)), None
+
+
+def _compiled(grad: Tensor, x: Tensor, table: _Table) -> tuple[Tensor, Tensor]:
+    numbers = (torch.tensor(one) for one in table.numbers)
+    grad_x, *sums = compiled.silu_gradients(compiled.flat(grad), compiled.flat(x), *numbers)
+    return grad_x.as_strided(x.shape, x.stride()), torch.stack(sums)
+
+
+def _piece_by_piece(grad: Tensor, x: Tensor, table: _Table) -> tuple[Tensor, Tensor]:
+    """The gradient of ``x``, and the sums of those of scale and offset of the first and of the last quantizer, the
+    scales' as if zero points were 0; only of those that are learned."""
+    grad_x = torch.empty_like(x)
+    sums, scratch = torch.zeros(4), torch.empty(min(x.numel(), _PIECE))
+    scale, _, _, *reach = table.numbers[0]
+    for (part, out, codes, index), g in zip(_pieces(table, x, grad_x), _split(grad), strict=True):
+        slope = scratch[: part.numel()]
+        torch.index_select(table.by_input, 0, index, out=slope).mul_(g)
+        torch.ops.aten.hardtanh_backward.grad_input(slope, part, *reach, grad_input=out)
+        if table.learns[0]:
+            sums[0] += torch.dot(slope, codes) - torch.dot(out, part) / scale
+        if table.moves[0]:
+            sums[1] += slope.sum() - out.sum()
+        if table.learns[1]:
+            sums[2] += torch.dot(g, torch.index_select(table.by_scale, 0, index, out=slope))
+        if table.moves[1]:
+            sums[3] += torch.dot(g, torch.index_select(table.outside, 0, index, out=slope))
+    return grad_x, sums
 
 
 def _pieces(table: _Table, x: Tensor, out: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Pieces of ``x`` and ``out`` with the codes of the former, as floats relative to the zero point and as indices;
     the last two are overwritten by the next piece.
     """
-    lowest, highest = table.ends
+    _, lowest, highest, *_ = table.numbers[0]
     length = min(x.numel(), _PIECE)
     codes, shifted = torch.empty(length), torch.empty(length)
     index = torch.empty(length, dtype=torch.int32)
@@ -200,17 +213,7 @@ def _pieces(table: _Table, x: Tensor, out: Tensor) -> Iterator[tuple[Tensor, Ten
 
 
 def _split(x: Tensor) -> tuple[Tensor, ...]:
-    return x.as_strided((x.numel(),), (1,)).split(_PIECE)
-
-
-def _dense(x: Tensor) -> Tensor:
-    # channels last is as good as contiguous: elementwise work only wants each element once, in memory's order
-    dense = torch.empty_like(x).stride() == x.stride()
-    return x if dense else x.contiguous()
-
-
-def _like(grad: Tensor, x: Tensor) -> Tensor:
-    return grad if grad.stride() == x.stride() else torch.empty_like(x).copy_(grad)
+    return compiled.flat(x).split(_PIECE)
 
 
 def _is_ready(quantizer: FakeQuantize) -> bool:

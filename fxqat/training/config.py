@@ -39,7 +39,6 @@ RECIPE: Mapping[str, Any] = {
 RESERVED: Mapping[str, str] = {
     "amp": "quantizers compute in float32",
     "quantize": "the policy quantizes",
-    "compile": "the table of QuantizedSiLU is faster on a CPU and stops a compiler",
     "distill_model": "use distill and teacher",
     "resume": "use resume of fxqat train",
     "model": "the detector is given",
@@ -80,6 +79,7 @@ class TrainingConfig:
         scale_rate: learning rate of learned scales, times lr0.
         schedule: one of SCHEDULES.
         schedule_options: options of the schedule.
+        compile: make one kernel of a quantizer's steps where a C++ compiler is at hand and training is on a CPU.
         progressive: globs of sites, and the epoch (0 is the first) from which their quantizers are on.
         loss: weights of the loss's parts.
         options: any other option of Ultralytics' trainer.
@@ -101,6 +101,7 @@ class TrainingConfig:
     scale_rate: float = 1.0
     schedule: str = "cosine"
     schedule_options: Mapping[str, Any] = field(default_factory=dict)
+    compile: bool = True
     progressive: Mapping[str, int] = field(default_factory=dict)
     loss: LossConfig = field(default_factory=LossConfig)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -109,7 +110,8 @@ class TrainingConfig:
         for name in ("epochs", "batch"):
             _require(_whole(getattr(self, name)) and getattr(self, name) > 0, name, getattr(self, name), "1 or more")
         _require(_whole(self.seed) and self.seed >= 0, "seed", self.seed, "a whole number, 0 or more")
-        _require(isinstance(self.lsq, bool), "lsq", self.lsq, "true or false")
+        for name in ("lsq", "compile"):
+            _require(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
         for name in ("freeze_bn", "freeze_observers", "freeze_scales"):
             _require(
                 _number(getattr(self, name)) and 0 <= getattr(self, name) <= 1, name, getattr(self, name), "0 to 1"

@@ -19,6 +19,7 @@ from fxqat.passes.absorb_norms import AbsorbNorms, normed
 from fxqat.passes.learn_scales import LearnScales
 from fxqat.passes.observe import quantizers
 from fxqat.passes.unquantize import Unquantize
+from fxqat.quant import compiled
 from fxqat.quant.fake_quantize import LSQFakeQuantize
 from fxqat.quant.modules import freeze_bn_stats, update_bn_stats
 from fxqat.quant.torch_ao import disable_observer
@@ -142,7 +143,8 @@ class Trainer(DetectionTrainer):
                 self._recall(found)
                 return
         try:
-            super()._do_train()
+            with compiled.kernels(self.plan.compile):
+                super()._do_train()
         except Problem as problem:
             if all(bool(torch.isfinite(one).all()) for one in self.trainee.parameters()):
                 raise
