@@ -32,6 +32,7 @@ class Target:
         places: for every operation of the closed vocabulary, where its output's quantizer comes from.
         readers: operations that want integers: only tensors that one of them reads, directly or through operations that
             only move values, get a quantizer. None: every tensor that may.
+        channels_last: files are arranged for kernels that want a pixel's channels side by side (see deploy/arrange.py).
         integer_bias: biases are int32 codes at the accumulator's scale; else they stay in float.
         fixed: operations whose output range is known without observing it.
         float_roles: roles that stay in float whatever a policy says, and why.
@@ -45,6 +46,7 @@ class Target:
     places: Mapping[str, Place]
     readers: frozenset[str] | None = None
     integer_bias: bool = True
+    channels_last: bool = False
     fixed: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     float_roles: Mapping[str, str] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
@@ -192,6 +194,7 @@ ORT_CPU = Target(
     weight=_W8,
     places=_PLACES,
     fixed=_FIXED,
+    channels_last=True,
     float_roles=_DECODE,
     reasons={**_WEIGHT_REASONS, "activation.signed": "on x86 it fuses integer convolutions of uint8 only"},
 )
@@ -210,6 +213,7 @@ ORT_ARM = replace(
     name="ort-arm",
     doc="ONNX Runtime on Arm: int8 activations and weights; quantized as for ort-cpu",
     activation=replace(_U8, signed=True),
+    channels_last=False,  # its kernels differ, and no such machine was at hand to measure on
     reasons={**_WEIGHT_REASONS, "activation.signed": "on Arm its integer kernels multiply int8 by int8"},
 )
 OPENVINO = Target(

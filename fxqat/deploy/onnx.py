@@ -17,11 +17,13 @@ import torch
 from torch import fx
 
 import fxqat
+from fxqat.deploy.arrange import arrange
 from fxqat.deploy.border import SAYS, check_input, take_bytes
 from fxqat.errors import Problem
 from fxqat.files import check_writable, replacing
 from fxqat.graph.site import site_of
 from fxqat.quant.torch_ao import quantize_per_tensor
+from fxqat.targets import TARGETS
 from fxqat.yolo.detector import Detector, cut
 from fxqat.yolo.images import check_imgsz
 
@@ -54,6 +56,9 @@ def export(
     proto = _exported(graph, imgsz, batch, dynamic, opset)
     _strip(proto)
     _name_by_site(proto, graph)
+    target = TARGETS.get(model.recipe.target)
+    if model.stage == "int8" and target is not None and target.channels_last:
+        arrange(proto)
     if input != "float":
         take_bytes(proto, input)
     metadata = {**_metadata(model, imgsz, batch, dynamic), "input": SAYS[input]}

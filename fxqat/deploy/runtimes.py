@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from fxqat.deploy.arrange import PERMUTED
 from fxqat.errors import Problem
 from fxqat.graph.site import nearest
 
@@ -134,16 +135,17 @@ def open_file(path: Path, sites: Sequence[str], runtime: Runtime) -> Opened:
         Problem: it is missing, no ONNX file, another model's, or the runtime cannot run it.
     """
     proto = _read(path)
-    makers = {node.output[0]: node for node in proto.graph.node if node.op_type == "QuantizeLinear"}
-    kinds = {tensor.name: tensor.data_type for tensor in proto.graph.initializer}
     (source,) = proto.graph.input[:1]
+    is_bytes = source.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    made, kind = {name for node in proto.graph.node for name in node.output}, _code_type(proto)
     for site in sites:
         name = f"{site}{CODES}"
-        if name in makers:
-            zero = makers[name].input[2:3]
-            kind = kinds[zero[0]] if zero else onnx.TensorProto.UINT8
+        if name not in made and (permuted := _in_order(proto, made, name)) is not None:
+            proto.graph.node.append(permuted)
+            made.add(name)
+        if name in made:
             proto.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
-        elif site != source.name or source.type.tensor_type.elem_type != onnx.TensorProto.UINT8:
+        elif site != source.name or not is_bytes:
             raise Problem(
                 path, f"has no tensor {name}", expected="a file exported from this model", remedy="export it again"
             )
@@ -153,6 +155,23 @@ def open_file(path: Path, sites: Sequence[str], runtime: Runtime) -> Opened:
         words = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise Problem(path, f"{runtime.title} cannot run it: {words}") from error
     return Opened(runtime=runtime, run=run, proto=proto, sites=tuple(sites))
+
+
+def _code_type(proto: onnx.ModelProto) -> int:
+    """The type of all activations' codes: a target has one."""
+    kinds = {tensor.name: tensor.data_type for tensor in proto.graph.initializer}
+    quantize = next((node for node in proto.graph.node if node.op_type == "QuantizeLinear"), None)
+    return kinds[quantize.input[2]] if quantize and len(quantize.input) > 2 else onnx.TensorProto.UINT8
+
+
+def _in_order(proto: onnx.ModelProto, made: set[str], name: str) -> onnx.NodeProto | None:
+    """The Transpose that gives codes which the file holds in another order of axes their own order."""
+    held = next((one for one in made if one.startswith(f"{name}{PERMUTED}")), None)
+    if held is None:
+        return None
+    order = [int(axis) for axis in held.removeprefix(f"{name}{PERMUTED}").split(".")]
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return onnx.helper.make_node("Transpose", [held], [name], perm=back, name=name)
 
 
 def as_input(images: np.ndarray, source: onnx.ValueInfoProto) -> np.ndarray:

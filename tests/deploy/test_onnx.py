@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import fxqat
+from fxqat.deploy.arrange import PERMUTED
 from fxqat.deploy.integer import IntegerExecution
 from fxqat.errors import Problem
 from fxqat.graph.site import site_of
@@ -72,7 +73,8 @@ def test_weights_are_integers_in_the_file(proto, exported):
 
 
 def test_codes_are_named_by_their_site(proto, converted):
-    named = {name for node in proto.graph.node if node.op_type == "QuantizeLinear" for name in node.output}
+    names = {name.split(PERMUTED)[0] for node in proto.graph.node for name in node.output}
+    named = {name for name in names if name.endswith(".codes") and not name.startswith("node_")}
     assert named == {site_of(node) for node in converted.gm.graph.nodes if node.target is quantize_per_tensor}
 
 

@@ -79,7 +79,7 @@ def test_strict_is_silent_where_all_is_equal(files, capsys):
 def test_strict_ends_with_code_1(files, exported, tmp_path, capsys):
     """One weight is changed in the file: what runs is no longer what was trained."""
     proto = onnx.load(exported)
-    (weight,) = (one for one in proto.graph.initializer if list(one.dims) == [16, 3, 3, 3])
+    (weight,) = (one for one in proto.graph.initializer if list(one.dims) == [32, 12, 3, 2])
     tampered = onnx.numpy_helper.to_array(weight).copy()
     tampered[0] = -tampered[0]
     weight.CopyFrom(onnx.numpy_helper.from_array(tampered, weight.name))
