@@ -1,8 +1,9 @@
 """Found policies beside the shipped ones: ``python -m bench.search --weights W --calibration D --data V --policy P``.
 
 Every policy is prepared, calibrated on D, exported and validated on V in ONNX Runtime against the float model exported
-by the same code (same images, paired bootstrap), and all files are timed in one interleaved run, each in a process of
-its own. ``--work`` keeps files and accuracies, so that a run can be taken up again.
+by the same code (same images, paired bootstrap), its predictions are compared with float's without labels (smoother
+than mAP), and all files are timed in one interleaved run, each in a process of its own. ``--work`` keeps files and
+accuracies, so that a run can be taken up again.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ import numpy as np
 import fxqat
 from fxqat.analyze.accuracy import Accuracy, Matches, evaluate, from_onnx
 from fxqat.analyze.bootstrap import paired_drift
+from fxqat.analyze.fidelity import confident, disagreement, ratio
 from fxqat.analyze.latency import measure
 from fxqat.errors import Problem
 from fxqat.files import check_writable, write_text
+from fxqat.yolo import images
 from fxqat.yolo.checkpoint import versions
 
 SHIPPED = ("yolov8_critical", "yolov8_w8a8")
@@ -50,17 +53,31 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     policies = [*SHIPPED, *options.policy]
     files = [_made(policy, work, options) for policy in (None, *policies)]
     accuracies = [_accuracy(file, options) for file in files]
+    differ = _disagreements(files, options)
     times = measure(files, threads=options.threads, rounds=options.rounds)
     rows = [
         {
             "policy": Path(name).stem,
             "map5095": accuracy.map5095,
             "drift": None if accuracy is accuracies[0] else asdict(paired_drift(accuracies[0], accuracy)),
-            **time.summary(),
+            "disagreement": differing,
+            **{**time.summary(), "path": time.path.name},
         }
-        for name, accuracy, time in zip(("float", *policies), accuracies, times, strict=True)
+        for name, accuracy, differing, time in zip(("float", *policies), accuracies, differ, times, strict=True)
     ]
     return {"versions": versions(), "images": accuracies[0].images, "rows": rows}
+
+
+def _disagreements(files: Sequence[Path], options: argparse.Namespace) -> list[float]:
+    """Of each file with the first, see ``fxqat.analyze.fidelity``."""
+    found = images.image_paths(options.data, split="val", limit=options.compare)
+    models = [from_onnx(file, threads=options.threads) for file in files]
+    parts: list[list[tuple[float, float]]] = [[] for _ in files]
+    for image in images.batches(found, options.imgsz, 1):
+        first = confident(models[0](image))
+        for part, model in zip(parts, models, strict=True):
+            part.append(disagreement(first, model(image)))
+    return [ratio(part) for part in parts]
 
 
 def _made(policy: str | None, work: Path, options: argparse.Namespace) -> Path:
@@ -119,12 +136,14 @@ def _kept(path: Path, name: str) -> Accuracy:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    lines = ["| policy | mAP50-95 | against float, points [95 %] | ms | speed [95 %] | MB |", "| --- " * 6 + "|"]
+    heads = ("policy", "mAP50-95", "against float, points [95 %]", "disagrees with float", "ms", "speed [95 %]", "MB")
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for row in rows:
         drift = row["drift"]
         change = f"{drift['points']:+.2f} [{drift['low']:+.2f}, {drift['high']:+.2f}]" if drift else ""
         speed = f"{row['speed']:.2f}x [{row['speed_low']:.2f}, {row['speed_high']:.2f}]"
-        cells = (row["policy"], f"{row['map5095']:.4f}", change, f"{row['median']:.1f}", speed, f"{row['size']:.2f}")
+        figures = (f"{100 * row['disagreement']:.2f} %", f"{row['median']:.1f}", speed, f"{row['size']:.2f}")
+        cells = (row["policy"], f"{row['map5095']:.4f}", change, *figures)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -138,6 +157,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--imgsz", type=int, default=640)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument(
+        "--compare", type=int, default=64, metavar="N", help="images to compare predictions on (default: %(default)s)"
+    )
     parser.add_argument("--work", required=True, metavar="DIR", help="folder for files and accuracies")
     parser.add_argument("--json", metavar="FILE", help="write every number here, too")
     return parser

@@ -12,6 +12,7 @@ from fxqat.analyze.op_cost import Costs
 
 _NOISE = 0.01  # of the error: what a choice may seem to add; in float nothing is rounded, so it adds nothing
 _TELLING = 0.05  # per cent: what is less is not worth a number
+_BRANCH = 3  # the word of a site that counts branches: model.22.cv2.0.2, model.2.m.0.cv1.conv
 _GAIN = 0.002  # of the network's time: what is less is beyond what the profiler can tell
 
 
@@ -49,17 +50,21 @@ class Judge:
         return float(self.effects[np.ix_(chosen, chosen)].sum())
 
     def moves(self) -> list[tuple[str, ...]]:
-        """What may be left in float as one: each layer, each block, and all up to a layer, which saves a border."""
+        """What may be left in float as one: each layer, each block, the same layer of every branch (the head's box
+        logits at all strides), and all up to a layer, which saves a border."""
         layers, blocks = self.layout.layers, dict[str, list[str]]()
         for site in layers:
-            blocks.setdefault(".".join(site.split(".")[:2]), []).append(site)
+            parts = site.split(".")
+            blocks.setdefault(".".join(parts[:2]), []).append(site)
+            if len(parts) > _BRANCH and parts[_BRANCH].isdigit():
+                blocks.setdefault(".".join([*parts[:_BRANCH], "*", *parts[_BRANCH + 1 :]]), []).append(site)
         starts = [tuple(layers[: count + 1]) for count in range(1, len(layers) // 2)]
         return [(site,) for site in layers] + [tuple(block) for block in blocks.values() if len(block) > 1] + starts
 
-    def choose(self, allowed: float) -> tuple[tuple[str, ...], tuple[Step, ...]]:
-        """Layers to leave in float: first whatever saves time, then what saves most error for its time until the
-        divergence is ``allowed``, then back to INT8 whatever was not needed."""
-        left, steps = set[str](), list[Step]()
+    def choose(self, allowed: float, start: Iterable[str] = ()) -> tuple[tuple[str, ...], tuple[Step, ...]]:
+        """Layers to leave in float: those of ``start``, whatever saves time, then what saves most error for its time
+        until the divergence is ``allowed``, then back to INT8 whatever was not needed."""
+        left, steps = set(start), list[Step]()
         while step := self._next(left, allowed):
             left |= set(step.layers)
             steps.append(step)

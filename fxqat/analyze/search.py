@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,17 @@ import numpy as np
 
 from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
 from fxqat.analyze.bootstrap import Drift, paired_drift
-from fxqat.analyze.judge import Judge, Step
+from fxqat.analyze.fidelity import confident, disagreement, ratio
+from fxqat.analyze.front import Candidate, candidates, pick
+from fxqat.analyze.judge import Judge
 from fxqat.analyze.latency import Latency
 from fxqat.analyze.latency import measure as measure_latency
 from fxqat.analyze.layout import Layout
 from fxqat.analyze.ledger import Ledger, content, fingerprint
 from fxqat.analyze.op_cost import convolutions, profile
 from fxqat.analyze.probe import probe
+from fxqat.analyze.selective import asleep
+from fxqat.analyze.selective import run as run_with
 from fxqat.analyze.written import written
 from fxqat.api import calibrate, export, load, prepare
 from fxqat.errors import Problem
@@ -30,6 +34,7 @@ from fxqat.yolo.detector import Detector
 
 _ROUNDS = 3
 _TURNS = 12  # each file has, when timed
+_TIGHTER = 0.999  # of the disagreement of what was over the budget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +48,7 @@ class Budget:
     imgsz: int = 640
     threads: int = 2
     split: str = "val"
+    candidates: int = 6
 
     def __post_init__(self) -> None:
         if not self.max_drop >= 0:
@@ -54,16 +60,12 @@ class Tried:
     """A policy that was built and measured.
 
     Attributes:
-        left: layers in float.
-        divergence: predicted, nats.
-        predicted: milliseconds by the profiler's costs.
+        candidate: what is in float, and what was known of it before.
         accuracy: of the exported file in ONNX Runtime.
         drift: from the float model's file, points.
     """
 
-    left: tuple[str, ...]
-    divergence: float
-    predicted: float
+    candidate: Candidate
     accuracy: Accuracy
     drift: Drift
 
@@ -77,7 +79,7 @@ class Found:
         base: the base policy, measured.
         best: the policy written, measured.
         latency: of float, base and best, taken in turns.
-        steps: decisions in order.
+        front: every layout that was compared, the base first.
         within: whether the best one's measured drop is within the budget.
     """
 
@@ -85,7 +87,7 @@ class Found:
     base: Tried
     best: Tried
     latency: tuple[Latency, ...]
-    steps: tuple[Step, ...]
+    front: tuple[Candidate, ...]
     within: bool
 
     def summary(self) -> dict[str, Any]:
@@ -94,26 +96,20 @@ class Found:
             "within": self.within,
             "base": _summary(self.base),
             "best": _summary(self.best),
-            "latency": [one.summary() for one in self.latency],
-            "steps": [vars(step) for step in self.steps],
+            "latency": [{**one.summary(), "path": one.path.name} for one in self.latency],
+            "candidates": [asdict(one) for one in self.front],
         }
 
 
 def _summary(tried: Tried) -> dict[str, Any]:
-    return {
-        "left_in_float": tried.left,
-        "divergence": tried.divergence,
-        "predicted_ms": tried.predicted,
-        "map5095": tried.accuracy.map5095,
-        "drift": vars(tried.drift),
-    }
+    return {"left_in_float": tried.candidate.left, "map5095": tried.accuracy.map5095, "drift": vars(tried.drift)}
 
 
 def search(
     model: str | Path,
     data: str | Path,
     *,
-    base: str | Path = "yolov8_critical",
+    base: str | Path = "yolov8_w8a8",
     budget: Budget | None = None,
     work: str | Path | None = None,
     trust: bool = False,
@@ -121,9 +117,11 @@ def search(
 ) -> Found:
     """Find a policy for ``model``, starting from ``base``, in which as much is INT8 as may be.
 
-    The output's error of any choice is predicted from one probing pass, its time from two profiles; candidates are
-    then built, exported, validated in ONNX Runtime against the float file on ``data``, and timed. A candidate whose
-    measured drop is over the budget is tightened, at most three times.
+    The output's error of any layout is predicted from one probing pass, its time from two profiles; that gives a front
+    of a few layouts, none of which another one beats. Each of these is measured: how far its predictions are from
+    float's (no labels are needed, and it is smoother than mAP), and its time in turns with the others. The fastest that
+    disagrees no more than the budget buys is then calibrated, exported and validated in ONNX Runtime against the float
+    file; one whose measured drop is over the budget gives way to one that disagrees less, at most three times.
 
     Args:
         model: a .pt.
@@ -168,26 +166,58 @@ class _Search:
         model = self._calibrated(self.base, "calibrating")
         file = self._export(model, "base")
         judge = self._judge(model, file, plain)
-        base = self._tried((), judge, file)
-        allowed = self._allowed(base)
+        front = self._measured(judge, model, plain, file)
+        base = best = self._tried(front[0], file)
+        candidate, allowed = file, self._allowed(base)
         for _ in range(_ROUNDS):
-            left, steps = judge.choose(allowed)
-            policy = Policy.parse(self._written(judge, left), "found")
-            candidate = self._export(self._calibrated(policy, "calibrating the candidate"), "candidate")
-            best = self._tried(left, judge, candidate)
-            within = -best.drift.points <= self.budget.max_drop
-            if within or not left:
+            chosen = pick(front, allowed)
+            if chosen is best.candidate:
                 break
-            allowed = min(allowed, best.divergence) / 2
+            policy = Policy.parse(self._written(judge, chosen.left), "found")
+            candidate = self._export(self._calibrated(policy, "calibrating the candidate"), "candidate")
+            best = self._tried(chosen, candidate)
+            if -best.drift.points <= self.budget.max_drop:
+                break
+            allowed = chosen.disagreement * _TIGHTER
         self.progress("timing", 0, 1)
         times = tuple(measure_latency([plain, file, candidate], threads=self.budget.threads, rounds=_TURNS))
-        text = self._written(judge, left, f"{best.drift} points, {times[2].speed:.2f}x as fast as float")
-        return Found(policy=text, base=base, best=best, latency=times, steps=steps, within=within)
+        text = self._written(judge, chosen.left, f"{best.drift} points, {times[2].speed:.2f}x as fast as float")
+        within = -best.drift.points <= self.budget.max_drop
+        return Found(policy=text, base=base, best=best, latency=times, front=front, within=within)
 
     def _allowed(self, base: Tried) -> float:
-        """The divergence that the budget buys: points lost go with it, as measured on the base policy."""
-        lost = -base.drift.points
-        return base.divergence * self.budget.max_drop / lost if lost > self.budget.max_drop else base.divergence
+        """The disagreement that the budget buys: points lost go with it, as measured on the base policy."""
+        lost, found = -base.drift.points, base.candidate.disagreement
+        return found * self.budget.max_drop / lost if lost > self.budget.max_drop else found
+
+    def _measured(self, judge: Judge, model: Detector, plain: Path, base: Path) -> tuple[Candidate, ...]:
+        """The front with each layout's disagreement and time; the files timed have hasty ranges, which time ignores."""
+        front = candidates(judge, self.budget.candidates)
+        differ = self._disagreements(model, [frozenset(judge.layout.awake(one.left)) for one in front])
+        files = [base, *(self._hasty(judge, one.left, index) for index, one in enumerate(front) if one.left)]
+        self.progress("timing candidates", 0, 1)
+        first, *times = measure_latency([plain, *files], threads=self.budget.threads, rounds=_TURNS)
+        # by the ratio to float within rounds: a machine's speed drifts by more than layouts differ
+        rows = zip(front, differ, times, strict=True)
+        return tuple(one.measured(differing, first.median / time.speed) for one, differing, time in rows)
+
+    def _hasty(self, judge: Judge, left: tuple[str, ...], index: int) -> Path:
+        policy = Policy.parse(self._written(judge, left), "candidate")
+        model, _ = prepare(self.source, policy)
+        hasty = calibrate(model, self.data, images_limit=1, imgsz=self.budget.imgsz)
+        return self._export(hasty, f"candidate {index}")
+
+    def _disagreements(self, model: Detector, layouts: Sequence[frozenset[str]]) -> list[float]:
+        asked = self.budget
+        found = images.image_paths(self.data, split=asked.split, limit=asked.probe_images)
+        parts: list[list[tuple[float, float]]] = [[] for _ in layouts]
+        with asleep(model.gm):
+            for done, image in enumerate(images.batches(found, asked.imgsz, 1)):
+                first = confident(run_with(model.gm, image, ())[0])
+                for part, on in zip(parts, layouts, strict=True):
+                    part.append(disagreement(first, run_with(model.gm, image, on)[0]))
+                self.progress("comparing candidates", done + 1, len(found))
+        return [ratio(part) for part in parts]
 
     def _judge(self, model: Detector, file: Path, plain: Path) -> Judge:
         int8, _ = converting(Rules.load()).run(model.gm)
@@ -227,15 +257,9 @@ class _Search:
             progress=lambda done, total: self.progress(what, done, total),
         )
 
-    def _tried(self, left: tuple[str, ...], judge: Judge, path: Path) -> Tried:
+    def _tried(self, candidate: Candidate, path: Path) -> Tried:
         accuracy = self._accuracy(path, "validating")
-        return Tried(
-            left=left,
-            divergence=judge.harm(left),
-            predicted=judge.cost(left),
-            accuracy=accuracy,
-            drift=paired_drift(self.float_accuracy, accuracy),
-        )
+        return Tried(candidate=candidate, accuracy=accuracy, drift=paired_drift(self.float_accuracy, accuracy))
 
     def _accuracy(self, path: Path, what: str) -> Accuracy:
         return evaluate(
@@ -248,7 +272,7 @@ class _Search:
 
     def _export(self, model: Detector, name: str) -> Path:
         self.progress(f"exporting {name}", 0, 1)
-        return export(model, self.folder / f"{name}.onnx", imgsz=self.budget.imgsz)
+        return export(model, self.folder / f"{name.replace(' ', '_')}.onnx", imgsz=self.budget.imgsz)
 
     def _written(self, judge: Judge, left: tuple[str, ...], measured: str = "") -> str:
         name, share = Path(self.source.source.name).stem, judge.harm(left) / (judge.harm(()) or 1.0)

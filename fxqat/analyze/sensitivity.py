@@ -3,8 +3,8 @@ by mAP."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, fx
 
 from fxqat.analyze.divergence import divergence
 from fxqat.analyze.error import check_calibrated
+from fxqat.analyze.fidelity import Confident, confident, disagreement, ratio
 from fxqat.analyze.ledger import Ledger, content, fingerprint
 from fxqat.analyze.probe import probe
 from fxqat.analyze.selective import Selective, asleep, run
@@ -54,6 +55,8 @@ class Sensitivity:
         total: harm of everything quantized; None where it was not measured.
         images: how many were shown.
         effects: with ``probe``, the matrix E with ``D(S) = sum of E[i, j] over i, j in S`` for any set S of units.
+        disagreements: with ``mAP``, by site, how far the same network's predictions are from float's on the same images
+            (see ``fidelity``), 0..1: what a few hundred images can tell more surely than points.
     """
 
     model: str
@@ -63,6 +66,7 @@ class Sensitivity:
     total: float | None
     images: int
     effects: np.ndarray | None = None
+    disagreements: Mapping[str, float] = field(default_factory=dict)
 
     def sorted(self, by: str = "") -> list[Score]:
         """What was measured, most harmful first: by ``alone``, or by ``without`` where only that is there."""
@@ -86,7 +90,7 @@ class Sensitivity:
     def summary(self) -> dict[str, Any]:
         """Ready for JSON."""
         plain = {key: getattr(self, key) for key in ("model", "policy", "by", "total", "images")}
-        return {**plain, "units": [asdict(row) for row in self.rows]}
+        return {**plain, "units": [asdict(row) for row in self.rows], "disagreements": dict(self.disagreements)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +146,7 @@ def measure(
     chosen = _chosen(every, asked)
     split = asked.split if asked.by == "mAP" else None
     found = images.image_paths(data, split=split, limit=asked.images_limit)
-    what = {**asdict(asked), "only": [], "images": content(found.paths), "model": fingerprint(model.gm), "version": 1}
+    what = {**asdict(asked), "only": [], "images": content(found.paths), "model": fingerprint(model.gm), "version": 2}
     ledger = Ledger(work, f"sensitivity-{asked.by}", what)
     scores, total, effects = _SCORES[asked.by](_Job(model, data, found, chosen, every, asked, ledger, progress))
     return Sensitivity(
@@ -153,6 +157,7 @@ def measure(
         total=total,
         images=len(found),
         effects=effects,
+        disagreements={unit.site: ledger[unit.site][1] for unit in chosen} if asked.by == "mAP" else {},
     )
 
 
@@ -258,28 +263,39 @@ def _scores(job: _Job, harm: dict[str, float], base: float) -> list[Score]:
 def _by_map(job: _Job) -> _Scored:
     """One column: points of mAP50-95 lost against the float network, a validation a unit."""
     steps: list[Unit | None] = [None, *job.units]
-    lost: dict[str, float] = {}
+    keys = [unit.site if unit else "base" for unit in steps]
+    sure: list[Confident] = []
     with asleep(job.model.gm):
-        plain = _points(job, "float", frozenset())
-        for index, unit in enumerate(steps):
-            key = unit.site if unit else "base"
-            lost[key] = plain - _points(job, key, job.on(unit))
+        if any(key not in job.ledger for key in keys):
+            job.ledger.add("float", _validated(job, frozenset(), sure))
+        for index, (key, unit) in enumerate(zip(keys, steps, strict=True)):
+            if key not in job.ledger:
+                on = job.on(unit)
+                job.ledger.add(key, _validated(job, on, sure) if on else job.ledger["float"])
             job.progress(index + 1, len(steps))
+    lost = {key: job.ledger["float"][0] - job.ledger[key][0] for key in keys}
     return _scores(job, lost, lost["base"]), lost["base"] if job.asked.leave_one_out else None, None
 
 
-def _points(job: _Job, key: str, on: frozenset[str]) -> float:
+def _validated(job: _Job, on: frozenset[str], sure: list[Confident]) -> tuple[float, float]:
+    """mAP50-95 in points with the members ``on`` awake, and the disagreement with what ``sure`` holds, batch by batch;
+    where it is empty it is filled."""
     from fxqat.analyze.accuracy import evaluate
     from fxqat.analyze.evaluated import Evaluated
 
-    if not on:
-        key = "float"
-    if key not in job.ledger:
-        model = Evaluated(name=key, predict=lambda batch: run(job.model.gm, batch, on)[0], names=dict(job.model.names))
-        asked = job.asked
-        found = evaluate(model, job.data, imgsz=asked.imgsz, batch=4, split=asked.split, limit=asked.images_limit)
-        job.ledger.add(key, 100 * found.map5095)
-    return float(job.ledger[key])
+    is_first, parts = not sure, list[tuple[float, float]]()
+
+    def predict(batch: Tensor) -> Tensor:
+        y: Tensor = run(job.model.gm, batch, on)[0]
+        if is_first:
+            sure.append(confident(y))
+        parts.append(disagreement(sure[len(parts)], y))
+        return y
+
+    asked = job.asked
+    model = Evaluated(name="a layout", predict=predict, names=dict(job.model.names))
+    found = evaluate(model, job.data, imgsz=asked.imgsz, batch=4, split=asked.split, limit=asked.images_limit)
+    return 100 * found.map5095, ratio(parts)
 
 
 _SCORES: dict[str, Callable[[_Job], _Scored]] = {"probe": _by_probe, "output": _by_output, "mAP": _by_map}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,6 +156,9 @@ def _sensitivity_arguments(parser: ArgumentParser) -> None:
         metavar="N",
         help="measure N sites, spread over the ranking, by output and by mAP too, and tell how the rankings agree",
     )
+    parser.add_argument(
+        "--check-images", type=int, metavar="N", help="images of --check's validations (default: as --images)"
+    )
     parser.add_argument("--probes", type=int, default=4, help="random directions an image (default: %(default)s)")
     parser.add_argument("--split", default="val", help="labelled split, for mAP (default: %(default)s)")
     parser.add_argument("--rows", type=int, default=20, help="sites to print; 0 prints all (default: %(default)s)")
@@ -238,22 +241,51 @@ def _agreement(model: Detector, found: Sensitivity, asked: Asked, options: Names
     """Rank correlations of the ranking found with others, on sites spread over it."""
     from dataclasses import replace
 
-    from fxqat.analyze.sensitivity import WAYS, measure, spearman
+    from fxqat.analyze.sensitivity import WAYS, measure
 
     rows = found.sorted()
     count = min(options.check, len(rows))
     chosen = [rows[index * len(rows) // count] for index in range(count)]
     column = "alone" if rows[0].alone is not None and not asked.leave_one_out else "without"
     check: dict[str, Any] = {"sites": [row.site for row in chosen], found.by: [getattr(row, column) for row in chosen]}
+    sites = tuple(row.site for row in chosen)
     for way in (way for way in WAYS[1:] if way != found.by):
+        count = (options.check_images or asked.images_limit) if way == "mAP" else asked.images_limit
+        wanted = replace(asked, by=way, only=sites, images_limit=count)
         with progress(f"checking by {way}", options.quiet) as step:
-            sites = tuple(row.site for row in chosen)
-            other = measure(model, options.data, replace(asked, by=way, only=sites), work=options.work, progress=step)
+            other = measure(model, options.data, wanted, work=options.work, progress=step)
         values = {row.site: getattr(row, column) for row in other.rows}
-        check[way] = [values[row.site] for row in chosen]
-        check[f"spearman_{way}"] = spearman(check[found.by], check[way])
-        print(f"rank correlation with {way} on {count} sites (Spearman): {check[f'spearman_{way}']:+.2f}")
+        check[way] = [values[site] for site in sites]
+        if way == "mAP":
+            check["disagreement"] = [_harm(other.disagreements, site, asked) for site in sites]
+    _print_check(check, found.by)
     return check
+
+
+def _harm(disagreements: Mapping[str, float], site: str, asked: Asked) -> float:
+    """Larger is worse: left out, a harmful site leaves little disagreement behind."""
+    return -disagreements[site] if asked.leave_one_out else disagreements[site]
+
+
+def _print_check(check: dict[str, Any], by: str) -> None:
+    """Every site's harm by each way, and how the rankings agree; correlations are added to ``check``."""
+    from fxqat.analyze.sensitivity import spearman
+
+    formats = {
+        "probe": (1e3, "millinats"),
+        "output": (1e3, "millinats"),
+        "mAP": (1, "points"),
+        "disagreement": (100, "%"),
+    }
+    ways = [by, *(way for way in formats if way in check and way != by)]
+    lines = [("checked site", *(f"{way}, {formats[way][1]}" for way in ways))]
+    for index, site in enumerate(check["sites"]):
+        lines.append((site, *(f"{formats[way][0] * check[way][index]:.3f}" for way in ways)))
+    print(f"\n{table(lines)}")
+    for way in ways[1:]:
+        found = check[f"spearman_{way}"] = spearman(check[by], check[way])
+        count = len(check["sites"])
+        print(f"rank correlation of {by} with {way} on {count} sites (Spearman): {found:+.2f}")
 
 
 COMMANDS: tuple[Command, ...] = (

@@ -64,14 +64,17 @@ def _search_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--from",
         dest="base",
-        default="yolov8_critical",
+        default="yolov8_w8a8",
         metavar="POLICY",
-        help="where to start: what it has in float stays so; yolov8_w8a8 is the fastest (default: %(default)s)",
+        help="where to start: what it has in float stays so (default: %(default)s)",
     )
     parser.add_argument("--target", metavar="T", help="the runtime; must be the policy's (default: the policy's)")
     parser.add_argument("--images", type=int, metavar="N", help="calibrate on so many (default: all)")
     parser.add_argument(
-        "--probe-images", type=int, default=32, metavar="N", help="probe so many (default: %(default)s)"
+        "--probe-images", type=int, default=32, metavar="N", help="probe and compare on so many (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--candidates", type=int, default=6, metavar="N", help="layouts to build and time (default: %(default)s)"
     )
     parser.add_argument("--imgsz", type=int, default=640, help="pixels, square (default: %(default)s)")
     parser.add_argument("--split", default="val", help="split that judges (default: %(default)s)")
@@ -95,6 +98,7 @@ def _search(options: Namespace) -> None:
         imgsz=options.imgsz,
         threads=options.threads,
         split=options.split,
+        candidates=options.candidates,
     )
     _check_target(options)
     path = output(options, f"{Path(options.model).stem}_found.yaml")
@@ -129,22 +133,32 @@ def _check_target(options: Namespace) -> None:
 
 
 def _search_report(found: Found, max_drop: float) -> str:
-    lines = [("step: to float", "time, ms", "output error")]
-    for step in found.steps:
-        name = step.layers[0] + (f" and {len(step.layers) - 1} more" if len(step.layers) > 1 else "")
-        share = step.divergence / (found.base.divergence or 1.0)
-        lines.append((name, f"{step.milliseconds:+.2f}", f"{100 * share:+.1f} %"))
+    lines = [("layers in float", "ms predicted", "ms measured", "error predicted", "disagrees with float", "")]
+    whole = found.base.candidate.divergence or 1.0
+    for seen in found.front:
+        times = (f"{seen.predicted:.2f}", f"{seen.milliseconds:.2f}")
+        errors = (f"{100 * seen.divergence / whole:.0f} %", f"{100 * seen.disagreement:.3f} %")
+        lines.append((_few(seen.left), *times, *errors, "<- found" if seen is found.best.candidate else ""))
     rows = [("measured", "mAP50-95", "drift, points [95 %]", "ms", "speed [95 %]", "MB")]
     for name, one, latency in zip(("from", "found"), (found.base, found.best), found.latency[1:], strict=True):
         speed = f"{latency.speed:.2f}x [{latency.speed_low:.2f}, {latency.speed_high:.2f}]"
         figures = (f"{one.accuracy.map5095:.4f}", str(one.drift), f"{latency.median:.1f}", speed, f"{latency.size:.2f}")
         rows.append((name, *figures))
     verdict = "within" if found.within else "over"
-    left = len(found.best.left)
+    left = len(found.best.candidate.left)
     return (
-        f"{table(lines)}\n(time from the profile, error from gradients)\n\n{table(rows)}\n"
+        f"{table(lines)}\n(predicted from gradients and the profile; disagreement of boxes and scores where float is "
+        f"confident, without labels)\n\n{table(rows)}\n"
         f"{left} layers in float; the drop is {verdict} the budget of {max_drop} points"
     )
+
+
+def _few(left: Sequence[str], most: int = 2) -> str:
+    """``7: model.0.conv, model.1.conv and 5 more``."""
+    if not left:
+        return "0"
+    more = f" and {len(left) - most} more" if len(left) > most else ""
+    return f"{len(left)}: {', '.join(left[:most])}{more}"
 
 
 def _drift_arguments(parser: ArgumentParser) -> None:

@@ -77,10 +77,16 @@ def test_sensitivity_ranks_checks_and_goes_on(three: Path, tiny_data: Path, caps
     harms = [float(line.split()[1]) for line in out[1:4]]
     assert harms == sorted(harms, reverse=True)
     assert "2 images; everything quantized:" in out[4]
-    assert [line.split(":")[0] for line in out[5:]] == [
-        f"rank correlation with {way} on 2 sites (Spearman)" for way in ("output", "mAP")
+    ways = ("output", "mAP", "disagreement")
+    head = "checked site  probe, millinats  output, millinats  mAP, points  disagreement, %"
+    assert out[6].split() == head.split()
+    assert [line.split(":")[0] for line in out[9:]] == [
+        f"rank correlation of probe with {way} on 2 sites (Spearman)" for way in ways
     ]
-    assert set(json.loads(found.read_text())["check"]) >= {"sites", "probe", "output", "mAP", "spearman_mAP"}
+    check = json.loads(found.read_text())["check"]
+    assert [line.split()[0] for line in out[7:9]] == check["sites"]
+    assert {f"spearman_{way}" for way in ways} | {*ways} <= set(check)
+    assert all(0 <= one <= 1 for one in check["disagreement"])  # random weights are sure of nothing
     before = {path: path.stat().st_mtime_ns for path in work.iterdir()}
     assert len(before) == 3
     assert said(capsys, *words).splitlines() == out

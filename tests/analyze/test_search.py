@@ -4,6 +4,7 @@ policy as people read it."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fxqat
+from fxqat.analyze.front import EQUAL, Candidate, candidates, pick
 from fxqat.analyze.judge import Judge
 from fxqat.analyze.layout import Layout
 from fxqat.analyze.op_cost import Costs
@@ -126,6 +128,38 @@ def test_a_budget_that_cannot_be_met_ends(layout):
     found = judge(layout, flat(layout, 1.0), flat(layout, 2.0), {"model.3.conv": 1.0})
     left, _ = found.choose(allowed=-1.0)
     assert found.harm(left) == 0.0
+
+
+def test_a_layer_of_every_branch_may_be_chosen_as_one(layout):
+    boxes = tuple(site for site in layout.layers if site.startswith("model.22.cv2") and site.endswith(".2"))
+    assert len(boxes) == 3
+    assert boxes in judge(layout, flat(layout, 1.0), flat(layout, 2.0), {}).moves()
+
+
+def test_the_front_goes_from_the_base_to_less_error_for_more_time(layout):
+    noisy = {site: float(index % 5) for index, site in enumerate(layout.layers)}
+    found = candidates(judge(layout, flat(layout, 1.0), flat(layout, 2.0), noisy), 6)
+    assert found[0].left == ()
+    assert len({one.left for one in found}) == len(found) > 3
+    assert all(a.divergence > b.divergence and a.predicted < b.predicted for a, b in pairwise(found))
+
+
+@given(
+    rows=st.lists(st.tuples(st.floats(0.01, 0.1), st.floats(20, 40)), min_size=1, max_size=6),
+    allowed=st.floats(0.005, 0.12),
+)
+def test_the_pick_is_fast_and_nothing_as_fast_disagrees_less(rows, allowed):
+    plain = Candidate(left=(), steps=(), predicted=0.0, divergence=0.0)
+    front = [plain.measured(*row) for row in rows]
+    chosen = pick(front, allowed)
+    legal = [one for one in front if one.disagreement <= allowed]
+    if not legal:
+        assert chosen.disagreement == min(one.disagreement for one in front)
+        return
+    assert chosen in legal
+    fastest = min(one.milliseconds for one in legal)
+    assert chosen.milliseconds <= fastest * (1 + EQUAL)
+    assert not [one for one in legal if one.milliseconds <= fastest and one.disagreement < chosen.disagreement]
 
 
 def test_the_policy_says_why_on_each_line_and_changes_nothing_else(layout):
