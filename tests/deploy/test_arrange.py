@@ -97,6 +97,37 @@ def test_a_convolution_with_weights_in_float_stays_as_it_is():
     assert [node.name for node in proto.graph.node] == before
 
 
+@pytest.mark.parametrize(("scale", "kinds"), [(0.1, {"Exp", "Div"}), (0.5, {"Softmax"})])
+def test_distances_are_a_quotient_where_no_exponential_overflows(scale, kinds):
+    """With scale 0.5 and zero point 3 the largest logit is 126: e**126 is no float32."""
+    proto, plain = expectation(scale), expectation(scale)
+    arrange(proto)
+    assert {node.op_type for node in proto.graph.node} & {"Exp", "Div", "Softmax"} == kinds
+    x = np.random.default_rng(0).normal(0, 9, (1, 5, 8)).astype(np.float32)
+    # distances of at most 3: sums of 4 exponentials, each rounded a few times
+    assert np.abs(run(proto, x) - run(plain, x)).max() <= 3 * 16 * 2**-23
+
+
+def expectation(scale: float) -> onnx.ModelProto:
+    """The mean of 0..3 under each of two softmaxes over 4 logits."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", *GRID], ["codes"], name="q"),
+        helper.make_node("DequantizeLinear", ["codes", *GRID], ["z"], name="d"),
+        helper.make_node("Reshape", ["z", "apart"], ["sides"], name="apart"),
+        helper.make_node("Softmax", ["sides"], ["shares"], name="softmax", axis=-1),
+        helper.make_node("Reshape", ["shares", "flat"], ["rows"], name="flat"),
+        helper.make_node("MatMul", ["rows", "values"], ["out"], name="matmul"),
+    ]
+    numbers = {
+        "scale": np.float32(scale),
+        "zero": np.uint8(3),
+        "apart": np.array([1, 5, 2, 4]),
+        "flat": np.array([1, 5, 8]),
+        "values": np.kron(np.eye(2), np.arange(4)[:, None]).astype(np.float32),
+    }
+    return model(nodes, [1, 5, 8], numbers)
+
+
 def small(kind: str, inputs: list[str], *, other: bool, **how: object) -> onnx.ModelProto:
     """``kind`` on codes of an image (1, 2, 4, 4), quantized again on the same grid or on another."""
     ends = ["other" if other else "scale", "zero"]
@@ -121,10 +152,15 @@ def small(kind: str, inputs: list[str], *, other: bool, **how: object) -> onnx.M
         "factors": np.array([1, 1, 2, 2], np.float32),
         "w": np.ones((16, 2, 3, 3), np.float32),
     }
+    return model(nodes, [1, 2, 4, 4], numbers)
+
+
+def model(nodes: list[onnx.NodeProto], shape: list[int], numbers: dict[str, np.ndarray]) -> onnx.ModelProto:
+    """From ``x`` to ``out``."""
     graph = helper.make_graph(
         nodes,
         "small",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2, 4, 4])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
         [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in numbers.items()],
     )
