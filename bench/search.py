@@ -16,12 +16,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import fxqat
-from fxqat.analyze.accuracy import Accuracy, Matches, evaluate, from_onnx
+from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
 from fxqat.analyze.bootstrap import paired_drift
 from fxqat.analyze.fidelity import confident, disagreement, ratio
+from fxqat.analyze.kept import read, write
 from fxqat.analyze.latency import measure
 from fxqat.errors import Problem
 from fxqat.files import check_writable, write_text
@@ -97,42 +96,9 @@ def _accuracy(file: Path, options: argparse.Namespace) -> Accuracy:
     kept = file.with_suffix(".npz")
     if not kept.is_file():
         found = evaluate(from_onnx(file), options.data, imgsz=options.imgsz)
-        _keep(found, kept)
+        write(found, kept)
         print(f"{file.stem}: {found.map5095:.4f}", flush=True)
-    return _kept(kept, file.name)
-
-
-def _keep(found: Accuracy, path: Path) -> None:
-    columns = {
-        f"{name}{index}": getattr(match, name)
-        for index, match in enumerate(found.matches)
-        for name in ("tp", "conf", "pred_cls", "target_cls")
-    }
-    images = np.array([str(match.image) for match in found.matches])
-    np.savez_compressed(path, map5095=found.map5095, images=images, **columns)
-
-
-def _kept(path: Path, name: str) -> Accuracy:
-    stored = np.load(path)
-    matches = tuple(
-        Matches(
-            image=Path(str(image)), **{key: stored[f"{key}{index}"] for key in ("tp", "conf", "pred_cls", "target_cls")}
-        )
-        for index, image in enumerate(stored["images"])
-    )
-    boxes = sum(len(match.target_cls) for match in matches)
-    return Accuracy(
-        model=name,
-        map5095=float(stored["map5095"]),
-        map50=0.0,
-        precision=0.0,
-        recall=0.0,
-        images=len(matches),
-        boxes=boxes,
-        classes=(),
-        matches=matches,
-        skipped=(),
-    )
+    return read(kept)
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:

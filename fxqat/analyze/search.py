@@ -15,11 +15,12 @@ from fxqat.analyze.bootstrap import Drift, paired_drift
 from fxqat.analyze.fidelity import confident, disagreement, ratio
 from fxqat.analyze.front import Candidate, candidates, pick
 from fxqat.analyze.judge import Judge
+from fxqat.analyze.kept import Kept
 from fxqat.analyze.latency import Latency
 from fxqat.analyze.latency import measure as measure_latency
 from fxqat.analyze.layout import Layout
 from fxqat.analyze.ledger import Ledger, content, fingerprint
-from fxqat.analyze.op_cost import convolutions, profile
+from fxqat.analyze.op_cost import Costs, convolutions, profile
 from fxqat.analyze.probe import probe
 from fxqat.analyze.selective import asleep
 from fxqat.analyze.selective import run as run_with
@@ -158,16 +159,18 @@ class _Search:
         if self.source.stage != "float":
             raise Problem(model, f"is at stage {self.source.stage}", expected="a .pt, which has no policy yet")
         self.data, self.base, self.budget, self.work = data, base, budget, work
-        self.progress, self.folder = progress, folder
+        self.progress, self.folder, self.kept = progress, folder, Kept(work)
+        self.known: dict[str, str] = {}
 
     def run(self) -> Found:
         plain = self._export(self.source, "float")
         self.float_accuracy = self._accuracy(plain, "validating float")
         model = self._calibrated(self.base, "calibrating")
         file = self._export(model, "base")
+        accuracy = self._accuracy(file, "validating")
         judge = self._judge(model, file, plain)
         front = self._measured(judge, model, plain, file)
-        base = best = self._tried(front[0], file)
+        base = best = self._tried(front[0], accuracy)
         candidate, allowed = file, self._allowed(base)
         for _ in range(_ROUNDS):
             chosen = pick(front, allowed)
@@ -175,7 +178,7 @@ class _Search:
                 break
             policy = Policy.parse(self._written(judge, chosen.left), "found")
             candidate = self._export(self._calibrated(policy, "calibrating the candidate"), "candidate")
-            best = self._tried(chosen, candidate)
+            best = self._tried(chosen, self._accuracy(candidate, "validating the candidate"))
             if -best.drift.points <= self.budget.max_drop:
                 break
             allowed = chosen.disagreement * _TIGHTER
@@ -193,13 +196,29 @@ class _Search:
     def _measured(self, judge: Judge, model: Detector, plain: Path, base: Path) -> tuple[Candidate, ...]:
         """The front with each layout's disagreement and time; the files timed have hasty ranges, which time ignores."""
         front = candidates(judge, self.budget.candidates)
-        differ = self._disagreements(model, [frozenset(judge.layout.awake(one.left)) for one in front])
-        files = [base, *(self._hasty(judge, one.left, index) for index, one in enumerate(front) if one.left)]
+        lefts = [one.left for one in front]
+        what = {
+            "files": [self.known[path.stem] for path in (plain, base)],
+            "left": lefts,
+            **asdict(self.budget),
+            "version": 1,
+        }
+        ledger = Ledger(self.work, "front", what)
+        if "measured" not in ledger:
+            ledger.add("measured", self._differences(judge, model, plain, base, lefts))
+        rows = zip(front, ledger["measured"], strict=True)
+        return tuple(one.measured(*measured) for one, measured in rows)
+
+    def _differences(
+        self, judge: Judge, model: Detector, plain: Path, base: Path, lefts: Sequence[tuple[str, ...]]
+    ) -> list[tuple[float, float]]:
+        """Of each layout: its disagreement with float, and milliseconds."""
+        differ = self._disagreements(model, [frozenset(judge.layout.awake(left)) for left in lefts])
+        files = [base, *(self._hasty(judge, left, index) for index, left in enumerate(lefts) if left)]
         self.progress("timing candidates", 0, 1)
         first, *times = measure_latency([plain, *files], threads=self.budget.threads, rounds=_TURNS)
         # by the ratio to float within rounds: a machine's speed drifts by more than layouts differ
-        rows = zip(front, differ, times, strict=True)
-        return tuple(one.measured(differing, first.median / time.speed) for one, differing, time in rows)
+        return [(differing, first.median / time.speed) for differing, time in zip(differ, times, strict=True)]
 
     def _hasty(self, judge: Judge, left: tuple[str, ...], index: int) -> Path:
         policy = Policy.parse(self._written(judge, left), "candidate")
@@ -223,12 +242,20 @@ class _Search:
         int8, _ = converting(Rules.load()).run(model.gm)
         lowered, _ = converting(Rules.load()).run(preparing(Policy.load("float"), Rules.load()).run(self.source.gm)[0])
         self.progress("profiling", 0, 2)
-        costs = profile(file, convolutions(int8), threads=self.budget.threads)
+        costs = self._profiled(file, convolutions(int8))
         self.progress("profiling", 1, 2)
-        floats = profile(plain, convolutions(lowered), threads=self.budget.threads)
+        floats = self._profiled(plain, convolutions(lowered))
         passes = (*fusing(Rules.load()).passes, Assign(policy=self.base))
         layout = Layout(Pipeline(passes).run(self.source.gm)[0], model.gm, self.base.target, self.budget.imgsz)
         return Judge(layout, costs, floats, *self._effects(model))
+
+    def _profiled(self, file: Path, layers: list[str]) -> Costs:
+        ledger = Ledger(
+            self.work, "costs", {"file": self.known[file.stem], "threads": self.budget.threads, "version": 1}
+        )
+        if "costs" not in ledger:
+            ledger.add("costs", asdict(profile(file, layers, threads=self.budget.threads)))
+        return Costs(**ledger["costs"])
 
     def _effects(self, model: Detector) -> tuple[np.ndarray, list[str]]:
         asked = self.budget
@@ -248,30 +275,33 @@ class _Search:
         return np.array(ledger["effects"]), list(ledger["names"])
 
     def _calibrated(self, policy: Policy, what: str) -> Detector:
-        model, _ = prepare(self.source, policy)
-        return calibrate(
-            model,
-            self.data,
-            images_limit=self.budget.images_limit,
-            imgsz=self.budget.imgsz,
-            progress=lambda done, total: self.progress(what, done, total),
-        )
+        asked = self.budget
 
-    def _tried(self, candidate: Candidate, path: Path) -> Tried:
-        accuracy = self._accuracy(path, "validating")
+        def make() -> Detector:
+            model, _ = prepare(self.source, policy)
+            step = lambda done, total: self.progress(what, done, total)  # noqa: E731  (a name for the line below)
+            return calibrate(model, self.data, images_limit=asked.images_limit, imgsz=asked.imgsz, progress=step)
+
+        shown = content(images.image_paths(self.data, limit=asked.images_limit).paths)
+        key = {"model": fingerprint(self.source.gm), "policy": policy.text, "images": shown, "imgsz": asked.imgsz}
+        return self.kept.detector(key, make)
+
+    def _tried(self, candidate: Candidate, accuracy: Accuracy) -> Tried:
         return Tried(candidate=candidate, accuracy=accuracy, drift=paired_drift(self.float_accuracy, accuracy))
 
     def _accuracy(self, path: Path, what: str) -> Accuracy:
-        return evaluate(
-            from_onnx(path, threads=self.budget.threads),
-            self.data,
-            imgsz=self.budget.imgsz,
-            split=self.budget.split,
-            progress=lambda done, total: self.progress(what, done, total),
-        )
+        asked = self.budget
+
+        def make() -> Accuracy:
+            model, step = from_onnx(path, threads=asked.threads), lambda done, total: self.progress(what, done, total)
+            return evaluate(model, self.data, imgsz=asked.imgsz, split=asked.split, progress=step)
+
+        shown = content(images.image_paths(self.data, split=asked.split).paths)
+        return self.kept.accuracy({"file": self.known[path.stem], "images": shown, "imgsz": asked.imgsz}, make)
 
     def _export(self, model: Detector, name: str) -> Path:
         self.progress(f"exporting {name}", 0, 1)
+        self.known[name] = fingerprint(model.gm)  # a file's own bytes hold the date
         return export(model, self.folder / f"{name.replace(' ', '_')}.onnx", imgsz=self.budget.imgsz)
 
     def _written(self, judge: Judge, left: tuple[str, ...], measured: str = "") -> str:

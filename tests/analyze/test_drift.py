@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,11 @@ import torch
 from detectors import NAMES, find_colours, shifted, write_onnx
 
 import fxqat
+from fxqat.analyze import journey
 from fxqat.analyze.drift import Stage, by_class, drift
 from fxqat.analyze.evaluated import Evaluated
-from fxqat.analyze.memory import memory
+from fxqat.analyze.journey import read
+from fxqat.analyze.memory import Memory, memory
 from fxqat.analyze.op_cost import convolutions, profile
 from fxqat.analyze.selective import asleep
 from fxqat.analyze.twin import export_float
@@ -23,18 +27,17 @@ from fxqat.errors import Problem
 from fxqat.yolo.detector import Detector
 
 THRESHOLD = 0.5
-# every kind of block YOLOv8n has, and a sixth of its sites: the command line is asked here, not the network
+# a network of few sites: the command line is asked here, and an export takes its time by the site
 SMALL = """
 nc: 3
 scales: {n: [1.0, 0.25, 1024]}
 backbone:
   - [-1, 1, Conv, [64, 3, 2]]
-  - [-1, 1, Conv, [128, 3, 2]]
-  - [-1, 1, C2f, [128, True]]
-  - [-1, 1, Conv, [128, 3, 2]]
-  - [-1, 1, SPPF, [128, 5]]
+  - [-1, 1, Conv, [64, 3, 2]]
+  - [-1, 1, C2f, [64, True]]
+  - [-1, 1, Conv, [64, 3, 2]]
 head:
-  - [[2, 4], 1, Detect, [nc]]
+  - [[2, 3], 1, Detect, [nc]]
 """
 
 
@@ -129,6 +132,8 @@ def test_memory_of_each_file_in_its_own_process(tmp_path, calibrated):
     (found,) = memory([write_onnx(tmp_path / "a.onnx", batch=1, imgsz=64)])
     assert found.file == pytest.approx((tmp_path / "a.onnx").stat().st_size / 1e6)
     assert 20 < found.peak < 500  # Python and ONNX Runtime, and nothing of this process
+    (torchs,) = memory([fxqat.save(calibrated, tmp_path / "a.fxqat")], imgsz=64)
+    assert torchs.peak > 2 * found.peak  # torch and Ultralytics are loaded for it
     with pytest.raises(Problem, match=r"none\.fxqat: no such file"):
         memory([tmp_path / "none.fxqat"])
     (tmp_path / "bad.fxqat").write_text("x")
@@ -136,9 +141,22 @@ def test_memory_of_each_file_in_its_own_process(tmp_path, calibrated):
         memory([tmp_path / "bad.fxqat"], imgsz=64)
 
 
+def no_processes(paths: Sequence[Path], *, imgsz: int) -> list[Memory]:
+    """``memory`` without a process for each file, which the test above starts."""
+    assert imgsz == 64
+    return [Memory(name=path.name, file=path.stat().st_size / 1e6, peak=1.0) for path in map(Path, paths)]
+
+
 def test_drift_and_search_on_the_command_line(
-    tmp_path: Path, tiny_data: Path, images: torch.Tensor, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    tiny_data: Path,
+    images: torch.Tensor,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    twin: Path,
 ) -> None:
+    monkeypatch.setattr(journey, "memory", no_processes)
+    monkeypatch.setattr(journey, "export_float", lambda model, path, *, imgsz: shutil.copy(twin, path))
     (tmp_path / "small.yaml").write_text(SMALL)
     plain = fxqat.save(fxqat.load(tmp_path / "small.yaml"), tmp_path / "tiny.fxqat")
     model = fxqat.calibrate(fxqat.prepare(plain, "yolov8_w8a8")[0], [images])
@@ -150,23 +168,14 @@ def test_drift_and_search_on_the_command_line(
     assert [line.split("  ")[0] for line in out.splitlines()[1:6]] == [
         *("float", "fused", "fake-quant", "reference", "ONNX Runtime"),
     ]
-    summary = json.loads((tmp_path / "drift.json").read_text())
+    summary = read(tmp_path / "drift.json", tmp_path / "tiny_ptq.fxqat")
+    assert [row["stage"] for row in summary["stages"]] == [line.split("  ")[0] for line in out.splitlines()[1:6]]
     assert [row["name"] for row in summary["memory"]] == [
         *("tiny.fxqat", "tiny_ptq.fxqat", "float.onnx", "runtime.onnx"),
     ]
     found = tmp_path / "found.yaml"
-    asked = [
-        "--images",
-        "4",
-        "--probe-images",
-        "2",
-        "--candidates",
-        "1",
-        "--work",
-        str(tmp_path / "work"),
-        "-o",
-        str(found),
-    ]
+    asked = ["--images", "4", "--probe-images", "2", "--candidates", "1"]
+    asked += ["--work", str(tmp_path / "work"), "-o", str(found)]
     assert main(["search", str(plain), *words, *asked, "--json", str(tmp_path / "search.json")]) == 0
     out = capsys.readouterr().out
     assert "the drop is within the budget of 0.2 points" in out
