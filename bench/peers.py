@@ -182,10 +182,21 @@ def _measure_latency(options: argparse.Namespace, peers: Sequence[Peer]) -> None
         if importlib.util.find_spec(runtime) is None:
             continue
         worker = OPENVINO_WORKER if runtime == "openvino" else WORKER
+        names = [name for name in names if _runs(files[name], runtime, worker)]
         timed = measure([files[name] for name in names], threads=2, rounds=options.rounds, worker=worker)
         for name, one in zip(names, timed, strict=True):
             found.setdefault(name, {})[runtime] = _timing(one)
     write_text(Path(options.work) / "latency.json", json.dumps(found, indent=2))
+
+
+def _runs(file: str, runtime: str, worker: Path) -> bool:
+    """Whether ``runtime`` takes the file at all: not every tool's is legal for every runtime."""
+    try:
+        measure([file], rounds=1, runs=1, warmup=0, worker=worker)
+    except Problem as problem:
+        print(f"{runtime} does not run {file}: {problem}", file=sys.stderr)
+        return False
+    return True
 
 
 def _timing(one: Latency) -> dict[str, Any]:
