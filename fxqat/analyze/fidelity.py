@@ -1,5 +1,8 @@
-"""How far a detector's predictions are from the float one's, image by image without labels: smoother than mAP, in which
-a tenth of a point is chance on a few hundred images."""
+"""How far a detector's predictions are from the float one's, image by image and without labels.
+
+Where mAP moves by tenths of a point by chance this is smooth, but it is no promise of mAP: on YOLOv8n a layout that
+disagreed less (4.6 % against 5.8 %) lost more points (0.74 against 0.29). So whatever it chooses is validated.
+"""
 
 from __future__ import annotations
 

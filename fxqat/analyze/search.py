@@ -179,14 +179,18 @@ class _Search:
             policy = Policy.parse(self._written(judge, chosen.left), "found")
             candidate = self._export(self._calibrated(policy, "calibrating the candidate"), "candidate")
             best = self._tried(chosen, self._accuracy(candidate, "validating the candidate"))
-            if -best.drift.points <= self.budget.max_drop:
+            if self._within(best):
                 break
             allowed = chosen.disagreement * _TIGHTER
+        if self._within(base) and not self._within(best):  # less disagreement is no promise of mAP
+            best, candidate = base, file
         self.progress("timing", 0, 1)
         times = tuple(measure_latency([plain, file, candidate], threads=self.budget.threads, rounds=_TURNS))
-        text = self._written(judge, chosen.left, f"{best.drift} points, {times[2].speed:.2f}x as fast as float")
-        within = -best.drift.points <= self.budget.max_drop
-        return Found(policy=text, base=base, best=best, latency=times, front=front, within=within)
+        text = self._written(judge, best.candidate.left, f"{best.drift} points, {times[2].speed:.2f}x as fast as float")
+        return Found(policy=text, base=base, best=best, latency=times, front=front, within=self._within(best))
+
+    def _within(self, tried: Tried) -> bool:
+        return -tried.drift.points <= self.budget.max_drop
 
     def _allowed(self, base: Tried) -> float:
         """The disagreement that the budget buys: points lost go with it, as measured on the base policy."""
