@@ -84,11 +84,15 @@ def _events(path: Path, folder: Path, threads: int, runs: int, imgsz: int | None
 
 
 def _sites(proto: onnx.ModelProto) -> dict[str, str]:
-    """The site of each operation of a file by the operation's name: what its quantized output is called."""
+    """The site of each operation of a file by the operation's name: what its quantized output is called, once it is
+    back in the order of axes that others read."""
     codes = {node.input[0]: node.output[0] for node in proto.graph.node if node.op_type == "QuantizeLinear"}
+    moves = {node.input[0]: node.output[0] for node in proto.graph.node if node.op_type in ("Transpose", "Reshape")}
     found = {}
     for node in proto.graph.node:
         value = codes.get(node.output[0], node.output[0])
+        while value.startswith(f"{node.name}.") and value in moves:
+            value = moves[value]
         found[node.name] = value.removesuffix(CODES)
     return found
 

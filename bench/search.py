@@ -1,9 +1,9 @@
 """Found policies beside the shipped ones: ``python -m bench.search --weights W --calibration D --data V --policy P``.
 
 Every policy is prepared, calibrated on D, exported and validated on V in ONNX Runtime against the float model exported
-by the same code (same images, paired bootstrap), its predictions are compared with float's without labels (smoother
-than mAP), and all files are timed in one interleaved run, each in a process of its own. ``--work`` keeps files and
-accuracies, so that a run can be taken up again.
+by the same code (same images, paired bootstrap), its predictions are compared with float's without labels (which did
+not rank layouts as mAP does), and all files are timed in one interleaved run, each in a process of its own. ``--work``
+keeps files and accuracies, so that a run can be taken up again.
 """
 
 from __future__ import annotations

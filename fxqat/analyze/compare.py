@@ -69,7 +69,7 @@ def compare(
         step = _step(progress, index, len(opened))
         found.append(evaluate(one, data, imgsz=imgsz, batch=batch, split=split, limit=images_limit, progress=step))
     files = [Path(model) for model in models if str(model).endswith(".onnx")]
-    timed = iter(measure(files, threads=threads, imgsz=imgsz, rounds=8) if files else [])
+    timed = iter(measure(files, threads=threads, imgsz=imgsz, rounds=16) if files else [])
     times = [
         next(timed).median if name.endswith(".onnx") else _eager(one, imgsz, threads)
         for name, one in zip(names, opened, strict=True)

@@ -120,7 +120,7 @@ def search(
 
     The output's error of any layout is predicted from one probing pass, its time from two profiles; that gives a front
     of a few layouts, none of which another one beats. Each of these is measured: how far its predictions are from
-    float's (no labels are needed, and it is smoother than mAP), and its time in turns with the others. The fastest that
+    float's (no labels are needed; it is no proxy for mAP), and its time in turns with the others. The fastest that
     disagrees no more than the budget buys is then calibrated, exported and validated in ONNX Runtime against the float
     file; one whose measured drop is over the budget gives way to one that disagrees less, at most three times.
 
