@@ -22,9 +22,8 @@ from typing import Any
 import torch
 
 import fxqat
+from bench.command import run
 from bench.ptq import changed
-from fxqat.errors import Problem
-from fxqat.files import check_writable, write_text
 from fxqat.yolo import images
 from fxqat.yolo.checkpoint import versions
 
@@ -34,19 +33,15 @@ Row = dict[str, Any]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure way by way, print each as it is done; exit code 2 for bad input."""
     options = _parser().parse_args(arguments)
-    try:
-        if options.worker:
-            print(json.dumps(_work(options)))
-            return 0
-        if options.json:
-            check_writable(options.json)
-        rows = _measure(options)
-        if options.json:
-            write_text(options.json, json.dumps({"versions": versions(), "rows": rows}, indent=2) + "\n")
-    except Problem as problem:
-        print(problem, file=sys.stderr)
-        return 2
-    return 0
+    return run(options, _answered if options.worker else _measured)
+
+
+def _answered(options: argparse.Namespace) -> None:
+    print(json.dumps(_work(options)))
+
+
+def _measured(options: argparse.Namespace) -> dict[str, Any]:
+    return {"versions": versions(), "rows": _measure(options)}
 
 
 def _measure(options: argparse.Namespace) -> list[Row]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fxqat.demo import make_dataset
-from fxqat.files import write_bytes
+from fxqat.files import write_bytes, write_text
 from fxqat.yolo.environment import environment
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +56,7 @@ def main() -> None:
     row = {"images": options.images, "epochs": options.stop_after, "batch": options.batch, "minutes": round(minutes, 1)}
     ship(best, options.ship)
     result = row | _validate(options.ship, data, options.imgsz) | {"bytes": options.ship.stat().st_size}
-    options.out.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_text(options.out.with_suffix(".json"), json.dumps(result, indent=2) + "\n")
     print(json.dumps(result) if options.json else _table(result))
 
 

@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
+from typing import Any
 
+from bench.command import run
 from fxqat.analyze.latency import measure, table
-from fxqat.errors import Problem
-from fxqat.files import check_writable, write_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and write the JSON where asked; exit code 2 for bad input."""
-    options = _parser().parse_args(arguments)
-    try:
-        if options.json:
-            check_writable(options.json)
-        latencies = measure(
-            options.models, threads=options.threads, rounds=options.rounds, runs=options.runs, imgsz=options.imgsz
-        )
-        print(table(latencies))
-        if options.json:
-            settings = {key: getattr(options, key) for key in ("threads", "rounds", "runs")}
-            models = [item.summary() for item in latencies]
-            write_text(options.json, json.dumps({**settings, "models": models}, indent=2) + "\n")
-    except Problem as problem:
-        print(problem, file=sys.stderr)
-        return 2
-    return 0
+    return run(_parser().parse_args(arguments), _measured)
+
+
+def _measured(options: argparse.Namespace) -> dict[str, Any]:
+    settings = {key: getattr(options, key) for key in ("threads", "rounds", "runs")}
+    latencies = measure(options.models, imgsz=options.imgsz, **settings)
+    print(table(latencies))
+    return {**settings, "models": [item.summary() for item in latencies]}
 
 
 def _parser() -> argparse.ArgumentParser:

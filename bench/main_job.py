@@ -10,7 +10,6 @@ differ.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import shutil
 import sys
@@ -26,10 +25,9 @@ import onnx
 import onnxruntime as ort
 
 import fxqat
+from bench.command import run
 from fxqat.analyze.compare import Compared, compare
 from fxqat.deploy.verify import Verification
-from fxqat.errors import Problem
-from fxqat.files import check_writable, write_text
 from fxqat.yolo import offline
 from fxqat.yolo.checkpoint import versions
 
@@ -49,19 +47,14 @@ class Made:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make, measure, print; exit code 2 for bad input."""
-    options = _parser().parse_args(arguments)
-    try:
-        if options.json:
-            check_writable(options.json)
-        with tempfile.TemporaryDirectory(prefix="fxqat-bench-") as folder:
-            result = _measure(options, Path(folder))
-        print(_markdown(result))
-        if options.json:
-            write_text(options.json, json.dumps(result, indent=2) + "\n")
-    except Problem as problem:
-        print(problem, file=sys.stderr)
-        return 2
-    return 0
+    return run(_parser().parse_args(arguments), _measured)
+
+
+def _measured(options: argparse.Namespace) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="fxqat-bench-") as folder:
+        result = _measure(options, Path(folder))
+    print(_markdown(result))
+    return result
 
 
 def ultralytics_onnx(weights: Path, folder: Path, imgsz: int) -> Path:

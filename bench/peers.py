@@ -21,11 +21,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from bench.command import run
 from bench.peer_makers import PEERS, Job, Peer
-from fxqat.analyze.accuracy import Accuracy, Evaluated, Matches, evaluate, from_onnx
+from fxqat.analyze.accuracy import Accuracy, Evaluated, evaluate, from_onnx
 from fxqat.analyze.bootstrap import paired_drift
+from fxqat.analyze.kept import read, write
 from fxqat.analyze.latency import WORKER, Latency, measure
 from fxqat.analyze.latency_worker import peak_rss
 from fxqat.errors import Problem
@@ -34,28 +34,26 @@ from fxqat.files import write_text
 OPENVINO_WORKER = Path(__file__).with_name("openvino_worker.py")
 BASE = PEERS[0]
 Step = Callable[[argparse.Namespace, Sequence[Peer]], None]
+ACCURACY = "accuracy.npz"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make, measure, print; exit code 2 for bad input."""
     options = _parser().parse_args(arguments)
-    try:
-        peers = _chosen(options.peer)
-        if options.make_one:
-            return _make_here(_job(options, peers[0]), peers[0])
-        Path(options.work).mkdir(parents=True, exist_ok=True)
-        for step in _steps(options.only):
-            step(options, peers)
-        rows = [_row(options, peer) for peer in PEERS]
-        text = _markdown(rows)
-        write_text(Path(options.work) / "peers.md", text + "\n")
-        write_text(Path(options.work) / "peers.json", json.dumps(rows, indent=2) + "\n")
-        _plot(rows, Path(options.work) / "peers.png")
-        print(text)
-    except Problem as problem:
-        print(problem, file=sys.stderr)
-        return 2
-    return 0
+    return run(options, _make_here if options.make_one else _measured)
+
+
+def _measured(options: argparse.Namespace) -> None:
+    peers, work = _chosen(options.peer), Path(options.work)
+    work.mkdir(parents=True, exist_ok=True)
+    for step in _steps(options.only):
+        step(options, peers)
+    rows = [_row(options, peer) for peer in PEERS]
+    text = _markdown(rows)
+    write_text(work / "peers.md", text + "\n")
+    write_text(work / "peers.json", json.dumps(rows, indent=2) + "\n")
+    _plot(rows, work / "peers.png")
+    print(text)
 
 
 def _chosen(names: Sequence[str] | None) -> list[Peer]:
@@ -108,8 +106,10 @@ def _make_all(options: argparse.Namespace, peers: Sequence[Peer]) -> None:
         print(f"{peer.name}: {(folder / 'made.json').read_text()[:300]}", file=sys.stderr, flush=True)
 
 
-def _make_here(job: Job, peer: Peer) -> int:
+def _make_here(options: argparse.Namespace) -> None:
     """In the process that does nothing else."""
+    peer = _chosen(options.peer)[0]
+    job = _job(options, peer)
     start = time.perf_counter()
     path = peer.make(job)
     facts = {
@@ -119,18 +119,17 @@ def _make_here(job: Job, peer: Peer) -> int:
         "bytes": sum(one.stat().st_size for one in {path, path.with_suffix(".bin")} if one.is_file()),
     }
     write_text(job.folder / "made.json", json.dumps(facts))
-    return 0
 
 
 def _measure_accuracy(options: argparse.Namespace, peers: Sequence[Peer]) -> None:
     for peer in peers:
         folder, made = _folder(options, peer), _read(_folder(options, peer) / "made.json")
-        if "file" not in made or (folder / "accuracy.npz").is_file():
+        if "file" not in made or (folder / ACCURACY).is_file():
             continue
         path = Path(made["file"])
         opened = from_onnx(path) if peer.runtime == "onnxruntime" else _from_openvino(path, options)
         found = evaluate(opened, options.data, imgsz=options.imgsz, limit=options.images_val, batch=1)
-        _keep(found, folder)
+        write(found, folder / ACCURACY)
         print(f"{peer.name}: mAP50-95 {found.map5095:.4f}", file=sys.stderr, flush=True)
 
 
@@ -145,31 +144,9 @@ def _from_openvino(path: Path, options: argparse.Namespace) -> Evaluated:
     )
 
 
-def _keep(found: Accuracy, folder: Path) -> None:
-    arrays = {
-        f"{index}_{key}": getattr(one, key)
-        for index, one in enumerate(found.matches)
-        for key in ("tp", "conf", "pred_cls", "target_cls")
-    }
-    np.savez_compressed(folder / "accuracy.npz", **arrays)
-    names = ("model", "map5095", "map50", "precision", "recall", "images", "boxes")
-    plain = {name: getattr(found, name) for name in names}
-    write_text(folder / "accuracy.json", json.dumps({**plain, "paths": [str(one.image) for one in found.matches]}))
-
-
 def _kept(folder: Path) -> Accuracy | None:
-    plain = _read(folder / "accuracy.json")
-    if not plain:
-        return None
-    with np.load(folder / "accuracy.npz") as arrays:
-        matches = tuple(
-            Matches(
-                image=Path(path),
-                **{key: arrays[f"{index}_{key}"] for key in ("tp", "conf", "pred_cls", "target_cls")},
-            )
-            for index, path in enumerate(plain.pop("paths"))
-        )
-    return Accuracy(**plain, classes=(), matches=matches, skipped=())
+    path = folder / ACCURACY
+    return read(path) if path.is_file() else None
 
 
 def _measure_latency(options: argparse.Namespace, peers: Sequence[Peer]) -> None:

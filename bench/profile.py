@@ -22,9 +22,9 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 
+from bench.command import run
 from fxqat.analyze.latency_worker import feed
 from fxqat.errors import Problem
-from fxqat.files import check_writable, write_text
 
 CODES = ".codes"
 # What ONNX Runtime adds to the name of an operation that it replaces.
@@ -122,18 +122,13 @@ def table(operations: Sequence[Operation], rows: int) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Profile, print, and write the JSON where asked; exit code 2 for bad input."""
-    options = _parser().parse_args(arguments)
-    try:
-        if options.json:
-            check_writable(options.json)
-        found = profile(Path(options.model), threads=options.threads, runs=options.runs, imgsz=options.imgsz)
-        print(table(found, options.rows))
-        if options.json:
-            write_text(options.json, json.dumps([asdict(one) for one in found], indent=2) + "\n")
-    except Problem as problem:
-        print(problem, file=sys.stderr)
-        return 2
-    return 0
+    return run(_parser().parse_args(arguments), _measured)
+
+
+def _measured(options: argparse.Namespace) -> list[dict[str, Any]]:
+    found = profile(Path(options.model), threads=options.threads, runs=options.runs, imgsz=options.imgsz)
+    print(table(found, options.rows))
+    return [asdict(one) for one in found]
 
 
 def _parser() -> argparse.ArgumentParser:

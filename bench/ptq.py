@@ -9,7 +9,6 @@ plain forwards of the same images.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -23,10 +22,10 @@ import torch
 import yaml
 
 import fxqat
+from bench.command import run
 from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
 from fxqat.analyze.bootstrap import paired_drift
 from fxqat.errors import Problem
-from fxqat.files import check_writable, write_text
 from fxqat.policy import Policy
 from fxqat.yolo import images
 from fxqat.yolo.checkpoint import versions
@@ -60,17 +59,7 @@ class Row:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure row by row, print each as it is done; exit code 2 for bad input."""
-    options = _parser().parse_args(arguments)
-    try:
-        if options.json:
-            check_writable(options.json)
-        result = _measure(options)
-        if options.json:
-            write_text(options.json, json.dumps(result, indent=2) + "\n")
-    except Problem as problem:
-        print(problem, file=sys.stderr)
-        return 2
-    return 0
+    return run(_parser().parse_args(arguments), _measure)
 
 
 def rows(policies: Iterable[str], only: Sequence[str]) -> list[Row]:

@@ -18,13 +18,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import fxqat
-from fxqat.analyze.accuracy import Accuracy, Matches, evaluate, from_onnx
+from bench.command import run
+from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
 from fxqat.analyze.bootstrap import Drift, paired_drift
+from fxqat.analyze.kept import read, write
 from fxqat.errors import Problem
-from fxqat.files import check_writable, replacing, write_text
+from fxqat.files import write_text
 from fxqat.yolo.checkpoint import versions
 from fxqat.yolo.detector import Detector
 
@@ -60,23 +60,18 @@ class Row:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is not there yet, print the table; exit code 2 for bad input."""
-    options = _parser().parse_args(arguments)
-    try:
-        work = Path(options.work)
-        work.mkdir(parents=True, exist_ok=True)
-        if options.json:
-            check_writable(options.json)
-        if not options.table:
-            for row in _wanted(options):
-                measure(row, options, work)
-        results = kept_rows(work)
-        print(table(results))
-        if options.json:
-            write_text(options.json, json.dumps({"versions": versions(), "rows": results}, indent=2) + "\n")
-    except Problem as problem:
-        print(problem, file=sys.stderr)
-        return 2
-    return 0
+    return run(_parser().parse_args(arguments), _measured)
+
+
+def _measured(options: argparse.Namespace) -> dict[str, Any]:
+    work = Path(options.work)
+    work.mkdir(parents=True, exist_ok=True)
+    if not options.table:
+        for row in _wanted(options):
+            measure(row, options, work)
+    results = kept_rows(work)
+    print(table(results))
+    return {"versions": versions(), "rows": results}
 
 
 def measure(row: Row, options: argparse.Namespace, work: Path) -> None:
@@ -196,31 +191,8 @@ def _accuracy(stem: Path, options: argparse.Namespace, make: Any) -> Accuracy:
     if not kept.is_file():
         path = stem.with_suffix(".onnx")
         fxqat.export(make(), path, imgsz=options.imgsz)
-        write_accuracy(kept, evaluate(from_onnx(path), options.data, imgsz=options.imgsz, limit=options.images_val))
-    return read_accuracy(kept)
-
-
-_COLUMNS = ("tp", "conf", "pred_cls", "target_cls")
-
-
-def write_accuracy(path: Path, accuracy: Accuracy) -> None:
-    """Everything that a paired comparison needs, without pickle."""
-    words = {key: getattr(accuracy, key) for key in ("model", "map5095", "map50", "precision", "recall", "boxes")}
-    words["images"] = [match.image.name for match in accuracy.matches]
-    arrays = {f"{key}_{i}": getattr(m, key) for i, m in enumerate(accuracy.matches) for key in _COLUMNS}
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, words=np.array(json.dumps(words)), **arrays)
-
-
-def read_accuracy(path: Path) -> Accuracy:
-    """What ``write_accuracy`` wrote, without its classes."""
-    with np.load(path) as found:
-        words = json.loads(str(found["words"]))
-        names = words.pop("images")
-        matches = tuple(
-            Matches(image=Path(name), **{key: found[f"{key}_{i}"] for key in _COLUMNS}) for i, name in enumerate(names)
-        )
-    return Accuracy(**words, images=len(names), classes=(), matches=matches, skipped=())
+        write(evaluate(from_onnx(path), options.data, imgsz=options.imgsz, limit=options.images_val), kept)
+    return read(kept)
 
 
 def _pair(text: str) -> tuple[str, Any]:

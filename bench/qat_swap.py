@@ -8,19 +8,17 @@ holds is not made again, so a run that was cut off goes on.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import fxqat
+from bench.command import run
 from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
 from fxqat.analyze.bootstrap import paired_drift
 from fxqat.analyze.latency import measure
 from fxqat.demo import make_dataset
-from fxqat.errors import Problem
-from fxqat.files import check_writable, write_text
 from fxqat.passes.swap_activation import ACTIVATIONS, swap_activation
 from fxqat.yolo.detector import Detector
 
@@ -40,20 +38,15 @@ TRAINING: dict[str, Any] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, measure, print; exit code 2 for bad input."""
-    options = _parser().parse_args(arguments)
-    try:
-        if options.json:
-            check_writable(options.json)
-        work = Path(options.work)
-        work.mkdir(parents=True, exist_ok=True)
-        rows = _measure(options, work)
-        print(table(rows))
-        if options.json:
-            write_text(options.json, json.dumps(rows, indent=2) + "\n")
-    except Problem as problem:
-        print(problem, file=sys.stderr)
-        return 2
-    return 0
+    return run(_parser().parse_args(arguments), _measured)
+
+
+def _measured(options: argparse.Namespace) -> list[dict[str, Any]]:
+    work = Path(options.work)
+    work.mkdir(parents=True, exist_ok=True)
+    rows = _measure(options, work)
+    print(table(rows))
+    return rows
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

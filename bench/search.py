@@ -9,7 +9,6 @@ keeps files and accuracies, so that a run can be taken up again.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import fxqat
+from bench.command import run
 from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
 from fxqat.analyze.bootstrap import paired_drift
 from fxqat.analyze.fidelity import confident, disagreement, ratio
 from fxqat.analyze.kept import read, write
 from fxqat.analyze.latency import measure
-from fxqat.errors import Problem
-from fxqat.files import check_writable, write_text
 from fxqat.yolo import images
 from fxqat.yolo.checkpoint import versions
 
@@ -32,18 +30,13 @@ SHIPPED = ("yolov8_critical", "yolov8_w8a8")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make, measure, print; exit code 2 for bad input."""
-    options = _parser().parse_args(arguments)
-    try:
-        if options.json:
-            check_writable(options.json)
-        result = _measure(options)
-        print(_table(result["rows"]))
-        if options.json:
-            write_text(options.json, json.dumps(result, indent=2) + "\n")
-    except Problem as problem:
-        print(problem, file=sys.stderr)
-        return 2
-    return 0
+    return run(_parser().parse_args(arguments), _measured)
+
+
+def _measured(options: argparse.Namespace) -> dict[str, Any]:
+    result = _measure(options)
+    print(_table(result["rows"]))
+    return result
 
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib
-import json
 import os
 import resource
 import statistics
@@ -26,8 +25,8 @@ from typing import Any, TextIO
 import torch
 from torch import nn, optim
 
+from bench.command import run
 from fxqat.errors import Problem
-from fxqat.files import check_writable, write_text
 from fxqat.quant import compiled
 from fxqat.yolo.checkpoint import versions
 
@@ -53,21 +52,14 @@ class Cost:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; exit code 2 for bad input."""
     options = _parser().parse_args(arguments)
-    if options.worker:
-        return _work(options)
-    try:
-        if options.json:
-            check_writable(options.json)
-        found, missing = _measure(options)
-        print(table(found, missing))
-        if options.json:
-            rows = [{"name": one.name, "steps": one.steps, "megabytes": one.megabytes} for one in found]
-            content = {"versions": versions(), "rows": rows, "missing": missing}
-            write_text(options.json, json.dumps(content, indent=2) + "\n")
-    except Problem as problem:
-        print(problem, file=sys.stderr)
-        return 2
-    return 0
+    return _work(options) if options.worker else run(options, _measured)
+
+
+def _measured(options: argparse.Namespace) -> dict[str, Any]:
+    found, missing = _measure(options)
+    print(table(found, missing))
+    rows = [{"name": one.name, "steps": one.steps, "megabytes": one.megabytes} for one in found]
+    return {"versions": versions(), "rows": rows, "missing": missing}
 
 
 def table(found: Sequence[Cost], missing: Mapping[str, str]) -> str:

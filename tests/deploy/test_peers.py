@@ -10,6 +10,7 @@ import pytest
 
 from bench import peers
 from bench.peer_makers import PEERS, Peer
+from fxqat.analyze.kept import write
 
 
 def row(name: str, **facts: object) -> dict[str, object]:
@@ -68,7 +69,7 @@ def accuracy(tiny_data):
 
 def test_accuracy_is_kept_whole(accuracy, tmp_path):
     assert peers._kept(tmp_path) is None
-    peers._keep(accuracy, tmp_path)
+    write(accuracy, tmp_path / peers.ACCURACY)
     kept = peers._kept(tmp_path)
     assert (kept.model, kept.map5095, kept.images) == ("m", 0.4, 4)
     for mine, its in zip(accuracy.matches, kept.matches, strict=True):
