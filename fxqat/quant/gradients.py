@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from fxqat.quant import compiled
+from fxqat.quant import chains, compiled
 from fxqat.quant.affine import along_axis, fake_quantize
 from fxqat.quant.spec import QParams
 
@@ -108,20 +108,18 @@ class LearnedScale(Function):
 def _compiled_gradients(
     grad: Tensor, x: Tensor, qparams: QParams, gain: float, has_offset: bool
 ) -> tuple[Tensor, Tensor, Tensor | None, None]:
-    numbers = torch.tensor(numbers_of(qparams, margin=0.0))
-    flat = compiled.flat
-    grad_x, step, outside = compiled.learned_scale(flat(compiled.like(grad, x)), flat(x), numbers)
-    grad_x, step, outside = grad_x.as_strided(x.shape, x.stride()), step.view(1), outside.view(1)
+    grad_x, *sums = chains.learned_scale(x, grad, numbers_of(qparams, margin=0.0))
+    step, outside = (one.view(1) for one in sums)
     if not has_offset:
         return grad_x, step * gain, None, None
     return grad_x, (step + outside * qparams.zero_point) * gain, outside * gain, None
 
 
-def numbers_of(qparams: QParams, margin: float) -> list[float]:
+def numbers_of(qparams: QParams, margin: float) -> Tensor:
     """Scale, lowest and highest code relative to the zero point, and the open interval of values whose gradient
-    passes, which ends ``margin`` steps outside."""
+    passes, which ends ``margin`` steps outside: what chains.py takes."""
     scale, lowest, highest = _scalars(qparams)
-    return [scale, lowest, highest, (lowest - margin) * scale, (highest + margin) * scale]
+    return torch.tensor([scale, lowest, highest, (lowest - margin) * scale, (highest + margin) * scale])
 
 
 def forward_values(x: Tensor, qparams: QParams) -> Tensor:
@@ -130,8 +128,8 @@ def forward_values(x: Tensor, qparams: QParams) -> Tensor:
         return fake_quantize(x, qparams)
     scale, lowest, highest = _scalars(qparams)
     if compiled.applies(x):
-        y = compiled.fake_quantized(compiled.flat(x), torch.tensor([scale, lowest, highest]))
-        return y.as_strided(x.shape, x.stride())
+        y: Tensor = chains.fake_quantized(x, numbers_of(qparams, margin=0.0))
+        return y
     codes = x.float().div(qparams.scale).round_().clamp_(lowest, highest)
     # 0 + scale * code in one pass: the sum makes +0.0 of the -0.0 that rounding leaves, as integers do
     torch.add(codes.new_zeros(()), codes, alpha=scale, out=codes)

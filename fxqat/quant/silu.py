@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from fxqat.quant import compiled
+from fxqat.quant import chains, compiled
 from fxqat.quant.fake_quantize import FakeQuantize, LSQFakeQuantize
 from fxqat.quant.gradients import forward_values, numbers_of, pass_inside
 from fxqat.quant.spec import QParams
@@ -99,7 +99,7 @@ class _Table:
     outside: Tensor
 
     @property
-    def numbers(self) -> tuple[list[float], list[float], list[float]]:
+    def numbers(self) -> tuple[Tensor, Tensor, Tensor]:
         """Of the three quantizers, see gradients.numbers_of."""
         first, middle, last = self.margins
         return numbers_of(self.first, first), numbers_of(self.middle, middle), numbers_of(self.last, last)
@@ -148,8 +148,8 @@ class _LookUp(Function):
         ctx.save_for_backward(x)
         ctx.table = table
         if compiled.applies(x):
-            numbers = torch.tensor(table.numbers[0][:3])
-            return compiled.looked_up(compiled.flat(x), numbers, table.values).as_strided(x.shape, x.stride())
+            found: Tensor = chains.looked_up(x, table.numbers[0], table.values)
+            return found
         y = torch.empty_like(x)
         for _, out, _, index in _pieces(table, x, y):
             torch.index_select(table.values, 0, index, out=out)
@@ -170,9 +170,8 @@ class _LookUp(Function):
 
 
 def _compiled(grad: Tensor, x: Tensor, table: _Table) -> tuple[Tensor, Tensor]:
-    numbers = (torch.tensor(one) for one in table.numbers)
-    grad_x, *sums = compiled.silu_gradients(compiled.flat(grad), compiled.flat(x), *numbers)
-    return grad_x.as_strided(x.shape, x.stride()), torch.stack(sums)
+    grad_x, *sums = chains.silu_gradients(x, grad, *table.numbers)
+    return grad_x, torch.stack(sums)
 
 
 def _piece_by_piece(grad: Tensor, x: Tensor, table: _Table) -> tuple[Tensor, Tensor]:
@@ -180,7 +179,7 @@ def _piece_by_piece(grad: Tensor, x: Tensor, table: _Table) -> tuple[Tensor, Ten
     scales' as if zero points were 0; only of those that are learned."""
     grad_x = torch.empty_like(x)
     sums, scratch = torch.zeros(4), torch.empty(min(x.numel(), _PIECE))
-    scale, _, _, *reach = table.numbers[0]
+    scale, _, _, *reach = table.numbers[0].tolist()
     for (part, out, codes, index), g in zip(_pieces(table, x, grad_x), _split(grad), strict=True):
         slope = scratch[: part.numel()]
         torch.index_select(table.by_input, 0, index, out=slope).mul_(g)
@@ -200,7 +199,7 @@ def _pieces(table: _Table, x: Tensor, out: Tensor) -> Iterator[tuple[Tensor, Ten
     """Pieces of ``x`` and ``out`` with the codes of the former, as floats relative to the zero point and as indices;
     the last two are overwritten by the next piece.
     """
-    _, lowest, highest, *_ = table.numbers[0]
+    _, lowest, highest, *_ = table.numbers[0].tolist()
     length = min(x.numel(), _PIECE)
     codes, shifted = torch.empty(length), torch.empty(length)
     index = torch.empty(length, dtype=torch.int32)
@@ -213,7 +212,7 @@ def _pieces(table: _Table, x: Tensor, out: Tensor) -> Iterator[tuple[Tensor, Ten
 
 
 def _split(x: Tensor) -> tuple[Tensor, ...]:
-    return compiled.flat(x).split(_PIECE)
+    return x.as_strided((x.numel(),), (1,)).split(_PIECE)
 
 
 def _is_ready(quantizer: FakeQuantize) -> bool:

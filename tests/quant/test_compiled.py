@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from test_silu import block, noise, step
 from torch import Tensor
 
-from fxqat.quant import compiled
+from fxqat.quant import chains, compiled
 from fxqat.quant.compiled import Kernel, kernels
 from fxqat.quant.fake_quantize import make_fake_quantize
 from fxqat.quant.gradients import LearnedScale, forward_values, numbers_of
@@ -43,12 +43,12 @@ def bits(x: Tensor) -> Tensor:
 def test_what_is_compiled_is_what_the_steps_compute(scale: float, zero_point: int, seed: int) -> None:
     numbers = qparams(scale, zero_point)
     x = (noise(2000, seed=seed) * 200 * scale * 8 / scale).round() * scale / 8
-    ours = compiled.fake_quantized.function(x, torch.tensor(numbers_of(numbers, 0.0)[:3]))
+    ours = chains.fake_quantized.function(x, numbers_of(numbers, 0.0))
     assert torch.equal(bits(ours), bits(forward_values(x, numbers)))
     leaf, learned, offset = (one.clone().requires_grad_() for one in (x, numbers.scale, numbers.scale))
     grad = noise(2000, seed=seed + 1)
     LearnedScale.apply(leaf, learned, offset, numbers).backward(grad)
-    through, by_scale, by_offset = compiled.learned_scale.function(grad, x, torch.tensor(numbers_of(numbers, 0.0)))
+    through, by_scale, by_offset = chains.learned_scale.function(x, grad, numbers_of(numbers, 0.0))
     gain = (2000 * 255) ** -0.5
     assert torch.equal(through, leaf.grad)
     # 2000 terms of up to 255 steps: 2**-24 of each sum's largest partial sum, twice
