@@ -64,15 +64,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def rows(policies: Iterable[str], only: Sequence[str]) -> list[Row]:
     """The table's rows: methods without corrections, and corrections with the shipped method."""
-    every = [*product(METHODS, ["none"]), *product([SHIPPED], [name for name in CORRECTIONS if name != "none"])]
-    found = [Row(policy=policy, method=method, correction=name) for policy in policies for method, name in every]
+    corrections = [name for name in CORRECTIONS if name != "none"]
+    found = []
+    for policy in policies:
+        methods = METHODS if policy == "yolov8_critical" else METHODS | OF_LOGITS
+        every = [*product(methods, ["none"]), *product([SHIPPED], corrections)]
+        found += [Row(policy=policy, method=method, correction=name) for method, name in every]
     return [row for row in found if not only or any(text in row.label for text in only)]
 
 
 def changed(policy: str, method: str, correction: str) -> Policy:
     """A shipped policy with other specs and corrections."""
     content: dict[str, Any] = yaml.safe_load(Policy.load(policy).text)
-    METHODS[method](content)
+    (METHODS | OF_LOGITS)[method](content)
     content["corrections"] = CORRECTIONS[correction]
     return Policy.parse(yaml.safe_dump(content, sort_keys=False), f"{policy} {method}")
 
@@ -91,21 +95,17 @@ def _without_through(content: dict[str, Any]) -> None:
     content["specs"]["pre8"].pop("through")
 
 
-def _outputs(**change: Any) -> Callable[[dict[str, Any]], None]:
+def _logits(branch: str, **change: Any) -> Callable[[dict[str, Any]], None]:
+    """The last convolutions of the head's box (``cv2``) or class (``cv3``) branches: with such ranges, or in float."""
+    site, spec = f"model.*.{branch}.*.2", f"{branch} logits"
+
     def apply(content: dict[str, Any]) -> None:
-        if "out8" in content["specs"]:
-            content["specs"]["out8"] = {**content["specs"]["act8"], **change}
+        if change:
+            content["specs"][spec] = {**content["specs"]["act8"], **change}
+        how = {"weight": "w8", "activation": spec} if change else {"float": True}
+        content["rules"] = [{"site": site, **how}, *(rule for rule in content["rules"] if rule.get("site") != site)]
 
     return apply
-
-
-def _classes_through_sigmoid(content: dict[str, Any]) -> None:
-    """Class logits by the error after the sigmoid, box logits by the plain error."""
-    if "out8" not in content["specs"]:
-        return
-    content["specs"]["out8"] = dict(content["specs"]["act8"])
-    content["specs"]["class8"] = {**content["specs"]["act8"], "through": "sigmoid"}
-    content["rules"].insert(0, {"site": "model.22.cv3.*.2", "weight": "w8", "activation": "class8"})
 
 
 METHODS: dict[str, Callable[[dict[str, Any]], None]] = {
@@ -115,10 +115,15 @@ METHODS: dict[str, Callable[[dict[str, Any]], None]] = {
     "percentile": _every_activation(observer="histogram", method="percentile"),
     "entropy": _every_activation(observer="histogram", method="entropy"),
     "mse, not through SiLU": _without_through,
-    "outputs by mse": _outputs(),
-    "outputs by minmax": _outputs(observer="minmax", method="standard"),
-    "outputs by percentile 99.99": _outputs(method="percentile", percentile=99.99),
-    "classes through sigmoid": _classes_through_sigmoid,
+}
+# Only where the last convolutions run in integers: yolov8_critical keeps them in float.
+OF_LOGITS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "class logits by mse": _logits("cv3", method="mse"),
+    "class logits in float": _logits("cv3"),
+    "box logits by minmax": _logits("cv2", observer="minmax", method="standard"),
+    "box logits by percentile 99.99": _logits("cv2", method="percentile", percentile=99.99),
+    "box logits through SiLU": _logits("cv2", through="silu"),
+    "box logits in float": _logits("cv2"),
 }
 
 
