@@ -40,31 +40,17 @@ __all__ = [
     "verify",
 ]
 
-# Found on first use: `fxqat --help` and `import fxqat.errors` need no torch.
+# Found on first use: `fxqat --help` and `import fxqat.errors` need no torch. Every other name is a verb of fxqat.api.
 _HOMES = {
-    **dict.fromkeys(
-        (
-            "calibrate",
-            "convert",
-            "export",
-            "get_critical_layers",
-            "load",
-            "prepare",
-            "retarget",
-            "save",
-            "train",
-            "verify",
-        ),
-        "fxqat.api",
-    ),
-    **dict.fromkeys(("PassReport", "Pipeline"), "fxqat.graph.pipeline"),
-    "rule": "fxqat.graph.rewrite",
+    "PassReport": "fxqat.graph.pipeline",
+    "Pipeline": "fxqat.graph.pipeline",
     "Policy": "fxqat.policy",
     "QuantSpec": "fxqat.quant.spec",
+    "rule": "fxqat.graph.rewrite",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'fxqat' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_HOMES.get(name, "fxqat.api")), name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from fxqat.passes.observe import observe, use_method
 from fxqat.policy import Policy
 from fxqat.quant.torch_ao import disable_observer
 from fxqat.relower import retarget
-from fxqat.store import Files, load, same_rules, save
+from fxqat.store import Files, load, policy_of, same_rules, save
 from fxqat.yolo.detector import Detector
 
 __all__ = [
@@ -115,20 +116,18 @@ def calibrate(
     method = method or model.recipe.calibration.get("method")
     if method is not None:
         use_method(model.gm, method)
-    recipe = model.recipe
-    chosen = corrections(Policy.parse(recipe.policy_text, recipe.policy_name, target=recipe.target))
+    chosen = corrections(policy_of(model.recipe))
     shown, total, name = batches(data, images_limit, imgsz, batch, on_skip)
     if chosen and iter(shown) is data:
         raise Problem("data", "can be read only once, and corrections read it again", expected="a list of batches")
     step = progress or silent
+    corrected = partial(correct, model.gm, chosen, progress=step, on_step=on_step)
     again = Images(read=lambda: batches(data, images_limit, imgsz, batch, None)[0], total=total)
-    reports = correct(model.gm, chosen, again, before_ranges=True, progress=step, on_step=on_step)
+    reports = corrected(again, before_ranges=True)
     seen = 0
     for seen in observe(model.gm, shown):
         step(seen, max(total, seen))
-    reports += correct(
-        model.gm, chosen, replace(again, total=seen), before_ranges=False, progress=step, on_step=on_step
-    )
+    reports += corrected(replace(again, total=seen), before_ranges=False)
     how: dict[str, Any] = {"data": name, "images": seen, "imgsz": imgsz}
     how.update({"method": method} if method else {}, **({"corrections": reports} if chosen else {}))
     return model.with_graph(model.gm, calibration=how)

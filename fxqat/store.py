@@ -95,14 +95,18 @@ def rebuilt(source: Source, recipe: Recipe, where: str, patterns: Files, passes:
         return detector
     rules = same_rules(recipe, patterns)
     _same_passes(recipe, passes)
-    policy = Policy.parse(recipe.policy_text, recipe.policy_name, target=recipe.target)
-    gm, _ = preparing(policy, rules, passes).run(detector.gm)
+    gm, _ = preparing(policy_of(recipe), rules, passes).run(detector.gm)
     if method := recipe.calibration.get("method"):
         use_method(gm, method)
     gm.apply(disable_observer)
     if recipe.stage == "int8":
         gm, _ = converting(rules).run(gm)
     return Detector(gm, source, recipe).eval()
+
+
+def policy_of(recipe: Recipe) -> Policy:
+    """The policy that a detector was prepared with, for the target it was prepared for."""
+    return Policy.parse(recipe.policy_text, recipe.policy_name, target=recipe.target)
 
 
 def _filled(detector: Detector, content: checkpoint.Content, path: Path) -> Detector:

@@ -12,23 +12,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from refusals import refusal
 from torch import fx, nn
 
 import fxqat
-from fxqat.errors import Problem
 from fxqat.graph.pipeline import PassReport
 from fxqat.graph.site import module_of, operation
 from fxqat.quant.modules import QATConv2d
 from fxqat.shipped import find, shipped
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-
-
-def refusal(call, *args, **options) -> str:
-    with pytest.raises(Problem) as caught:
-        call(*args, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_the_public_names_are_there_and_no_others():

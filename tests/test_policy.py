@@ -7,8 +7,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import refusal
 
-from fxqat.errors import Problem
 from fxqat.graph.site import covers
 from fxqat.policy import Policy, Site
 from fxqat.quant.spec import QuantSpec
@@ -29,13 +29,6 @@ SCORES = Site(path="model.22.scores.sigmoid", op="sigmoid", roles=frozenset({"de
 SITES = [CONV, ADD, LOGITS, SOFTMAX, SCORES]
 REST = '  - {site: "**", float: true}\n'
 SPECS = {"a8": QuantSpec(bits=8, signed=False, symmetric=False)}
-
-
-def refusal(call, *args) -> str:
-    with pytest.raises(Problem) as caught:
-        call(*args)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def read(*rules: str, head: str = HEAD, rest: str = REST) -> Policy:

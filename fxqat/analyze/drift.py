@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fxqat.analyze.accuracy import Accuracy, evaluate
@@ -147,23 +149,12 @@ def drift(
     if not 0 < threshold < 1:
         raise Problem("--threshold", f"{threshold}", expected="a confidence between 0 and 1")
     listener = _Listener(threshold)
-    accuracies: list[Accuracy] = []
-    for one in found:
-        listener.begin()
-        accuracies.append(
-            evaluate(
-                replace(one, predict=listener.around(one.predict)),
-                data,
-                imgsz=imgsz,
-                batch=batch,
-                split=split,
-                limit=images_limit,
-                progress=_named(progress, one.name),
-            )
-        )
-        listener.end()
+    how: dict[str, Any] = {"imgsz": imgsz, "batch": batch, "split": split, "limit": images_limit}
+    accuracies = [
+        evaluate(one, data, progress=partial(progress, one.name), **how) for one in map(listener.hearing, found)
+    ]
     base = accuracies[0]
-    rows = zip(found, accuracies, listener.shifts, strict=True)
+    rows = zip(found, accuracies, listener.shifts(), strict=True)
     return [
         Stage(
             name=one.name,
@@ -176,56 +167,51 @@ def drift(
     ]
 
 
-def _named(progress: Progress, name: str) -> Callable[[int, int], None]:
-    return lambda done, total: progress(name, done, total)
-
-
 class _Listener:
     """Hears every batch's predictions: of the first stage which anchors were confident, of the others what they say
     there."""
 
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
-        self.where: list[tuple[Tensor, Tensor, Tensor]] = []  # image, class, anchor
-        self.first: list[Tensor] = []
-        self.now: list[Tensor] = []
-        self.shifts: list[Shift | None] = []
+        self.where: list[tuple[Tensor, Tensor, Tensor]] = []  # image, class, anchor, batch by batch
+        self.heard: list[list[Tensor]] = []  # the scores there: stage by stage, batch by batch
 
-    def begin(self) -> None:
-        self.now = []
+    def hearing(self, one: Evaluated) -> Evaluated:
+        """The next stage, as it is but heard."""
+        self.heard.append([])
 
-    def around(self, predict: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
         def heard(images: Tensor) -> Any:
-            output = predict(images)
+            output = one.predict(images)
             self._hear((output[0] if isinstance(output, (tuple, list)) else output)[:, BOX:])
             return output
 
-        return heard
+        return replace(one, predict=heard)
 
     def _hear(self, scores: Tensor) -> None:
-        if not self.shifts:
+        if len(self.heard) == 1:
             best, classes = scores.max(1)
             image, anchor = torch.nonzero(best >= self.threshold, as_tuple=True)
             self.where.append((image, classes[image, anchor], anchor))
-        self.now.append(scores[self.where[len(self.now)]].double().cpu())
+        now = self.heard[-1]
+        now.append(scores[self.where[len(now)]].double().cpu())
 
-    def end(self) -> None:
-        if not self.shifts:
-            self.first = self.now
-        self.shifts.append(self._shift() if self.shifts else None)
+    def shifts(self) -> list[Shift | None]:
+        """Of every stage against the first."""
+        first, *others = (torch.cat(batches).numpy() for batches in self.heard)
+        return [None, *(_shift(first, after, self.threshold) for after in others)]
 
-    def _shift(self) -> Shift:
-        before, after = torch.cat(self.first).numpy(), torch.cat(self.now).numpy()
-        if not before.size:
-            return Shift(predictions=0, mean=0.0, low=0.0, high=0.0, lost=0.0)
-        low, high = np.quantile(after - before, [0.05, 0.95])
-        return Shift(
-            predictions=before.size,
-            mean=float((after - before).mean()),
-            low=float(low),
-            high=float(high),
-            lost=float((after < self.threshold).mean()),
-        )
+
+def _shift(before: NDArray[np.float64], after: NDArray[np.float64], threshold: float) -> Shift:
+    if not before.size:
+        return Shift(predictions=0, mean=0.0, low=0.0, high=0.0, lost=0.0)
+    low, high = np.quantile(after - before, [0.05, 0.95])
+    return Shift(
+        predictions=before.size,
+        mean=float((after - before).mean()),
+        low=float(low),
+        high=float(high),
+        lost=float((after < threshold).mean()),
+    )
 
 
 def recall(base: Accuracy, other: Accuracy, threshold: float) -> Recall:

@@ -19,7 +19,7 @@ from fxqat.passes.assign import decidable
 from fxqat.policy import Decision, Policy
 from fxqat.quant.modules import QATConv2d, QATLinear
 from fxqat.report.drawing import Op
-from fxqat.store import rebuilt, same_rules
+from fxqat.store import policy_of, rebuilt, same_rules
 from fxqat.yolo.detector import Detector, Recipe
 
 _LAYERS = (QATConv2d, QATLinear)
@@ -102,7 +102,7 @@ def dissect(model: Detector, patterns: Sequence[str | Path] = ()) -> Anatomy:
         expected = "a prepared, calibrated or trained .fxqat"
         raise Problem(Path(model.source.name).name, f"is at stage {model.stage}", expected=expected)
     recipe = model.recipe
-    policy = Policy.parse(recipe.policy_text, recipe.policy_name, target=recipe.target)
+    policy = policy_of(recipe)
     rules = same_rules(recipe, patterns)
     start = rebuilt(model.source, Recipe(), model.source.name, (), ()).gm
     prepared, report = preparing(policy, rules).run(start)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,19 +12,11 @@ import numpy as np
 import pytest
 import torch
 from detectors import NAMES, find_colours, shifted, write_onnx
+from refusals import problem, text
 
 from fxqat.analyze.accuracy import Evaluated, evaluate, from_onnx
-from fxqat.errors import Problem
 
 COLOURS = Evaluated(name="colours", predict=find_colours, names=NAMES)
-
-
-def problem(pattern: str):
-    return pytest.raises(Problem, match=f"^{pattern}$")
-
-
-def text(value: object) -> str:
-    return re.escape(str(value))
 
 
 def tree(folder: Path) -> dict[str, int]:
@@ -198,7 +189,8 @@ class TestProblems:
 
     @pytest.mark.parametrize("names", [("Red", "GREEN", "b-lue"), ("0", "1", "2"), ("class0", "class1", "class2")])
     def test_names_that_agree(self, tiny_data, names):
-        evaluate(dataclasses.replace(COLOURS, names=dict(enumerate(names))), tiny_data, imgsz=32, limit=1)
+        named = dataclasses.replace(COLOURS, names=dict(enumerate(names)))
+        assert evaluate(named, tiny_data, imgsz=32, limit=1).images == 1
 
     def test_output_shape(self, tiny_data):
         wrong = dataclasses.replace(COLOURS, predict=lambda images: torch.zeros(len(images), 300, 6))

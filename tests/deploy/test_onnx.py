@@ -10,11 +10,11 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from refusals import refusal
 
 import fxqat
 from fxqat.deploy.arrange import PERMUTED
 from fxqat.deploy.integer import IntegerExecution
-from fxqat.errors import Problem
 from fxqat.graph.site import site_of
 from fxqat.quant.torch_ao import quantize_per_tensor
 from fxqat.yolo.detector import cut
@@ -23,13 +23,6 @@ from fxqat.yolo.detector import cut
 @pytest.fixture(scope="module")
 def proto(exported):
     return onnx.load(exported)
-
-
-def refusal(call, *args, **options) -> str:
-    with pytest.raises(Problem) as caught:
-        call(*args, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def session(path, optimized=None):

@@ -7,10 +7,10 @@ import json
 import onnx
 import pytest
 import torch
+from refusals import refusal
 
 import fxqat
 from fxqat.deploy.verify import PAIRS, Difference
-from fxqat.errors import Problem
 
 
 @pytest.fixture(scope="module")
@@ -21,13 +21,6 @@ def verification(calibrated, exported, images):
     )
     assert seen == [1, 2]
     return found
-
-
-def refusal(call, *args, **options) -> str:
-    with pytest.raises(Problem) as caught:
-        call(*args, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_every_quantized_tensor_has_a_row(verification, converted):

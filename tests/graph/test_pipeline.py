@@ -48,7 +48,8 @@ def test_the_report_tells_pass_by_pass():
 
 
 def test_a_kept_promise_is_silent():
-    Pipeline((Named("swap", swap, WITHOUT_SILU),)).run(traced(Residual()))
+    _, report = Pipeline((Named("swap", swap, WITHOUT_SILU),)).run(traced(Residual()))
+    assert [one.name for one in report.steps] == ["swap"]
 
 
 def test_a_broken_promise_is_one_line_with_the_pass_the_site_and_the_line():

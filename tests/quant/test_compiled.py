@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_silu import block, noise, step
+from silu_blocks import block, noise, step
 from torch import Tensor
 
 from fxqat.quant import chains, compiled

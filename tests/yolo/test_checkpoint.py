@@ -7,11 +7,11 @@ import struct
 
 import pytest
 import torch
+from refusals import refusal
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 import fxqat
-from fxqat.errors import Problem
 from fxqat.graph.pipeline import PassReport
 from fxqat.graph.text import text
 
@@ -26,13 +26,6 @@ def nearest_again(edit, x, up):
 
 FUSE = (nearest_again,)
 """
-
-
-def refusal(call, *args, **options) -> str:
-    with pytest.raises(Problem) as caught:
-        call(*args, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from pathlib import Path
 
@@ -13,17 +12,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import problem, text
 
-from fxqat.errors import Problem
 from fxqat.yolo import dataset, images
-
-
-def problem(pattern: str):
-    return pytest.raises(Problem, match=f"^{pattern}$")
-
-
-def text(value: object) -> str:
-    return re.escape(str(value))
 
 
 @pytest.fixture

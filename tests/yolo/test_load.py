@@ -8,22 +8,15 @@ import zipfile
 
 import pytest
 import torch
+from refusals import refusal
 from torch import nn
 from ultralytics.nn import tasks
 from ultralytics.nn.modules import Conv
 
 import fxqat
-from fxqat.errors import Problem
 from fxqat.yolo.load import build, check_architecture, load_pt
 
 ARCHITECTURE = {"nc": 2, "backbone": [[-1, 1, "Conv", [8, 3, 2]]], "head": [[[0], 1, "Detect", ["nc"]]]}
-
-
-def refusal(call, *args, **options) -> str:
-    with pytest.raises(Problem) as caught:
-        call(*args, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 class Call:
