@@ -33,6 +33,7 @@ class Target:
         readers: operations that want integers: only tensors that one of them reads, directly or through operations that
             only move values, get a quantizer. None: every tensor that may.
         channels_last: files are arranged for kernels that want a pixel's channels side by side (see deploy/arrange.py).
+        known_kernels: fxqat.quant.kernels holds the arithmetic of its integer kernels.
         integer_bias: biases are int32 codes at the accumulator's scale; else they stay in float.
         fixed: operations whose output range is known without observing it.
         float_roles: roles that stay in float whatever a policy says, and why.
@@ -47,6 +48,7 @@ class Target:
     readers: frozenset[str] | None = None
     integer_bias: bool = True
     channels_last: bool = False
+    known_kernels: bool = False
     fixed: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     float_roles: Mapping[str, str] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
@@ -195,6 +197,7 @@ ORT_CPU = Target(
     places=_PLACES,
     fixed=_FIXED,
     channels_last=True,
+    known_kernels=True,
     float_roles=_DECODE,
     reasons={**_WEIGHT_REASONS, "activation.signed": "on x86 it fuses integer convolutions of uint8 only"},
 )

@@ -16,7 +16,9 @@ from fxqat.analyze.bootstrap import Drift, paired_drift
 from fxqat.analyze.evaluated import Evaluated, from_onnx
 from fxqat.analyze.latency import measure
 from fxqat.api import load
+from fxqat.deploy.executed import executed
 from fxqat.errors import Problem
+from fxqat.passes import Rules
 
 _RUNS = 7
 
@@ -81,7 +83,8 @@ def compare(
 
 
 def open_model(model: str | Path, *, trust: bool = False, patterns: Sequence[str | Path] = ()) -> Evaluated:
-    """A .pt, .fxqat or .onnx file as something that can be evaluated.
+    """A .pt, .fxqat or .onnx file as something that can be evaluated: a .fxqat in the arithmetic of its runtime where
+    that is known, see fxqat.deploy.executed.
 
     Raises:
         Problem: it cannot be loaded, or a .fxqat was prepared but never calibrated.
@@ -92,7 +95,9 @@ def open_model(model: str | Path, *, trust: bool = False, patterns: Sequence[str
     detector = load(path, trust=trust, patterns=patterns).eval()
     if detector.stage == "qat" and not detector.recipe.calibration:
         raise Problem(path, "was never calibrated", expected="a calibrated .fxqat", remedy="run fxqat calibrate first")
-    return Evaluated(name=path.name, predict=lambda images: detector(images)[0], names=dict(detector.names), path=path)
+    execution = executed(detector, Rules.load(*patterns))
+    predict = execution.run if execution is not None else lambda images: detector(images)[0]
+    return Evaluated(name=path.name, predict=predict, names=dict(detector.names), path=path)
 
 
 def _step(progress: Callable[[int, int], None], index: int, count: int) -> Callable[[int, int], None]:

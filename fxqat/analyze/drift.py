@@ -19,7 +19,9 @@ from fxqat.analyze.error import check_calibrated
 from fxqat.analyze.evaluated import BOX, Evaluated, from_onnx
 from fxqat.analyze.selective import asleep
 from fxqat.api import convert, export, load
+from fxqat.deploy.executed import executed
 from fxqat.errors import Problem
+from fxqat.passes import Rules
 from fxqat.yolo.detector import Detector
 
 IOU50 = 0  # column of Matches.tp
@@ -91,7 +93,8 @@ def stages(
     """The stages of a calibrated or trained detector, from float to ONNX Runtime; the file is exported to ``folder``.
 
     ``float`` is ``source`` as Ultralytics' checkpoint has it, where it is given; ``fused`` is the model's own network
-    with every quantizer off, which after training is not the same.
+    with every quantizer off, which after training is not the same. ``fake-quant`` rounds in float32, ``reference``
+    computes in the runtime's integers where they are known.
 
     Raises:
         Problem: never calibrated, or ``source`` cannot be loaded.
@@ -105,11 +108,13 @@ def stages(
         found.append(Evaluated(name="float", predict=lambda images: plain(images)[0], names=dict(plain.names)))
     int8, _ = convert(model)
     path = export(int8, folder / "runtime.onnx", imgsz=imgsz)
+    execution = executed(int8, Rules.load())
+    reference = execution.run if execution is not None else lambda images: int8(images)[0]
     return [
         *found,
         Evaluated(name="fused", predict=lambda images: _off(model, images), names=names),
         Evaluated(name="fake-quant", predict=lambda images: model(images)[0], names=names),
-        Evaluated(name="reference", predict=lambda images: int8(images)[0], names=names),
+        Evaluated(name="reference", predict=reference, names=names),
         replace(from_onnx(path), name="ONNX Runtime"),
     ]
 

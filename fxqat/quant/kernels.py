@@ -57,7 +57,7 @@ def sigmoid(
     every = torch.arange(_LOWEST_CODE, 256)
     x = (every - zero_point) * torch.tensor(scale, dtype=torch.float32)
     y = torch.round(logistic(x) / torch.tensor(out_scale, dtype=torch.float32)) + out_zero
-    return torch.clamp(y, low, high)[codes.long() - _LOWEST_CODE]
+    return torch.clamp(y, low, high).to(codes.device)[codes.long() - _LOWEST_CODE]
 
 
 def logistic(x: Tensor) -> Tensor:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from fxqat.deploy.executed import executed
+from fxqat.deploy.integer import IntegerExecution
+from fxqat.passes import Rules
 from fxqat.passes.quicken import Quicken
 from fxqat.yolo.detector import Detector, cut
 
@@ -43,6 +47,7 @@ class Trainee(nn.Module):
         bins = _bins(detector.gm)
         self._head = SimpleNamespace(nc=self.nc, reg_max=bins, stride=self.stride, max_det=300)
         self._views: dict[bool, fx.GraphModule] = {}
+        self._executed: IntegerExecution | None = None
 
     @property
     def model(self) -> list[SimpleNamespace]:
@@ -54,6 +59,8 @@ class Trainee(nn.Module):
         """Losses of a batch, or predictions for images."""
         if isinstance(batch, dict):
             return self.loss(batch)
+        if self._executed is not None and not self.training:
+            return self._executed.run(batch.float())
         return self._view()(batch)
 
     def loss(self, batch: dict[str, Any], preds: Any = None) -> Losses:
@@ -65,6 +72,16 @@ class Trainee(nn.Module):
             return torch.zeros(1), {}
         raw = self.forward(batch["img"]) if preds is None else preds
         return self.criterion(raw, batch, self.detector.gm)
+
+    @contextmanager
+    def as_executed(self) -> Iterator[None]:
+        """Predict in eval as the runtime will with the present weights, predictions alone, where that is known; see
+        fxqat.deploy.executed."""
+        self._executed = executed(self.detector, Rules.load())
+        try:
+            yield
+        finally:
+            self._executed = None
 
     def set_head_attr(self, **attributes: Any) -> None:
         """As Ultralytics': attributes of the head."""

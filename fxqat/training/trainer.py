@@ -125,6 +125,12 @@ class Trainer(DetectionTrainer):
         arguments = copy.copy(self.args)
         return SquareValidator(self.test_loader, save_dir=self.save_dir, args=arguments, _callbacks=self.callbacks)
 
+    def validate(self) -> Any:
+        """Ultralytics' validation of the average, in the arithmetic of the runtime where that is known: what is chosen
+        by is what an exported file measures."""
+        with self.ema.ema.as_executed():
+            return super().validate()
+
     def label_loss_items(self, loss_items: Any = None, prefix: str = "train") -> Any:
         """Ultralytics' names of loss parts; there are none in validation."""
         if prefix == "val":

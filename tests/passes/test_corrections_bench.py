@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import fxqat
-from bench.ptq import CORRECTIONS, METHODS, POLICIES, changed, main, rows
+from bench.ptq import CORRECTIONS, METHODS, OF_LOGITS, POLICIES, changed, main, rows
 from fxqat.passes import Rules, fusing, sites
 from fxqat.passes.corrections import corrections
 
@@ -18,7 +18,8 @@ def yolov8n_sites():
 
 def test_there_is_every_method_alone_and_every_correction_with_the_shipped_one():
     found = rows(POLICIES, [])
-    assert len(found) == 2 * (len(METHODS) + len(CORRECTIONS) - 1)
+    assert len(found) == 2 * (len(METHODS) + len(CORRECTIONS) - 1) + len(OF_LOGITS)
+    assert {row.policy for row in found if row.method in OF_LOGITS} == {"yolov8_w8a8"}
     assert len({row.label for row in found}) == len(found)
 
 
@@ -35,9 +36,12 @@ def test_a_row_is_a_policy_that_decides_every_site(row, yolov8n_sites):
 
 
 def test_each_method_reaches_the_specs(yolov8n_sites):
-    decided = changed("yolov8_w8a8", "classes through sigmoid", "none").assign(yolov8n_sites)
-    classes, boxes = (decided[f"model.22.{branch}.0.2"].qconfig.activation for branch in ("cv3", "cv2"))
-    assert (classes.through, boxes.through) == ("sigmoid", None)
+    for method, wanted in (("shipped", ("sigmoid", None)), ("box logits through SiLU", ("sigmoid", "silu"))):
+        decided = changed("yolov8_w8a8", method, "none").assign(yolov8n_sites)
+        found = tuple(decided[f"model.22.{branch}.0.2"].qconfig.activation.through for branch in ("cv3", "cv2"))
+        assert found == wanted
+    decided = changed("yolov8_w8a8", "box logits in float", "none").assign(yolov8n_sites)
+    assert [decided[f"model.22.{branch}.0.2"].qconfig.is_float for branch in ("cv3", "cv2")] == [False, True]
     decided = changed("yolov8_critical", "entropy", "none").assign(yolov8n_sites)
     assert decided["model.0.conv"].preactivation.method == "entropy"
 

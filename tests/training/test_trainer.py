@@ -7,17 +7,20 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import fxqat
+from fxqat.analyze.evaluated import from_onnx
 from fxqat.errors import Problem
 from fxqat.passes.absorb_norms import normed
 from fxqat.passes.observe import quantizers
 from fxqat.quant.fake_quantize import LSQFakeQuantize
 from fxqat.quant.modules import QATConv2d
 from fxqat.training import state
+from fxqat.training.trainee import Trainee
 from fxqat.training.trainer import MAP, MAP50, QATTrainer, Trainer, learned
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -111,6 +114,28 @@ def test_validation_measures_the_given_detector_first(trainer, tiny_data, ptq):
     assert [row["epoch"] for row in run.history] == [0, 1]
     assert run.history[0]["map5095"] == 0.0  # random weights find nothing
     assert {"box_loss", "cls_loss", "dfl_loss", "lr"} <= run.history[1].keys()
+
+
+def test_validation_sees_what_the_exported_file_computes(trainer, monkeypatch, tmp_path):
+    heard: list[tuple[torch.Tensor, torch.Tensor]] = []
+    forward = Trainee.forward
+
+    def listening(trainee: Trainee, batch: Any, **ignored: Any) -> Any:
+        found = forward(trainee, batch, **ignored)
+        if not trainee.training:
+            heard.append((batch, found))
+        return found
+
+    monkeypatch.setattr(Trainee, "forward", listening)
+    run = trainer("executed", epochs=1, lr0=1e-3, lsq=True)
+    run.train()
+    images, boxes = heard[-1]
+    file = from_onnx(fxqat.export(run.ema.ema.detector, tmp_path / "average.onnx", imgsz=64))
+    with torch.no_grad():
+        wanted = file(images)
+    # all codes are equal, so only the decode in float32 differs: a few ulp of 1, and see test_onnx.py
+    assert (boxes[:, 4:] - wanted[:, 4:]).abs().max() <= 4 * 2**-23
+    assert (boxes[:, :4] - wanted[:, :4]).abs().max() <= 2 * 32 * 16 * 15 * 2**-23
 
 
 def test_learned_scales_have_a_group_of_their_own(trainer, monkeypatch):
