@@ -120,7 +120,7 @@ METHODS: dict[str, Callable[[dict[str, Any]], None]] = {
 OF_LOGITS: dict[str, Callable[[dict[str, Any]], None]] = {
     "class logits by mse": _logits("cv3", method="mse"),
     "class logits in float": _logits("cv3"),
-    "box logits by minmax": _logits("cv2", observer="minmax", method="standard"),
+    "box logits by mse": _logits("cv2", method="mse"),
     "box logits by percentile 99.99": _logits("cv2", method="percentile", percentile=99.99),
     "box logits through SiLU": _logits("cv2", through="silu"),
     "box logits in float": _logits("cv2"),
