@@ -23,6 +23,7 @@ from typing import Any
 
 import onnx
 import onnxruntime as ort
+import torch
 
 import fxqat
 from bench.command import run
@@ -63,7 +64,13 @@ def ultralytics_onnx(weights: Path, folder: Path, imgsz: int) -> Path:
     from ultralytics import YOLO
 
     copy = shutil.copy(weights, folder / f"{weights.stem}_ultralytics.pt")
-    return Path(YOLO(copy).export(format="onnx", imgsz=imgsz))
+    threads = torch.get_num_threads()
+    try:
+        return Path(YOLO(copy).export(format="onnx", imgsz=imgsz))
+    finally:
+        torch.set_num_threads(
+            threads
+        )  # Ultralytics leaves one; sums in another order move ranges by an ulp, mAP by 0.1
 
 
 def integer_convolutions(path: Path) -> int:

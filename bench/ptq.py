@@ -1,8 +1,9 @@
 """Calibration methods x corrections: ``python -m bench.ptq --weights yolov8n.pt --calibration D --data V [--json F]``.
 
 For each shipped policy and each row of the table: mAP50-95 of the exported ONNX in ONNX Runtime against the float model
-exported by the same code (same images, paired bootstrap), and the processor time of calibration and corrections against
-plain forwards of the same images.
+exported by the same code (same images, paired bootstrap); how far the fake-quantized graph's raw output is from the
+float one's (fxqat.analyze.divergence, nats, mean and standard error over ``--divergence`` images of V), which no label
+decides; and the processor time of calibration and corrections against plain forwards of the same images.
 ``--only TEXT`` (may be given again) runs the rows whose label holds TEXT.
 """
 
@@ -12,7 +13,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -25,10 +26,12 @@ import fxqat
 from bench.command import run
 from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
 from fxqat.analyze.bootstrap import paired_drift
+from fxqat.analyze.divergence import Raw, divergence
 from fxqat.errors import Problem
 from fxqat.policy import Policy
 from fxqat.yolo import images
 from fxqat.yolo.checkpoint import versions
+from fxqat.yolo.detector import Detector
 
 POLICIES = ("yolov8_critical", "yolov8_w8a8")
 CORRECTIONS: dict[str, list[Any]] = {
@@ -39,6 +42,16 @@ CORRECTIONS: dict[str, list[Any]] = {
     "adaround": ["adaround"],
     "adaround + bias sequential": ["adaround", {"bias_correction": {"order": "sequential"}}],
 }
+_COLUMNS = (
+    "policy",
+    "method",
+    "corrections",
+    "mAP50-95",
+    "against float, points [95 %]",
+    "divergence, nats",
+    "calibrate",
+    "corrections take",
+)
 # Every method without corrections, every correction with the shipped method.
 SHIPPED = "shipped"
 
@@ -136,13 +149,15 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         base = _accuracy(fxqat.export(fxqat.load(options.weights), path, imgsz=options.imgsz), options)
         plain = _plain_forwards(options)
         print(f"float: mAP50-95 {base.map5095:.4f}; plain forwards {plain:.1f} s of processor time")
-        print("| policy | method | corrections | mAP50-95 | against float, points [95 %] | calibrate | corrections |")
-        print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
-        results = [_row(row, path, base, plain, options) for row in todo]
+        print(f"| {' | '.join(_COLUMNS)} |\n|{' --- |' * len(_COLUMNS)}", flush=True)
+        float_raw = list(_raw(fxqat.load(options.weights), options))
+        results = [_row(row, path, base, plain, float_raw, options) for row in todo]
     return {"versions": versions(), "base": base.map5095, "plain_seconds": plain, "rows": results}
 
 
-def _row(row: Row, path: Path, base: Accuracy, plain: float, options: argparse.Namespace) -> dict[str, Any]:
+def _row(
+    row: Row, path: Path, base: Accuracy, plain: float, float_raw: list[Raw], options: argparse.Namespace
+) -> dict[str, Any]:
     prepared, _ = fxqat.prepare(fxqat.load(options.weights), changed(row.policy, row.method, row.correction))
     marks = [time.process_time()]
     calibrated = fxqat.calibrate(
@@ -155,14 +170,23 @@ def _row(row: Row, path: Path, base: Accuracy, plain: float, options: argparse.N
     marks.append(time.process_time())
     # the first mark after the start is where the first correction began, or the end
     seconds, corrected = marks[1] - marks[0], marks[-1] - marks[1]
+    apart = torch.cat([divergence(*pair) for pair in zip(float_raw, _raw(calibrated, options), strict=True)])
+    mean, error = float(apart.mean()), float(apart.std()) / len(apart) ** 0.5
     found = _accuracy(fxqat.export(calibrated, path, imgsz=options.imgsz), options)
     drift = paired_drift(base, found)
-    shown = (f"{found.map5095:.4f}", str(drift), f"{seconds / plain:.2f}x", f"{corrected / plain:.2f}x")
+    shown = (
+        f"{found.map5095:.4f}",
+        str(drift),
+        f"{mean:.4f} ± {error:.4f}",
+        f"{seconds / plain:.2f}x",
+        f"{corrected / plain:.2f}x",
+    )
     print(f"| {' | '.join((row.policy, row.method, row.correction, *shown))} |", flush=True)
     return {
         **asdict(row),
         "map5095": found.map5095,
         "drift": asdict(drift),
+        "divergence": {"mean": mean, "standard_error": error, "images": len(apart)},
         "calibrate_seconds": seconds,
         "correction_seconds": corrected,
         "reports": calibrated.recipe.calibration.get("corrections", []),
@@ -171,6 +195,14 @@ def _row(row: Row, path: Path, base: Accuracy, plain: float, options: argparse.N
 
 def _accuracy(path: Path, options: argparse.Namespace) -> Accuracy:
     return evaluate(from_onnx(path), options.data, imgsz=options.imgsz, limit=options.images_val)
+
+
+@torch.no_grad()
+def _raw(model: Detector, options: argparse.Namespace) -> Iterator[Raw]:
+    """The raw predictions of images of V, a batch at a time."""
+    chosen = images.image_paths(options.data, split="val", limit=options.divergence)
+    for batch in images.batches(chosen, options.imgsz, 8):
+        yield model(batch)[1]
 
 
 @torch.no_grad()
@@ -193,6 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--imgsz", type=int, default=640)
     parser.add_argument("--images", type=int, help="calibrate on so many (default: all)")
     parser.add_argument("--images-val", type=int, help="evaluate on so many (default: all)")
+    parser.add_argument("--divergence", type=int, default=64, help="images for it (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write every number here, too")
     return parser
 
