@@ -68,9 +68,8 @@ def ultralytics_onnx(weights: Path, folder: Path, imgsz: int) -> Path:
     try:
         return Path(YOLO(copy).export(format="onnx", imgsz=imgsz))
     finally:
-        torch.set_num_threads(
-            threads
-        )  # Ultralytics leaves one; sums in another order move ranges by an ulp, mAP by 0.1
+        # Ultralytics leaves one; sums in another order move ranges by an ulp, and that moves mAP by up to 0.1 points
+        torch.set_num_threads(threads)
 
 
 def integer_convolutions(path: Path) -> int:
