@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 import fxqat
-from bench.command import run
+from bench.command import parser, run
 from bench.ptq import changed
 from fxqat.yolo import images
 from fxqat.yolo.checkpoint import versions
@@ -159,19 +159,18 @@ WAYS: Mapping[str, Callable[[argparse.Namespace], Callable[[], Any]]] = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.calibration", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--weights", required=True, metavar="FILE.pt")
-    parser.add_argument("--calibration", required=True, metavar="D", help="images to calibrate on")
-    parser.add_argument("--policy", default="yolov8_w8a8", metavar="P")
-    parser.add_argument("--imgsz", type=int, default=640)
-    parser.add_argument("--images", type=int, default=128)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--limit", type=float, default=12000, metavar="MB", help="memory a process may use")
-    parser.add_argument("--only", action="append", metavar="NAME", help=f"may be given again: {', '.join(WAYS)}")
-    parser.add_argument("--json", metavar="FILE", help="write every number here, too")
-    parser.add_argument("--onnx", help=argparse.SUPPRESS)
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
-    return parser
+    made = parser("calibration", __doc__)
+    made.add_argument("--weights", required=True, metavar="FILE.pt")
+    made.add_argument("--calibration", required=True, metavar="D", help="images to calibrate on")
+    made.add_argument("--policy", default="yolov8_w8a8", metavar="P")
+    made.add_argument("--imgsz", type=int, default=640)
+    made.add_argument("--images", type=int, default=128)
+    made.add_argument("--threads", type=int, default=2)
+    made.add_argument("--limit", type=float, default=12000, metavar="MB", help="memory a process may use")
+    made.add_argument("--only", action="append", metavar="NAME", help=f"may be given again: {', '.join(WAYS)}")
+    made.add_argument("--onnx", help=argparse.SUPPRESS)
+    made.add_argument("--worker", help=argparse.SUPPRESS)
+    return made
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How every benchmark ends: JSON where it is asked for, and one line and exit code 2 for bad input."""
+"""How benchmarks begin and end: a parser, JSON where it is asked for, one line and exit code 2 for bad input."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from typing import Any
 
 from fxqat.errors import Problem
 from fxqat.files import check_writable, write_text
+
+
+def parser(name: str, doc: str | None) -> argparse.ArgumentParser:
+    """The parser of ``python -m bench.NAME``, described by its docstring's first line, with ``--json``."""
+    made = argparse.ArgumentParser(prog=f"python -m bench.{name}", description=(doc or "").partition("\n")[0])
+    made.add_argument("--json", metavar="FILE", help="write every number here, too")
+    return made
 
 
 def run(options: argparse.Namespace, measure: Callable[[argparse.Namespace], Any]) -> int:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from bench.command import run
+from bench.command import parser, run
 from fxqat.analyze.latency import measure, table
 
 
@@ -24,16 +24,13 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.latency", description=__doc__)
-    parser.add_argument(
-        "models", nargs="+", metavar="MODEL.onnx", help="the first is what the others are compared with"
-    )
-    parser.add_argument("--threads", type=int, default=2, help="threads of each session (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=20, help="turns each model has (default: %(default)s)")
-    parser.add_argument("--runs", type=int, default=5, help="timed runs a turn (default: %(default)s)")
-    parser.add_argument("--imgsz", type=int, help="image size for models that leave it free (default: 640)")
-    parser.add_argument("--json", metavar="FILE", help="write every number here, too")
-    return parser
+    made = parser("latency", __doc__)
+    made.add_argument("models", nargs="+", metavar="MODEL.onnx", help="the first is what the others are compared with")
+    made.add_argument("--threads", type=int, default=2, help="threads of each session (default: %(default)s)")
+    made.add_argument("--rounds", type=int, default=20, help="turns each model has (default: %(default)s)")
+    made.add_argument("--runs", type=int, default=5, help="timed runs a turn (default: %(default)s)")
+    made.add_argument("--imgsz", type=int, help="image size for models that leave it free (default: 640)")
+    return made
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ import onnxruntime as ort
 import torch
 
 import fxqat
-from bench.command import run
+from bench.command import parser, run
 from fxqat.analyze.compare import Compared, compare
 from fxqat.deploy.verify import Verification
 from fxqat.yolo import offline
@@ -181,22 +181,19 @@ def _markdown(result: dict[str, Any]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.main_job", description=__doc__.splitlines()[0] if __doc__ else None
-    )
-    parser.add_argument("--weights", required=True, metavar="FILE.pt")
-    parser.add_argument("--calibration", required=True, metavar="D", help="images to calibrate on")
-    parser.add_argument("--data", required=True, metavar="V", help="data set YAML to evaluate on")
-    parser.add_argument(
+    made = parser("main_job", __doc__)
+    made.add_argument("--weights", required=True, metavar="FILE.pt")
+    made.add_argument("--calibration", required=True, metavar="D", help="images to calibrate on")
+    made.add_argument("--data", required=True, metavar="V", help="data set YAML to evaluate on")
+    made.add_argument(
         "--policy", action="append", metavar="P", help="may be given again (default: the two shipped ones)"
     )
-    parser.add_argument("--imgsz", type=int, default=640)
-    parser.add_argument("--images", type=int, help="calibrate on so many (default: all)")
-    parser.add_argument("--images-val", type=int, help="evaluate on so many (default: all)")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--reference", action="store_true", help="evaluate the INT8 reference graphs too")
-    parser.add_argument("--json", metavar="FILE", help="write every number here, too")
-    return parser
+    made.add_argument("--imgsz", type=int, default=640)
+    made.add_argument("--images", type=int, help="calibrate on so many (default: all)")
+    made.add_argument("--images-val", type=int, help="evaluate on so many (default: all)")
+    made.add_argument("--threads", type=int, default=2)
+    made.add_argument("--reference", action="store_true", help="evaluate the INT8 reference graphs too")
+    return made
 
 
 if __name__ == "__main__":

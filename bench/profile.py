@@ -22,7 +22,7 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 
-from bench.command import run
+from bench.command import parser, run
 from fxqat.analyze.latency_worker import feed
 from fxqat.errors import Problem
 
@@ -132,16 +132,13 @@ def _measured(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.profile", description="Where the time of an ONNX file goes in ONNX Runtime."
-    )
-    parser.add_argument("model", metavar="MODEL.onnx")
-    parser.add_argument("--threads", type=int, default=2, help="threads of the session (default: %(default)s)")
-    parser.add_argument("--runs", type=int, default=30, help="measured runs (default: %(default)s)")
-    parser.add_argument("--rows", type=int, default=20, help="slowest operations to print; 0: all (default: 20)")
-    parser.add_argument("--imgsz", type=int, help="image size, where the model leaves it free (default: 640)")
-    parser.add_argument("--json", metavar="FILE", help="write every operation here, too")
-    return parser
+    made = parser("profile", __doc__)
+    made.add_argument("model", metavar="MODEL.onnx")
+    made.add_argument("--threads", type=int, default=2, help="threads of the session (default: %(default)s)")
+    made.add_argument("--runs", type=int, default=30, help="measured runs (default: %(default)s)")
+    made.add_argument("--rows", type=int, default=20, help="slowest operations to print; 0: all (default: 20)")
+    made.add_argument("--imgsz", type=int, help="image size, where the model leaves it free (default: 640)")
+    return made
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import torch
 import yaml
 
 import fxqat
-from bench.command import run
+from bench.command import parser, run
 from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
 from fxqat.analyze.bootstrap import paired_drift
 from fxqat.analyze.divergence import Raw, divergence
@@ -80,10 +80,15 @@ def rows(policies: Iterable[str], only: Sequence[str]) -> list[Row]:
     corrections = [name for name in CORRECTIONS if name != "none"]
     found = []
     for policy in policies:
-        methods = METHODS if policy == "yolov8_critical" else METHODS | OF_LOGITS
+        methods = METHODS | OF_LOGITS if _has_integer_logits(policy) else METHODS
         every = [*product(methods, ["none"]), *product([SHIPPED], corrections)]
         found += [Row(policy=policy, method=method, correction=name) for method, name in every]
     return [row for row in found if not only or any(text in row.label for text in only)]
+
+
+def _has_integer_logits(policy: str) -> bool:
+    content = yaml.safe_load(Policy.load(policy).text)
+    return not any(rule.get("role") == "detect_out" and rule.get("float") for rule in content["rules"])
 
 
 def changed(policy: str, method: str, correction: str) -> Policy:
@@ -129,7 +134,7 @@ METHODS: dict[str, Callable[[dict[str, Any]], None]] = {
     "entropy": _every_activation(observer="histogram", method="entropy"),
     "mse, not through SiLU": _without_through,
 }
-# Only where the last convolutions run in integers: yolov8_critical keeps them in float.
+# Only for a policy whose last convolutions run in integers.
 OF_LOGITS: dict[str, Callable[[dict[str, Any]], None]] = {
     "class logits by mse": _logits("cv3", method="mse"),
     "class logits in float": _logits("cv3"),
@@ -216,18 +221,17 @@ def _plain_forwards(options: argparse.Namespace) -> float:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.ptq", description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--weights", required=True, metavar="FILE.pt")
-    parser.add_argument("--calibration", required=True, metavar="D", help="images to calibrate on")
-    parser.add_argument("--data", required=True, metavar="V", help="data set YAML to evaluate on")
-    parser.add_argument("--policy", action="append", metavar="P", help="may be given again (default: the two shipped)")
-    parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="rows whose label holds it")
-    parser.add_argument("--imgsz", type=int, default=640)
-    parser.add_argument("--images", type=int, help="calibrate on so many (default: all)")
-    parser.add_argument("--images-val", type=int, help="evaluate on so many (default: all)")
-    parser.add_argument("--divergence", type=int, default=64, help="images for it (default: %(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write every number here, too")
-    return parser
+    made = parser("ptq", __doc__)
+    made.add_argument("--weights", required=True, metavar="FILE.pt")
+    made.add_argument("--calibration", required=True, metavar="D", help="images to calibrate on")
+    made.add_argument("--data", required=True, metavar="V", help="data set YAML to evaluate on")
+    made.add_argument("--policy", action="append", metavar="P", help="may be given again (default: the two shipped)")
+    made.add_argument("--only", action="append", default=[], metavar="TEXT", help="rows whose label holds it")
+    made.add_argument("--imgsz", type=int, default=640)
+    made.add_argument("--images", type=int, help="calibrate on so many (default: all)")
+    made.add_argument("--images-val", type=int, help="evaluate on so many (default: all)")
+    made.add_argument("--divergence", type=int, default=64, help="images for it (default: %(default)s)")
+    return made
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import fxqat
-from bench.command import run
+from bench.command import parser, run
 from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
 from fxqat.analyze.bootstrap import Drift, paired_drift
 from fxqat.analyze.kept import read, write
@@ -201,22 +201,21 @@ def _pair(text: str) -> tuple[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.qat", description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--weights", required=True, metavar="FILE.pt")
-    parser.add_argument("--train", required=True, metavar="D", help="data set YAML to calibrate, train and choose on")
-    parser.add_argument("--data", required=True, metavar="V", help="data set YAML to evaluate on")
-    parser.add_argument("--work", required=True, metavar="FOLDER", help="where results are kept")
-    parser.add_argument("--policy", action="append", metavar="P", help="may be given again (default: the shipped)")
-    parser.add_argument("--variant", action="append", metavar="V", help=f"may be given again: {', '.join(VARIANTS)}")
-    parser.add_argument("--seed", action="append", type=int, metavar="N", help="may be given again (default: 0)")
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", help="another option of training")
-    parser.add_argument("--imgsz", type=int, default=640)
-    parser.add_argument("--images-val", type=int, help="evaluate on so many (default: all)")
-    parser.add_argument("--check-end", action="store_true", help="evaluate the export on the training's val split too")
-    parser.add_argument("--table", action="store_true", help="only print what is there")
-    parser.add_argument("--json", metavar="FILE", help="write every number here, too")
-    return parser
+    made = parser("qat", __doc__)
+    made.add_argument("--weights", required=True, metavar="FILE.pt")
+    made.add_argument("--train", required=True, metavar="D", help="data set YAML to calibrate, train and choose on")
+    made.add_argument("--data", required=True, metavar="V", help="data set YAML to evaluate on")
+    made.add_argument("--work", required=True, metavar="FOLDER", help="where results are kept")
+    made.add_argument("--policy", action="append", metavar="P", help="may be given again (default: the shipped)")
+    made.add_argument("--variant", action="append", metavar="V", help=f"may be given again: {', '.join(VARIANTS)}")
+    made.add_argument("--seed", action="append", type=int, metavar="N", help="may be given again (default: 0)")
+    made.add_argument("--epochs", type=int, default=3)
+    made.add_argument("--set", action="append", default=[], metavar="NAME=JSON", help="another option of training")
+    made.add_argument("--imgsz", type=int, default=640)
+    made.add_argument("--images-val", type=int, help="evaluate on so many (default: all)")
+    made.add_argument("--check-end", action="store_true", help="evaluate the export on the training's val split too")
+    made.add_argument("--table", action="store_true", help="only print what is there")
+    return made
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import fxqat
-from bench.command import run
+from bench.command import parser, run
 from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
 from fxqat.analyze.bootstrap import paired_drift
 from fxqat.analyze.latency import measure
@@ -108,18 +108,15 @@ def _int8(model: Detector, data: Path, options: argparse.Namespace) -> Detector:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.qat_swap", description=__doc__.splitlines()[0] if __doc__ else ""
-    )
-    parser.add_argument("--work", required=True, metavar="FOLDER", help="data, runs and files")
-    parser.add_argument("--to", default="relu", help=f"one of: {', '.join(ACTIVATIONS)}")
-    parser.add_argument("--policy", default="yolov8_w8a8")
-    parser.add_argument("--images", type=int, default=600, help="images drawn; 65 %% of them train")
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--imgsz", type=int, default=320)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", metavar="FILE", help="write every number here, too")
-    return parser
+    made = parser("qat_swap", __doc__)
+    made.add_argument("--work", required=True, metavar="FOLDER", help="data, runs and files")
+    made.add_argument("--to", default="relu", help=f"one of: {', '.join(ACTIVATIONS)}")
+    made.add_argument("--policy", default="yolov8_w8a8")
+    made.add_argument("--images", type=int, default=600, help="images drawn; 65 %% of them train")
+    made.add_argument("--epochs", type=int, default=6)
+    made.add_argument("--imgsz", type=int, default=320)
+    made.add_argument("--threads", type=int, default=2)
+    return made
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
-from bench.command import run
+from bench.command import parser, run
 from fxqat.errors import Problem
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -90,13 +90,10 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.report", description=__doc__.splitlines()[0] if __doc__ else ""
-    )
-    parser.add_argument("page", type=Path, metavar="REPORT.html")
-    parser.add_argument("--rounds", type=int, default=10, help="browsers started (default: %(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write every number here, too")
-    return parser
+    made = parser("report", __doc__)
+    made.add_argument("page", type=Path, metavar="REPORT.html")
+    made.add_argument("--rounds", type=int, default=10, help="browsers started (default: %(default)s)")
+    return made
 
 
 if __name__ == "__main__":

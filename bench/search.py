@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import fxqat
-from bench.command import run
+from bench.command import parser, run
 from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
 from fxqat.analyze.bootstrap import paired_drift
 from fxqat.analyze.fidelity import confident, disagreement, ratio
@@ -108,20 +108,19 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.search", description=__doc__)
-    parser.add_argument("--weights", required=True, metavar="FILE.pt")
-    parser.add_argument("--calibration", required=True, metavar="D", help="images to calibrate on")
-    parser.add_argument("--data", required=True, metavar="V", help="data set YAML to evaluate on")
-    parser.add_argument("--policy", action="append", default=[], metavar="P", help="a found policy; may be given again")
-    parser.add_argument("--imgsz", type=int, default=640)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument(
+    made = parser("search", __doc__)
+    made.add_argument("--weights", required=True, metavar="FILE.pt")
+    made.add_argument("--calibration", required=True, metavar="D", help="images to calibrate on")
+    made.add_argument("--data", required=True, metavar="V", help="data set YAML to evaluate on")
+    made.add_argument("--policy", action="append", default=[], metavar="P", help="a found policy; may be given again")
+    made.add_argument("--imgsz", type=int, default=640)
+    made.add_argument("--threads", type=int, default=2)
+    made.add_argument("--rounds", type=int, default=20)
+    made.add_argument(
         "--compare", type=int, default=64, metavar="N", help="images to compare predictions on (default: %(default)s)"
     )
-    parser.add_argument("--work", required=True, metavar="DIR", help="folder for files and accuracies")
-    parser.add_argument("--json", metavar="FILE", help="write every number here, too")
-    return parser
+    made.add_argument("--work", required=True, metavar="DIR", help="folder for files and accuracies")
+    return made
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from typing import Any, TextIO
 import torch
 from torch import nn, optim
 
-from bench.command import run
+from bench.command import parser, run
 from fxqat.errors import Problem
 from fxqat.quant import compiled
 from fxqat.yolo.checkpoint import versions
@@ -300,21 +300,18 @@ def _peak() -> float:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.step", description=__doc__.splitlines()[0] if __doc__ else ""
-    )
-    parser.add_argument("--weights", required=True, metavar="FILE.pt")
-    parser.add_argument("--data", required=True, metavar="D", help="data set YAML whose first images are the batch")
-    parser.add_argument("--policy", default="yolov8_w8a8", metavar="P")
-    parser.add_argument("--imgsz", type=int, default=640)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--turns", type=int, default=12, help="steps of each (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", action="append", metavar="NAME", help=f"may be given again: {', '.join(WAYS)}")
-    parser.add_argument("--json", metavar="FILE", help="write every number here, too")
-    parser.add_argument("--channels-last", action="store_true", help="lay images and weights out as NHWC")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
-    return parser
+    made = parser("step", __doc__)
+    made.add_argument("--weights", required=True, metavar="FILE.pt")
+    made.add_argument("--data", required=True, metavar="D", help="data set YAML whose first images are the batch")
+    made.add_argument("--policy", default="yolov8_w8a8", metavar="P")
+    made.add_argument("--imgsz", type=int, default=640)
+    made.add_argument("--batch", type=int, default=4)
+    made.add_argument("--turns", type=int, default=12, help="steps of each (default: %(default)s)")
+    made.add_argument("--threads", type=int, default=2)
+    made.add_argument("--only", action="append", metavar="NAME", help=f"may be given again: {', '.join(WAYS)}")
+    made.add_argument("--channels-last", action="store_true", help="lay images and weights out as NHWC")
+    made.add_argument("--worker", help=argparse.SUPPRESS)
+    return made
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from fxqat.analyze.bootstrap import Drift, paired_drift
 from fxqat.analyze.evaluated import Evaluated, from_onnx
 from fxqat.analyze.latency import measure
 from fxqat.api import load
-from fxqat.deploy.executed import executed
+from fxqat.deploy.executed import predictor
 from fxqat.errors import Problem
 from fxqat.passes import Rules
 
@@ -95,8 +95,7 @@ def open_model(model: str | Path, *, trust: bool = False, patterns: Sequence[str
     detector = load(path, trust=trust, patterns=patterns).eval()
     if detector.stage == "qat" and not detector.recipe.calibration:
         raise Problem(path, "was never calibrated", expected="a calibrated .fxqat", remedy="run fxqat calibrate first")
-    execution = executed(detector, Rules.load(*patterns))
-    predict = execution.run if execution is not None else lambda images: detector(images)[0]
+    predict = predictor(detector, Rules.load(*patterns))
     return Evaluated(name=path.name, predict=predict, names=dict(detector.names), path=path)
 
 

@@ -19,7 +19,7 @@ from fxqat.analyze.error import check_calibrated
 from fxqat.analyze.evaluated import BOX, Evaluated, from_onnx
 from fxqat.analyze.selective import asleep
 from fxqat.api import convert, export, load
-from fxqat.deploy.executed import executed
+from fxqat.deploy.executed import predictor
 from fxqat.errors import Problem
 from fxqat.passes import Rules
 from fxqat.yolo.detector import Detector
@@ -108,13 +108,11 @@ def stages(
         found.append(Evaluated(name="float", predict=lambda images: plain(images)[0], names=dict(plain.names)))
     int8, _ = convert(model)
     path = export(int8, folder / "runtime.onnx", imgsz=imgsz)
-    execution = executed(int8, Rules.load())
-    reference = execution.run if execution is not None else lambda images: int8(images)[0]
     return [
         *found,
         Evaluated(name="fused", predict=lambda images: _off(model, images), names=names),
         Evaluated(name="fake-quant", predict=lambda images: model(images)[0], names=names),
-        Evaluated(name="reference", predict=reference, names=names),
+        Evaluated(name="reference", predict=predictor(int8, Rules.load()), names=names),
         replace(from_onnx(path), name="ONNX Runtime"),
     ]
 

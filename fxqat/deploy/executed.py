@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from torch import Tensor
+
 from fxqat.deploy.integer import IntegerExecution
 from fxqat.passes import Rules, converting
 from fxqat.targets import TARGETS
@@ -28,3 +32,9 @@ def executed(model: Detector, rules: Rules) -> IntegerExecution | None:
         return None
     gm = model.gm if model.stage == "int8" else converting(rules).run(model.gm)[0]
     return IntegerExecution(cut(gm, 0).eval(), keep=False)
+
+
+def predictor(model: Detector, rules: Rules) -> Callable[[Tensor], Tensor]:
+    """Predictions (B, 4 + nc, A) for images, as ``executed`` computes them where it can, else as ``model`` does."""
+    execution = executed(model, rules)
+    return execution.run if execution is not None else lambda images: model(images)[0]

@@ -8,10 +8,14 @@ amplifies.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 _LOWEST_CODE = -128
+_EXACT = 2**24  # float32 holds every integer up to here
 # Of MLAS, highest power first.
 _LOGISTIC_P = (
     4.37031012579801e-11,
@@ -28,6 +32,36 @@ _LOGISTIC_Q = (
     1.16817656904453e-01,
     9.93151921023180e-01,
 )
+
+
+def exact_conv(codes: Tensor, weight: Tensor, bias: Tensor | None, geometry: tuple[Any, ...]) -> Tensor:
+    """The convolution of integers -255..255 and int8 weights and its int32 bias, exact, as float32 or float64.
+
+    float32 holds every sum of integers below 2**24, whatever the order of the additions, so one float32 convolution is
+    exact where no channel can reach that. Else, where it can, it takes two of the codes' halves (``x = 16 h + l``),
+    which is twice as fast as one in float64.
+
+    Args:
+        codes: (N, C, H, W) float32, zero point taken off.
+        weight: codes (O, C / groups, kH, kW).
+        bias: int32 (O,).
+        geometry: stride, padding, dilation, groups.
+
+    Returns:
+        (N, O, H', W'), integers as float32 or float64.
+    """
+    kernel = weight.float()
+    reach = 255 * kernel.abs().sum((1, 2, 3))
+    whole = reach if bias is None else reach + bias.abs()
+    if whole.max() < _EXACT:
+        return F.conv2d(codes, kernel, None if bias is None else bias.float(), *geometry)
+    if reach.max() / 16 >= _EXACT:
+        total = F.conv2d(codes.double(), kernel.double(), None, *geometry)
+    else:
+        upper = torch.floor(codes / 16)
+        total = F.conv2d(codes - 16 * upper, kernel, None, *geometry).double()
+        total.add_(F.conv2d(upper, kernel, None, *geometry).double(), alpha=16)
+    return total if bias is None else total.add_(bias.view(1, -1, 1, 1))
 
 
 def requantize_accumulator(accumulator: Tensor, multiplier: Tensor, zero_point: int, low: int, high: int) -> Tensor:
