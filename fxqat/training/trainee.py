@@ -74,10 +74,10 @@ class Trainee(nn.Module):
         return self.criterion(raw, batch, self.detector.gm)
 
     @contextmanager
-    def as_executed(self) -> Iterator[None]:
-        """Predict in eval as the runtime will with the present weights, predictions alone, where that is known; see
-        fxqat.deploy.executed."""
-        self._executed = executed(self.detector, Rules.load())
+    def as_executed(self, detector: Detector) -> Iterator[None]:
+        """Predict in eval as the runtime will with ``detector``'s present weights, predictions alone, where that is
+        known; see fxqat.deploy.executed."""
+        self._executed = executed(detector, Rules.load())
         try:
             yield
         finally:

@@ -127,8 +127,11 @@ class Trainer(DetectionTrainer):
 
     def validate(self) -> Any:
         """Ultralytics' validation of the average, in the arithmetic of the runtime where that is known: what is chosen
-        by is what an exported file measures."""
-        with self.ema.ema.as_executed():
+        by is what an exported file measures. Before training it is the detector as it was given: preparing it for
+        training moves its last bits."""
+        average: Trainee = self.ema.ema
+        shown = average.detector if self.epoch >= 0 else copy.deepcopy(self.given).to(self.device)
+        with average.as_executed(shown):
             return super().validate()
 
     def label_loss_items(self, loss_items: Any = None, prefix: str = "train") -> Any:

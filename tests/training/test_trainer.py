@@ -14,7 +14,9 @@ import torch
 
 import fxqat
 from fxqat.analyze.evaluated import from_onnx
+from fxqat.deploy.executed import executed
 from fxqat.errors import Problem
+from fxqat.passes import Rules
 from fxqat.passes.absorb_norms import normed
 from fxqat.passes.observe import quantizers
 from fxqat.quant.fake_quantize import LSQFakeQuantize
@@ -116,7 +118,7 @@ def test_validation_measures_the_given_detector_first(trainer, tiny_data, ptq):
     assert {"box_loss", "cls_loss", "dfl_loss", "lr"} <= run.history[1].keys()
 
 
-def test_validation_sees_what_the_exported_file_computes(trainer, monkeypatch, tmp_path):
+def test_validation_sees_what_the_exported_file_computes(trainer, ptq, monkeypatch, tmp_path):
     heard: list[tuple[torch.Tensor, torch.Tensor]] = []
     forward = Trainee.forward
 
@@ -129,6 +131,10 @@ def test_validation_sees_what_the_exported_file_computes(trainer, monkeypatch, t
     monkeypatch.setattr(Trainee, "forward", listening)
     run = trainer("executed", epochs=1, lr0=1e-3, lsq=True)
     run.train()
+    images, boxes = heard[0]
+    given = executed(ptq, Rules.load())
+    assert given is not None
+    assert torch.equal(boxes, given.run(images))  # not yet what training made of its batch norms and scales
     images, boxes = heard[-1]
     file = from_onnx(fxqat.export(run.ema.ema.detector, tmp_path / "average.onnx", imgsz=64))
     with torch.no_grad():
