@@ -14,6 +14,8 @@ import onnx
 import fxqat
 from fxqat.yolo import images, offline
 
+_LAST = "/model.22/"  # Detect, in Ultralytics' names of ONNX nodes
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -48,7 +50,7 @@ def _ultralytics(job: Job, **options: Any) -> Path:
     from ultralytics import YOLO
 
     copy = shutil.copy(job.weights, job.folder / f"{job.weights.stem}.pt")
-    return Path(YOLO(copy).export(format="onnx", imgsz=job.imgsz, **options))
+    return Path(YOLO(copy).export(**{"format": "onnx", "imgsz": job.imgsz, **options}))
 
 
 def _ultralytics_qat(job: Job) -> Path:
@@ -86,16 +88,17 @@ def _ort(job: Job, options: Callable[[Any, onnx.ModelProto], Mapping[str, Any]])
     return path
 
 
+def _decode(proto: onnx.ModelProto) -> list[str]:
+    """Names of the nodes of Detect that stand behind its branches."""
+    found = [node.name for node in proto.graph.node if node.name.startswith(_LAST)]
+    return [name for name in found if not name.startswith((f"{_LAST}cv2", f"{_LAST}cv3"))]
+
+
 def _float_head(quantization: Any, proto: onnx.ModelProto) -> dict[str, Any]:
     """uint8 activations, int8 weights per channel; the six output convolutions and the decode in float."""
-    last = "/model.22/"
-    inside = (f"{last}cv2", f"{last}cv3")
-    excluded = [
-        node.name
-        for node in proto.graph.node
-        if node.name.startswith(last)
-        and (not node.name.startswith(inside) or node.name.rsplit("/", 2)[-2].endswith((".0.2", ".1.2", ".2.2")))
-    ]
+    names = [node.name for node in proto.graph.node if node.name.startswith((f"{_LAST}cv2", f"{_LAST}cv3"))]
+    outputs = [name for name in names if name.rsplit("/", 2)[-2].endswith((".0.2", ".1.2", ".2.2"))]
+    excluded = [*outputs, *_decode(proto)]
     return {
         "activation_type": quantization.QuantType.QUInt8,
         "weight_type": quantization.QuantType.QInt8,
@@ -113,11 +116,14 @@ def _percentile(quantization: Any, proto: onnx.ModelProto) -> dict[str, Any]:
     }
 
 
-def _nncf_onnx(job: Job) -> Path:
+def _nncf_onnx(job: Job, *, decode: bool) -> Path:
+    """``decode``: whether the decode is quantized too, as NNCF does unless it is told not to."""
     import nncf
 
     dataset = nncf.Dataset(job.batches(), lambda batch: {"images": batch})
-    proto = nncf.quantize(onnx.load(job.float_onnx), dataset, subset_size=job.images)
+    source = onnx.load(job.float_onnx)
+    ignored = None if decode else nncf.IgnoredScope(names=_decode(source))
+    proto = nncf.quantize(source, dataset, subset_size=job.images, ignored_scope=ignored)
     path = job.folder / "model.onnx"
     onnx.save(proto, path)
     _copy_metadata(job.float_onnx, path)
@@ -133,6 +139,12 @@ def _nncf_openvino(job: Job) -> Path:
     path = job.folder / "model.xml"
     openvino.save_model(quantized, path)
     return path
+
+
+def _ultralytics_openvino(job: Job) -> Path:
+    """NNCF as Ultralytics calls it: Detect and every Sigmoid stay in float."""
+    folder = _ultralytics(job, format="openvino", quantize=8, data=str(job.calibration))
+    return next(folder.glob("*.xml"))
 
 
 def _torch_ao(job: Job) -> Path:
@@ -202,8 +214,21 @@ PEERS = (
         make=lambda job: _ort(job, _percentile),
         package="onnxruntime",
     ),
-    Peer(name="nncf_onnx", title="NNCF, ONNX", make=_nncf_onnx, package="nncf"),
+    Peer(name="nncf_onnx", title="NNCF, ONNX", make=lambda job: _nncf_onnx(job, decode=True), package="nncf"),
+    Peer(
+        name="nncf_onnx_decode",
+        title="the same, decode in float",
+        make=lambda job: _nncf_onnx(job, decode=False),
+        package="nncf",
+    ),
     Peer(name="nncf_openvino", title="NNCF, OpenVINO IR", make=_nncf_openvino, package="nncf", runtime="openvino"),
+    Peer(
+        name="ultralytics_openvino",
+        title="Ultralytics OpenVINO `quantize=8` (NNCF)",
+        make=_ultralytics_openvino,
+        package="nncf",
+        runtime="openvino",
+    ),
     Peer(name="torch_ao", title="torch.ao FX graph mode", make=_torch_ao, package="torch"),
     Peer(
         name="fxqat_ort_critical",
