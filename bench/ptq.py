@@ -13,7 +13,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -23,15 +23,14 @@ import torch
 import yaml
 
 import fxqat
+from bench.apart import Apart, shown, summary
 from bench.command import parser, run
 from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
 from fxqat.analyze.bootstrap import paired_drift
-from fxqat.analyze.divergence import Raw, divergence
 from fxqat.errors import Problem
 from fxqat.policy import Policy
 from fxqat.yolo import images
 from fxqat.yolo.checkpoint import versions
-from fxqat.yolo.detector import Detector
 
 POLICIES = ("yolov8_critical", "yolov8_w8a8")
 CORRECTIONS: dict[str, list[Any]] = {
@@ -155,13 +154,13 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         plain = _plain_forwards(options)
         print(f"float: mAP50-95 {base.map5095:.4f}; plain forwards {plain:.1f} s of processor time")
         print(f"| {' | '.join(_COLUMNS)} |\n|{' --- |' * len(_COLUMNS)}", flush=True)
-        float_raw = list(_raw(fxqat.load(options.weights), options))
-        results = [_row(row, path, base, plain, float_raw, options) for row in todo]
+        apart = Apart(fxqat.load(options.weights), options.data, count=options.divergence, imgsz=options.imgsz)
+        results = [_row(row, path, base, plain, apart, options) for row in todo]
     return {"versions": versions(), "base": base.map5095, "plain_seconds": plain, "rows": results}
 
 
 def _row(
-    row: Row, path: Path, base: Accuracy, plain: float, float_raw: list[Raw], options: argparse.Namespace
+    row: Row, path: Path, base: Accuracy, plain: float, apart: Apart, options: argparse.Namespace
 ) -> dict[str, Any]:
     prepared, _ = fxqat.prepare(fxqat.load(options.weights), changed(row.policy, row.method, row.correction))
     marks = [time.process_time()]
@@ -175,23 +174,22 @@ def _row(
     marks.append(time.process_time())
     # the first mark after the start is where the first correction began, or the end
     seconds, corrected = marks[1] - marks[0], marks[-1] - marks[1]
-    apart = torch.cat([divergence(*pair) for pair in zip(float_raw, _raw(calibrated, options), strict=True)])
-    mean, error = float(apart.mean()), float(apart.std()) / len(apart) ** 0.5
+    distance = summary(apart.of(calibrated))
     found = _accuracy(fxqat.export(calibrated, path, imgsz=options.imgsz), options)
     drift = paired_drift(base, found)
-    shown = (
+    cells = (
         f"{found.map5095:.4f}",
         str(drift),
-        f"{mean:.4f} ± {error:.4f}",
+        shown(distance),
         f"{seconds / plain:.2f}x",
         f"{corrected / plain:.2f}x",
     )
-    print(f"| {' | '.join((row.policy, row.method, row.correction, *shown))} |", flush=True)
+    print(f"| {' | '.join((row.policy, row.method, row.correction, *cells))} |", flush=True)
     return {
         **asdict(row),
         "map5095": found.map5095,
         "drift": asdict(drift),
-        "divergence": {"mean": mean, "standard_error": error, "images": len(apart)},
+        "divergence": distance,
         "calibrate_seconds": seconds,
         "correction_seconds": corrected,
         "reports": calibrated.recipe.calibration.get("corrections", []),
@@ -200,14 +198,6 @@ def _row(
 
 def _accuracy(path: Path, options: argparse.Namespace) -> Accuracy:
     return evaluate(from_onnx(path), options.data, imgsz=options.imgsz, limit=options.images_val)
-
-
-@torch.no_grad()
-def _raw(model: Detector, options: argparse.Namespace) -> Iterator[Raw]:
-    """The raw predictions of images of V, a batch at a time."""
-    chosen = images.image_paths(options.data, split="val", limit=options.divergence)
-    for batch in images.batches(chosen, options.imgsz, 8):
-        yield model(batch)[1]
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """Quantization-aware training against its own PTQ: ``python -m bench.qat --weights W.pt --train D --data V --work F``.
 
 Trains each wanted row (policy x variant x seed), exports it, and measures the ONNX file in ONNX Runtime on ``--data``
-against the float ONNX and against the same policy's PTQ (same images, paired bootstrap). The best epoch is chosen on
+against the float ONNX and against the same policy's PTQ (same images, paired bootstrap), and how far raw outputs are
+from the float network's before and after (fxqat.analyze.divergence, nats, no labels). The best epoch is chosen on
 the val split of ``--train``, so ``--data`` chooses nothing. Every result is kept in ``--work``: called again, the
 program goes on where it was cut off, and ``--table`` prints what is there without computing.
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import fxqat
+from bench.apart import Apart, shown, summary
 from bench.command import parser, run
 from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
 from fxqat.analyze.bootstrap import Drift, paired_drift
@@ -94,6 +96,7 @@ def measure(row: Row, options: argparse.Namespace, work: Path) -> None:
         **{"epochs": row.epochs, "seed": row.seed, "device": "cpu", "workers": 0, **chosen},
     )
     seconds = time.monotonic() - began
+    apart = Apart(fxqat.load(options.weights), options.data, count=options.divergence, imgsz=options.imgsz)
     after = _accuracy(work / row.stem, options, lambda: trained)
     found = {
         **asdict(row),
@@ -103,6 +106,7 @@ def measure(row: Row, options: argparse.Namespace, work: Path) -> None:
         "ptq_drift": asdict(paired_drift(base, before)),
         "drift": asdict(paired_drift(base, after)),
         "gain": asdict(paired_drift(before, after)),
+        "divergence": {"ptq": summary(apart.of(ptq)), "qat": summary(apart.of(trained))},
         "seconds": seconds,
         "validated": trained.recipe.training["map5095"],
         "best_epoch": trained.recipe.training["best_epoch"],
@@ -124,8 +128,9 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
     """Seeds of one setting in one line: their mean, the lowest and highest."""
     lines = [
         "| policy | training | epochs | seeds | PTQ | QAT, mean of seeds (lowest..highest) "
-        "| against FP32, points [95 % of one seed] | against own PTQ | best epochs | minutes |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| against FP32, points [95 % of one seed] | against own PTQ | divergence, nats: PTQ, QAT | best epochs "
+        "| minutes |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for one in results:
@@ -149,10 +154,17 @@ def _group(key: tuple[Any, ...], rows: Sequence[Mapping[str, Any]]) -> str:
         f"{statistics.mean(values):.4f} ({min(values):.4f}..{max(values):.4f})",
         f"{statistics.mean(drifts):+.2f} [{first.low:+.2f}, {first.high:+.2f}]",
         f"{statistics.mean(gains):+.2f} ({min(gains):+.2f}..{max(gains):+.2f})",
+        _apart(rows),
         " ".join(str(row["best_epoch"]) for row in rows),
         f"{statistics.mean(row['seconds'] for row in rows) / 60:.1f}",
     )
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def _apart(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Of the seeds' mean; the PTQ is the same for all."""
+    found = [row["divergence"] for row in rows]
+    return f"{shown(found[0]['ptq'])}, {statistics.mean(one['qat']['mean'] for one in found):.4f}"
 
 
 def _line(found: Mapping[str, Any]) -> str:
@@ -160,7 +172,7 @@ def _line(found: Mapping[str, Any]) -> str:
     drift, gain = _drift(found["drift"]), _drift(found["gain"])
     return (
         f"{name}: FP32 {found['float']:.4f}, PTQ {found['ptq']:.4f}, QAT {found['qat']:.4f}; against FP32 {drift}, "
-        f"against PTQ {gain}; {found['seconds']:.0f} s"
+        f"against PTQ {gain}; divergence {_apart([found])}; {found['seconds']:.0f} s"
     )
 
 
@@ -213,6 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--set", action="append", default=[], metavar="NAME=JSON", help="another option of training")
     made.add_argument("--imgsz", type=int, default=640)
     made.add_argument("--images-val", type=int, help="evaluate on so many (default: all)")
+    made.add_argument("--divergence", type=int, default=64, help="images for it (default: %(default)s)")
     made.add_argument("--check-end", action="store_true", help="evaluate the export on the training's val split too")
     made.add_argument("--table", action="store_true", help="only print what is there")
     return made

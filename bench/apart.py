@@ -1,0 +1,52 @@
+"""How far detectors' raw outputs are from one's, on the same images: what tells them apart where mAP is chance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fxqat.analyze.divergence import Raw, divergence
+from fxqat.yolo import images
+from fxqat.yolo.detector import Detector
+
+_BATCH = 8
+
+
+class Apart:
+    """The outputs of one detector, to compare others with.
+
+    Args:
+        detector: the float one.
+        data: data set YAML; labels are not read.
+        count: images of its val split.
+        imgsz: pixels.
+    """
+
+    def __init__(self, detector: Detector, data: str | Path, *, count: int, imgsz: int) -> None:
+        self.data, self.count, self.imgsz = data, count, imgsz
+        self.wanted = list(self._raw(detector))
+
+    def of(self, detector: Detector) -> Tensor:
+        """The divergence (fxqat.analyze.divergence) of each image, nats, shape (count,)."""
+        return torch.cat([divergence(*pair) for pair in zip(self.wanted, self._raw(detector), strict=True)])
+
+    @torch.no_grad()
+    def _raw(self, detector: Detector) -> Iterator[Raw]:
+        chosen = images.image_paths(self.data, split="val", limit=self.count)
+        for batch in images.batches(chosen, self.imgsz, _BATCH):
+            yield detector(batch)[1]
+
+
+def summary(found: Tensor) -> dict[str, Any]:
+    """Mean and standard error over images, ready for JSON."""
+    error = float(found.std()) / len(found) ** 0.5
+    return {"mean": float(found.mean()), "standard_error": error, "images": len(found)}
+
+
+def shown(plain: dict[str, Any]) -> str:
+    """A summary in a table."""
+    return f"{plain['mean']:.4f} ± {plain['standard_error']:.4f}"
