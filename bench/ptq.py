@@ -23,9 +23,9 @@ import torch
 import yaml
 
 import fxqat
-from bench.apart import Apart, shown, summary
 from bench.command import parser, run
 from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
+from fxqat.analyze.apart import Apart, shown, summary
 from fxqat.analyze.bootstrap import paired_drift
 from fxqat.errors import Problem
 from fxqat.policy import Policy

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import fxqat
-from bench.apart import Apart, shown, summary
 from bench.command import parser, run
 from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
+from fxqat.analyze.apart import Apart, shown, summary
 from fxqat.analyze.bootstrap import Drift, paired_drift
 from fxqat.analyze.kept import read, write
 from fxqat.errors import Problem

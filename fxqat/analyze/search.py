@@ -1,4 +1,5 @@
-"""The fastest policy within a budget of accuracy: which layers of an INT8 network are better left in float."""
+"""The fastest policy within a budget of accuracy: which ranges and corrections an INT8 network is given, and which of
+its layers are better left in float."""
 
 from __future__ import annotations
 
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
+from fxqat.analyze.apart import Apart
 from fxqat.analyze.bootstrap import Drift, paired_drift
 from fxqat.analyze.fidelity import confident, disagreement, ratio
 from fxqat.analyze.front import Candidate, candidates, pick
@@ -20,6 +23,7 @@ from fxqat.analyze.latency import Latency
 from fxqat.analyze.latency import measure as measure_latency
 from fxqat.analyze.layout import Layout
 from fxqat.analyze.ledger import Ledger, content, fingerprint
+from fxqat.analyze.numbers import Weighed, improved
 from fxqat.analyze.op_cost import Costs, convolutions, profile
 from fxqat.analyze.probe import probe
 from fxqat.analyze.selective import asleep
@@ -62,11 +66,15 @@ class Tried:
 
     Attributes:
         candidate: what is in float, and what was known of it before.
-        accuracy: of the exported file in ONNX Runtime.
+        numbers: the policy whose ranges and corrections it has.
+        file: exported.
+        accuracy: of the file in ONNX Runtime.
         drift: from the float model's file, points.
     """
 
     candidate: Candidate
+    numbers: Policy
+    file: Path
     accuracy: Accuracy
     drift: Drift
 
@@ -78,9 +86,10 @@ class Found:
     Attributes:
         policy: the YAML.
         base: the base policy, measured.
+        numbers: changes of its ranges and corrections that were weighed; those that help are in ``best``.
         best: the policy written, measured.
         latency: of float, base and best, taken in turns.
-        front: every layout that was compared, the base first.
+        front: every layout that was compared, that with no more in float than the base first.
         within: whether the best one's measured drop is within the budget.
     """
 
@@ -90,12 +99,14 @@ class Found:
     latency: tuple[Latency, ...]
     front: tuple[Candidate, ...]
     within: bool
+    numbers: tuple[Weighed, ...]
 
     def summary(self) -> dict[str, Any]:
         """Ready for JSON."""
         return {
             "within": self.within,
             "base": _summary(self.base),
+            "numbers": [one.summary() for one in self.numbers],
             "best": _summary(self.best),
             "latency": [{**one.summary(), "path": one.path.name} for one in self.latency],
             "candidates": [asdict(one) for one in self.front],
@@ -118,11 +129,13 @@ def search(
 ) -> Found:
     """Find a policy for ``model``, starting from ``base``, in which as much is INT8 as may be.
 
-    The output's error of any layout is predicted from one probing pass, its time from two profiles; that gives a front
-    of a few layouts, none of which another one beats. Each of these is measured: how far its predictions are from
-    float's (no labels are needed; it is no proxy for mAP), and its time in turns with the others. The fastest that
-    disagrees no more than the budget buys is then calibrated, exported and validated in ONNX Runtime against the float
-    file; one whose measured drop is over the budget gives way to one that disagrees less, at most three times.
+    First come changes that cost no speed (see ``numbers``): each that brings the output nearer to float's by more than
+    chance is taken; no label is read. Then come layouts. The output's error of any layout is predicted from one probing
+    pass, its time from two profiles; that gives a front of a few layouts, none of which another one beats. Each of
+    these is measured: how far its predictions are from float's (no labels are needed; it is no proxy for mAP), and its
+    time in turns with the others. The fastest that disagrees no more than the budget buys is then calibrated, exported
+    and validated in ONNX Runtime against the float file; one whose measured drop is over the budget gives way to one
+    that disagrees less, at most three times.
 
     Args:
         model: a .pt.
@@ -139,6 +152,14 @@ def search(
     budget = budget or Budget()
     with tempfile.TemporaryDirectory(prefix="fxqat-search-") as folder:
         return _Search(model, data, Policy.load(base), budget, work, trust, progress, Path(folder)).run()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Built:
+    policy: Policy
+    model: Detector
+    file: Path
+    accuracy: Accuracy
 
 
 class _Search:
@@ -165,29 +186,45 @@ class _Search:
     def run(self) -> Found:
         plain = self._export(self.source, "float")
         self.float_accuracy = self._accuracy(plain, "validating float")
-        model = self._calibrated(self.base, "calibrating")
-        file = self._export(model, "base")
-        accuracy = self._accuracy(file, "validating")
-        judge = self._judge(model, file, plain)
-        front = self._measured(judge, model, plain, file)
-        base = best = self._tried(front[0], accuracy)
-        candidate, allowed = file, self._allowed(base)
+        start = self._built(self.base, "start")
+        self.base, numbers = improved(start.policy, self._divergences())
+        better = start if self.base is start.policy else self._built(self.base, "improved")
+        judge = self._judge(better.model, better.file, plain)
+        front = self._measured(judge, better, plain)
+        base = self._tried(front[0], start, start.policy)
+        best = self._best(judge, front, base, self._tried(front[0], better, self.base))
+        self.progress("timing", 0, 1)
+        files = [plain, base.file, best.file]
+        times = tuple(measure_latency(files, threads=self.budget.threads, rounds=_TURNS))
+        measured = f"{best.drift} points, {times[2].speed:.2f}x as fast as float"
+        text = self._written(judge, best.numbers, best.candidate.left, measured)
+        within = self._within(best)
+        return Found(policy=text, base=base, best=best, latency=times, front=front, within=within, numbers=numbers)
+
+    def _best(self, judge: Judge, front: Sequence[Candidate], base: Tried, first: Tried) -> Tried:
+        """``first`` or another layout of the front; one over the budget gives way to what is within it."""
+        best, allowed = first, self._allowed(first)
         for _ in range(_ROUNDS):
             chosen = pick(front, allowed)
             if chosen is best.candidate:
                 break
-            policy = Policy.parse(self._written(judge, chosen.left), "found")
-            candidate = self._export(self._calibrated(policy, "calibrating the candidate"), "candidate")
-            best = self._tried(chosen, self._accuracy(candidate, "validating the candidate"))
+            policy = Policy.parse(self._written(judge, self.base, chosen.left), "found")
+            best = self._tried(chosen, self._built(policy, "candidate"), self.base)
             if self._within(best):
                 break
             allowed = chosen.disagreement * _TIGHTER
-        if self._within(base) and not self._within(best):  # less disagreement is no promise of mAP
-            best, candidate = base, file
-        self.progress("timing", 0, 1)
-        times = tuple(measure_latency([plain, file, candidate], threads=self.budget.threads, rounds=_TURNS))
-        text = self._written(judge, best.candidate.left, f"{best.drift} points, {times[2].speed:.2f}x as fast as float")
-        return Found(policy=text, base=base, best=best, latency=times, front=front, within=self._within(best))
+        # less disagreement is no promise of mAP
+        return next((one for one in (best, first, base) if self._within(one)), best)
+
+    def _built(self, policy: Policy, what: str) -> _Built:
+        model = self._calibrated(policy, f"calibrating {what}")
+        file = self._export(model, what)
+        return _Built(policy=policy, model=model, file=file, accuracy=self._accuracy(file, f"validating {what}"))
+
+    def _divergences(self) -> Callable[[Policy, str], Tensor]:
+        asked = self.budget
+        apart = Apart(self.source, self.data, count=asked.probe_images, imgsz=asked.imgsz, split=asked.split)
+        return lambda policy, what: apart.of(self._calibrated(policy, f"calibrating {what}"))
 
     def _within(self, tried: Tried) -> bool:
         return -tried.drift.points <= self.budget.max_drop
@@ -197,35 +234,35 @@ class _Search:
         lost, found = -base.drift.points, base.candidate.disagreement
         return found * self.budget.max_drop / lost if lost > self.budget.max_drop else found
 
-    def _measured(self, judge: Judge, model: Detector, plain: Path, base: Path) -> tuple[Candidate, ...]:
+    def _measured(self, judge: Judge, better: _Built, plain: Path) -> tuple[Candidate, ...]:
         """The front with each layout's disagreement and time; the files timed have hasty ranges, which time ignores."""
         front = candidates(judge, self.budget.candidates)
         lefts = [one.left for one in front]
         what = {
-            "files": [self.known[path.stem] for path in (plain, base)],
+            "files": [self.known[path.stem] for path in (plain, better.file)],
             "left": lefts,
             **asdict(self.budget),
             "version": 1,
         }
         ledger = Ledger(self.work, "front", what)
         if "measured" not in ledger:
-            ledger.add("measured", self._differences(judge, model, plain, base, lefts))
+            ledger.add("measured", self._differences(judge, better, plain, lefts))
         rows = zip(front, ledger["measured"], strict=True)
         return tuple(one.measured(*measured) for one, measured in rows)
 
     def _differences(
-        self, judge: Judge, model: Detector, plain: Path, base: Path, lefts: Sequence[tuple[str, ...]]
+        self, judge: Judge, better: _Built, plain: Path, lefts: Sequence[tuple[str, ...]]
     ) -> list[tuple[float, float]]:
         """Of each layout: its disagreement with float, and milliseconds."""
-        differ = self._disagreements(model, [frozenset(judge.layout.awake(left)) for left in lefts])
-        files = [base, *(self._hasty(judge, left, index) for index, left in enumerate(lefts) if left)]
+        differ = self._disagreements(better.model, [frozenset(judge.layout.awake(left)) for left in lefts])
+        files = [better.file, *(self._hasty(judge, left, index) for index, left in enumerate(lefts) if left)]
         self.progress("timing candidates", 0, 1)
         first, *times = measure_latency([plain, *files], threads=self.budget.threads, rounds=_TURNS)
         # by the ratio to float within rounds: a machine's speed drifts by more than layouts differ
         return [(differing, first.median / time.speed) for differing, time in zip(differ, times, strict=True)]
 
     def _hasty(self, judge: Judge, left: tuple[str, ...], index: int) -> Path:
-        policy = Policy.parse(self._written(judge, left), "candidate")
+        policy = Policy.parse(self._written(judge, self.base, left), "candidate")
         model, _ = prepare(self.source, policy)
         hasty = calibrate(model, self.data, images_limit=1, imgsz=self.budget.imgsz)
         return self._export(hasty, f"candidate {index}")
@@ -290,8 +327,9 @@ class _Search:
         key = {"model": fingerprint(self.source.gm), "policy": policy.text, "images": shown, "imgsz": asked.imgsz}
         return self.kept.detector(key, make)
 
-    def _tried(self, candidate: Candidate, accuracy: Accuracy) -> Tried:
-        return Tried(candidate=candidate, accuracy=accuracy, drift=paired_drift(self.float_accuracy, accuracy))
+    def _tried(self, candidate: Candidate, built: _Built, numbers: Policy) -> Tried:
+        drift = paired_drift(self.float_accuracy, built.accuracy)
+        return Tried(candidate=candidate, numbers=numbers, file=built.file, accuracy=built.accuracy, drift=drift)
 
     def _accuracy(self, path: Path, what: str) -> Accuracy:
         asked = self.budget
@@ -308,12 +346,12 @@ class _Search:
         self.known[name] = fingerprint(model.gm)  # a file's own bytes hold the date
         return export(model, self.folder / f"{name.replace(' ', '_')}.onnx", imgsz=self.budget.imgsz)
 
-    def _written(self, judge: Judge, left: tuple[str, ...], measured: str = "") -> str:
+    def _written(self, judge: Judge, base: Policy, left: tuple[str, ...], measured: str = "") -> str:
         name, share = Path(self.source.source.name).stem, judge.harm(left) / (judge.harm(()) or 1.0)
-        doc = f"Found by fxqat search for {name}, from {Path(self.base.name).stem}"
+        doc = f"Found by fxqat search for {name}, from {Path(base.name).stem}"
         doc += f": {len(left)} layers in float leave {100 * share:.0f} % of its output error"
         if measured:
             doc += f". On {Path(self.data).name}: {measured}"
         follow = judge.layout.follow(left)
         kept = {site for site, node in judge.layout.nodes.items() if site not in follow and node.quantized}
-        return written(self.base, doc, follow, kept, lambda part: judge.why(left, part), judge.layout.sites)
+        return written(base, doc, follow, kept, lambda part: judge.why(left, part), judge.layout.sites)

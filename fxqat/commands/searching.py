@@ -146,9 +146,10 @@ def _search_report(found: Found, max_drop: float) -> str:
         rows.append((name, *figures))
     verdict = "within" if found.within else "over"
     left = len(found.best.candidate.left)
+    numbers = "".join(f"{one}{', taken' if one.helps else ''}\n" for one in found.numbers)
     return (
-        f"{table(lines)}\n(predicted from gradients and the profile; disagreement of boxes and scores where float is "
-        f"confident, without labels)\n\n{table(rows)}\n"
+        f"{numbers}\n{table(lines)}\n(predicted from gradients and the profile; disagreement of boxes and scores where "
+        f"float is confident, without labels)\n\n{table(rows)}\n"
         f"{left} layers in float; the drop is {verdict} the budget of {max_drop} points"
     )
 

@@ -22,21 +22,24 @@ class Apart:
     Args:
         detector: the float one.
         data: data set YAML; labels are not read.
-        count: images of its val split.
+        count: images of the split; None for all.
         imgsz: pixels.
+        split: of the data.
     """
 
-    def __init__(self, detector: Detector, data: str | Path, *, count: int, imgsz: int) -> None:
-        self.data, self.count, self.imgsz = data, count, imgsz
+    def __init__(
+        self, detector: Detector, data: str | Path, *, count: int | None, imgsz: int, split: str = "val"
+    ) -> None:
+        self.data, self.count, self.imgsz, self.split = data, count, imgsz, split
         self.wanted = list(self._raw(detector))
 
     def of(self, detector: Detector) -> Tensor:
-        """The divergence (fxqat.analyze.divergence) of each image, nats, shape (count,)."""
+        """The divergence (fxqat.analyze.divergence) of each image, nats, shape (images,)."""
         return torch.cat([divergence(*pair) for pair in zip(self.wanted, self._raw(detector), strict=True)])
 
     @torch.no_grad()
     def _raw(self, detector: Detector) -> Iterator[Raw]:
-        chosen = images.image_paths(self.data, split="val", limit=self.count)
+        chosen = images.image_paths(self.data, split=self.split, limit=self.count)
         for batch in images.batches(chosen, self.imgsz, _BATCH):
             yield detector(batch)[1]
 
