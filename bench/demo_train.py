@@ -1,7 +1,8 @@
 """Train the demo's detector: `python -m bench.demo_train --weights yolov8n.pt` writes fxqat/demo/signs_yolov8n.pt.
 
 Draws the demo data set, trains YOLOv8n on it with Ultralytics' own trainer, validates the stripped checkpoint with
-Ultralytics' own validator and prints the table of bench/demo_train.md.
+Ultralytics' own validator and prints the table of bench/demo_train.md. ``--data D.yaml --ship S.pt --out S`` trains a
+detector of other signs, the float model for bench.qat.
 """
 
 from __future__ import annotations
@@ -48,14 +49,19 @@ def main() -> None:
     """Draw, train, validate, ship, report."""
     options = _options()
     _stay_offline(options.work / "settings")
-    data = make_dataset(options.work / "signs", images=options.images, seed=0)
+    data = options.data or make_dataset(options.work / "signs", images=options.images, seed=0)
     began = time.monotonic()
     best = _train(options, data)
     minutes = (time.monotonic() - began) / 60
     shutil.copyfile(best.parents[1] / "results.csv", options.out.with_suffix(".csv"))
-    row = {"images": options.images, "epochs": options.stop_after, "batch": options.batch, "minutes": round(minutes, 1)}
+    row = {
+        "images": None if options.data else options.images,
+        "epochs": options.stop_after,
+        "batch": options.batch,
+        "minutes": round(minutes, 1),
+    }
     ship(best, options.ship)
-    result = row | _validate(options.ship, data, options.imgsz) | {"bytes": options.ship.stat().st_size}
+    result = row | _validate(options.ship, data, options) | {"bytes": options.ship.stat().st_size}
     write_text(options.out.with_suffix(".json"), json.dumps(result, indent=2) + "\n")
     print(json.dumps(result) if options.json else _table(result))
 
@@ -64,6 +70,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, default=Path("yolov8n.pt"), help="where training starts")
     parser.add_argument("--images", type=int, default=2000, help="images drawn; 65 %% of them train")
+    parser.add_argument("--data", type=Path, metavar="D.yaml", help="train on this data set, draw none")
     parser.add_argument("--epochs", type=int, default=12, help="length of the learning rate's schedule")
     parser.add_argument("--stop-after", type=int, default=8, help="epochs of it that are run")
     parser.add_argument("--batch", type=int, default=16)
@@ -135,14 +142,14 @@ def ship(best: Path, out: Path) -> None:
     write_bytes(out, buffer.getvalue())
 
 
-def _validate(weights: Path, data: Path, imgsz: int) -> dict[str, Any]:
+def _validate(weights: Path, data: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Return the mAP on the val split, over all classes and for each."""
     from ultralytics import YOLO
 
-    settings = {"imgsz": imgsz, "batch": 16, "device": "cpu", "workers": 0, "plots": False, "verbose": False}
+    settings = {"imgsz": options.imgsz, "batch": 16, "device": "cpu", "workers": 0, "plots": False, "verbose": False}
     box = (
         YOLO(weights)
-        .val(data=str(data.resolve()), project=str(data.parents[1].resolve()), name="val", exist_ok=True, **settings)
+        .val(data=str(data.resolve()), project=str(options.work.resolve()), name="val", exist_ok=True, **settings)
         .box
     )
     return {

@@ -193,7 +193,7 @@ def _calibrated(policy: str, options: argparse.Namespace, work: Path) -> Detecto
     path = work / f"{policy}_ptq.fxqat"
     if not path.is_file():
         prepared, _ = fxqat.prepare(fxqat.load(options.weights), policy)
-        fxqat.save(fxqat.calibrate(prepared, options.train, imgsz=options.imgsz), path)
+        fxqat.save(fxqat.calibrate(prepared, options.train, imgsz=options.imgsz, images_limit=options.images), path)
     return fxqat.load(path)
 
 
@@ -224,6 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--epochs", type=int, default=3)
     made.add_argument("--set", action="append", default=[], metavar="NAME=JSON", help="another option of training")
     made.add_argument("--imgsz", type=int, default=640)
+    made.add_argument("--images", type=int, help="calibrate on so many (default: all)")
     made.add_argument("--images-val", type=int, help="evaluate on so many (default: all)")
     made.add_argument("--divergence", type=int, default=64, help="images for it (default: %(default)s)")
     made.add_argument("--check-end", action="store_true", help="evaluate the export on the training's val split too")
