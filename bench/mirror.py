@@ -1,0 +1,81 @@
+"""A second sample of a val split: ``python -m bench.mirror --data V/data.yaml -o FOLDER`` writes its mirror images.
+
+Rounding errors of an image and of its mirror image are nearly independent, while what a network can see in both is the
+same. So where two models differ by chance the mirrored split says something else, without another labelled picture.
+Images are written as PNG, without a loss; labels (class, x, y, w, h) are mirrored with them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import yaml
+
+from bench.command import parser, run
+from fxqat.errors import Problem
+from fxqat.files import write_text
+from fxqat.yolo import images, offline  # noqa: F401 - before ultralytics
+
+# isort: split
+from ultralytics.data.utils import img2label_paths
+
+_BOX = 5  # words of a line: class, centre, size
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the data set; exit code 2 for bad input."""
+    return run(_parser().parse_args(arguments), _written)
+
+
+def _written(options: argparse.Namespace) -> dict[str, int]:
+    found = images.image_paths(options.data, split=options.split)
+    pictures, labels = (options.output / kind / options.split for kind in ("images", "labels"))
+    for folder in (pictures, labels):
+        folder.mkdir(parents=True, exist_ok=True)
+    for path, label in zip(found.paths, map(Path, img2label_paths([str(one) for one in found.paths])), strict=True):
+        picture = cv2.imread(str(path))
+        if picture is None:
+            raise Problem(path, "is no image that OpenCV reads")
+        cv2.imwrite(str(pictures / f"{path.stem}.png"), picture[:, ::-1])
+        if label.is_file():
+            write_text(labels / f"{path.stem}.txt", mirrored(label.read_text(), label))
+    names = yaml.safe_load(Path(options.data).read_text())["names"]
+    where = f"images/{options.split}"
+    content = {"train": where, "val": where, "names": names}
+    write_text(options.output / "data.yaml", yaml.safe_dump(content, sort_keys=False))
+    print(f"wrote {len(found.paths)} images to {options.output / 'data.yaml'}")
+    return {"images": len(found.paths)}
+
+
+def mirrored(text: str, where: Path) -> str:
+    """The lines of a label file with x to the right as far as it was to the left.
+
+    Raises:
+        Problem: a line is no box.
+    """
+    lines = []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if not words:
+            continue
+        if len(words) != _BOX:
+            raise Problem(f"{where}:{number}", f"has {len(words)} numbers", expected="class x y width height")
+        kind, x, *rest = words
+        lines.append(" ".join([kind, f"{1 - float(x):.6f}", *rest]))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = parser("mirror", __doc__)
+    made.add_argument("--data", required=True, metavar="V", help="data set YAML")
+    made.add_argument("--split", default="val", help="(default: %(default)s)")
+    made.add_argument("-o", "--output", required=True, type=Path, metavar="FOLDER")
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())
