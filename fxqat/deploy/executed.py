@@ -12,6 +12,19 @@ from fxqat.targets import TARGETS
 from fxqat.yolo.detector import Detector, cut
 
 
+def lowered(model: Detector, rules: Rules) -> Detector | None:
+    """The detector whose exported file computes what ``executed`` does, stage ``int8``; None where that is not known.
+
+    Args:
+        model: stage ``qat``, calibrated, or ``int8``; it stays as it is, and later changes of it are not seen.
+        rules: that it was prepared with.
+    """
+    target = TARGETS.get(model.recipe.target)
+    if model.stage == "float" or target is None or not target.known_kernels or rules.files != model.recipe.patterns:
+        return None
+    return model if model.stage == "int8" else model.with_graph(converting(rules).run(model.gm)[0], stage="int8")
+
+
 def executed(model: Detector, rules: Rules) -> IntegerExecution | None:
     """What the file exported from ``model`` will compute: integers, code for code, and the decode in float32.
 
@@ -20,18 +33,15 @@ def executed(model: Detector, rules: Rules) -> IntegerExecution | None:
     of mAP either way.
 
     Args:
-        model: stage ``qat``, calibrated, or ``int8``; it stays as it is, and later changes of it are not seen.
+        model: see ``lowered``.
         rules: that it was prepared with.
 
     Returns:
         ``run(images)``, images (B, 3, H, W) float32 in 0..1, gives predictions (B, 4 + nc, A). None where the
         arithmetic is not known: a float model, another runtime's target, or rules other than the model's.
     """
-    target = TARGETS.get(model.recipe.target)
-    if model.stage == "float" or target is None or not target.known_kernels or rules.files != model.recipe.patterns:
-        return None
-    gm = model.gm if model.stage == "int8" else converting(rules).run(model.gm)[0]
-    return IntegerExecution(cut(gm, 0).eval(), keep=False)
+    int8 = lowered(model, rules)
+    return None if int8 is None else IntegerExecution(cut(int8.gm, 0).eval(), keep=False)
 
 
 def predictor(model: Detector, rules: Rules) -> Callable[[Tensor], Tensor]:

@@ -11,10 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from fxqat.deploy.executed import executed
-from fxqat.deploy.integer import IntegerExecution
-from fxqat.passes import Rules
 from fxqat.passes.quicken import Quicken
+from fxqat.training.runtime import Predict
 from fxqat.yolo.detector import Detector, cut
 
 Losses = tuple[Tensor, dict[str, Tensor]]
@@ -47,7 +45,7 @@ class Trainee(nn.Module):
         bins = _bins(detector.gm)
         self._head = SimpleNamespace(nc=self.nc, reg_max=bins, stride=self.stride, max_det=300)
         self._views: dict[bool, fx.GraphModule] = {}
-        self._executed: IntegerExecution | None = None
+        self._runtime: Predict | None = None
 
     @property
     def model(self) -> list[SimpleNamespace]:
@@ -59,8 +57,8 @@ class Trainee(nn.Module):
         """Losses of a batch, or predictions for images."""
         if isinstance(batch, dict):
             return self.loss(batch)
-        if self._executed is not None and not self.training:
-            return self._executed.run(batch.float())
+        if self._runtime is not None and not self.training:
+            return self._runtime(batch.float())
         return self._view()(batch)
 
     def loss(self, batch: dict[str, Any], preds: Any = None) -> Losses:
@@ -74,14 +72,13 @@ class Trainee(nn.Module):
         return self.criterion(raw, batch, self.detector.gm)
 
     @contextmanager
-    def as_executed(self, detector: Detector) -> Iterator[None]:
-        """Predict in eval as the runtime will with ``detector``'s present weights, predictions alone, where that is
-        known; see fxqat.deploy.executed."""
-        self._executed = executed(detector, Rules.load())
+    def predicting(self, runtime: Predict | None) -> Iterator[None]:
+        """Let ``runtime`` predict in eval, predictions alone; None changes nothing."""
+        self._runtime = runtime
         try:
             yield
         finally:
-            self._executed = None
+            self._runtime = None
 
     def set_head_attr(self, **attributes: Any) -> None:
         """As Ultralytics': attributes of the head."""

@@ -30,6 +30,7 @@ from fxqat.training.checks import check_same, widest_site
 from fxqat.training.config import TrainingConfig
 from fxqat.training.distributed import launch
 from fxqat.training.losses import build_loss_function, raw_predictions
+from fxqat.training.runtime import runtime
 from fxqat.training.schedulers import make_schedule
 from fxqat.training.trainee import Trainee
 from fxqat.training.validator import SquareValidator
@@ -126,12 +127,13 @@ class Trainer(DetectionTrainer):
         return SquareValidator(self.test_loader, save_dir=self.save_dir, args=arguments, _callbacks=self.callbacks)
 
     def validate(self) -> Any:
-        """Ultralytics' validation of the average, in the arithmetic of the runtime where that is known: what is chosen
-        by is what an exported file measures. Before training it is the detector as it was given: preparing it for
+        """Ultralytics' validation of the average, in the runtime that it is for where that is known: what is chosen by
+        is what an exported file measures. Before training it is the detector as it was given: preparing it for
         training moves its last bits."""
         average: Trainee = self.ema.ema
         shown = average.detector if self.epoch >= 0 else copy.deepcopy(self.given).to(self.device)
-        with average.as_executed(shown):
+        images = len(self.test_loader.dataset) if self.test_loader is not None else 0
+        with average.predicting(runtime(shown, images=images, imgsz=self.args.imgsz)):
             return super().validate()
 
     def label_loss_items(self, loss_items: Any = None, prefix: str = "train") -> Any:
