@@ -132,7 +132,7 @@ class Trainer(DetectionTrainer):
         training moves its last bits."""
         average: Trainee = self.ema.ema
         shown = average.detector if self.epoch >= 0 else copy.deepcopy(self.given).to(self.device)
-        images = len(self.test_loader.dataset) if self.test_loader is not None else 0
+        images = len(self.test_loader.dataset)
         with average.predicting(runtime(shown, images=images, imgsz=self.args.imgsz)):
             return super().validate()
 
