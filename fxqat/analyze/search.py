@@ -182,12 +182,13 @@ class _Search:
         self.data, self.base, self.budget, self.work = data, base, budget, work
         self.progress, self.folder, self.kept = progress, folder, Kept(work)
         self.known: dict[str, str] = {}
+        self.weighed: tuple[Weighed, ...] = ()
 
     def run(self) -> Found:
         plain = self._export(self.source, "float")
         self.float_accuracy = self._accuracy(plain, "validating float")
         start = self._built(self.base, "start")
-        self.base, numbers = improved(start.policy, self._divergences())
+        self.base, self.weighed = improved(start.policy, self._divergences())
         better = start if self.base is start.policy else self._built(self.base, "improved")
         judge = self._judge(better.model, better.file, plain)
         front = self._measured(judge, better, plain)
@@ -199,7 +200,7 @@ class _Search:
         measured = f"{best.drift} points, {times[2].speed:.2f}x as fast as float"
         text = self._written(judge, best.numbers, best.candidate.left, measured)
         within = self._within(best)
-        return Found(policy=text, base=base, best=best, latency=times, front=front, within=within, numbers=numbers)
+        return Found(policy=text, base=base, best=best, latency=times, front=front, within=within, numbers=self.weighed)
 
     def _best(self, judge: Judge, front: Sequence[Candidate], base: Tried, first: Tried) -> Tried:
         """``first`` or another layout of the front; one over the budget gives way to what is within it."""
@@ -348,8 +349,9 @@ class _Search:
 
     def _written(self, judge: Judge, base: Policy, left: tuple[str, ...], measured: str = "") -> str:
         name, share = Path(self.source.source.name).stem, judge.harm(left) / (judge.harm(()) or 1.0)
-        doc = f"Found by fxqat search for {name}, from {Path(base.name).stem}"
-        doc += f": {len(left)} layers in float leave {100 * share:.0f} % of its output error"
+        taken = [str(one) for one in self.weighed if one.helps] if base is self.base else []
+        floats = f"{len(left)} layers in float leave {100 * share:.0f} % of its output error" if left else "all in INT8"
+        doc = f"Found by fxqat search for {name}, from {Path(base.name).stem}: {'; '.join([*taken, floats])}"
         if measured:
             doc += f". On {Path(self.data).name}: {measured}"
         follow = judge.layout.follow(left)
