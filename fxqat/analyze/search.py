@@ -7,19 +7,18 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
 from fxqat.analyze.apart import Apart
-from fxqat.analyze.bootstrap import Drift, paired_drift
+from fxqat.analyze.bootstrap import paired_drift
 from fxqat.analyze.fidelity import confident, disagreement, ratio
+from fxqat.analyze.found import Budget, Found, Tried
 from fxqat.analyze.front import Candidate, candidates, pick
 from fxqat.analyze.judge import Judge
 from fxqat.analyze.kept import Kept
-from fxqat.analyze.latency import Latency
 from fxqat.analyze.latency import measure as measure_latency
 from fxqat.analyze.layout import Layout
 from fxqat.analyze.ledger import Ledger, content, fingerprint
@@ -40,81 +39,6 @@ from fxqat.yolo.detector import Detector
 _ROUNDS = 3
 _TURNS = 12  # each file has, when timed
 _TIGHTER = 0.999  # of the disagreement of what was over the budget
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """What is asked of the policy: see ``search``."""
-
-    max_drop: float = 0.2
-    images_limit: int | None = None
-    probe_images: int = 32
-    probes: int = 4
-    imgsz: int = 640
-    threads: int = 2
-    split: str = "val"
-    candidates: int = 6
-
-    def __post_init__(self) -> None:
-        if not self.max_drop >= 0:
-            raise Problem("--max-drop", f"{self.max_drop}", expected="points of mAP50-95, 0 or more")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tried:
-    """A policy that was built and measured.
-
-    Attributes:
-        candidate: what is in float, and what was known of it before.
-        numbers: the policy whose ranges and corrections it has.
-        file: exported.
-        accuracy: of the file in ONNX Runtime.
-        drift: from the float model's file, points.
-    """
-
-    candidate: Candidate
-    numbers: Policy
-    file: Path
-    accuracy: Accuracy
-    drift: Drift
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """What a search came to.
-
-    Attributes:
-        policy: the YAML.
-        base: the base policy, measured.
-        numbers: changes of its ranges and corrections that were weighed; those that help are in ``best``.
-        best: the policy written, measured.
-        latency: of float, base and best, taken in turns.
-        front: every layout that was compared, that with no more in float than the base first.
-        within: whether the best one's measured drop is within the budget.
-    """
-
-    policy: str
-    base: Tried
-    best: Tried
-    latency: tuple[Latency, ...]
-    front: tuple[Candidate, ...]
-    within: bool
-    numbers: tuple[Weighed, ...]
-
-    def summary(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {
-            "within": self.within,
-            "base": _summary(self.base),
-            "numbers": [one.summary() for one in self.numbers],
-            "best": _summary(self.best),
-            "latency": [{**one.summary(), "path": one.path.name} for one in self.latency],
-            "candidates": [asdict(one) for one in self.front],
-        }
-
-
-def _summary(tried: Tried) -> dict[str, Any]:
-    return {"left_in_float": tried.candidate.left, "map5095": tried.accuracy.map5095, "drift": vars(tried.drift)}
 
 
 def search(

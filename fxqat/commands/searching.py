@@ -25,9 +25,9 @@ from fxqat.commands.command import (
 
 if TYPE_CHECKING:
     from fxqat.analyze.drift import Stage
+    from fxqat.analyze.found import Found
     from fxqat.analyze.latency import Latency
     from fxqat.analyze.memory import Memory
-    from fxqat.analyze.search import Found
 
 
 @contextmanager
@@ -87,7 +87,8 @@ def _search_arguments(parser: ArgumentParser) -> None:
 
 
 def _search(options: Namespace) -> None:
-    from fxqat.analyze.search import Budget, search
+    from fxqat.analyze.found import Budget
+    from fxqat.analyze.search import search
     from fxqat.files import check_writable, write_text
 
     check_counts(options)

@@ -13,11 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fxqat
+from fxqat.analyze.found import Budget
 from fxqat.analyze.front import EQUAL, Candidate, candidates, pick
 from fxqat.analyze.judge import Judge
 from fxqat.analyze.layout import Layout
 from fxqat.analyze.op_cost import Costs
-from fxqat.analyze.search import Budget, search
+from fxqat.analyze.search import search
 from fxqat.analyze.selective import has_integer_weight, members
 from fxqat.analyze.written import written
 from fxqat.errors import Problem
