@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -101,9 +102,17 @@ def _make_all(options: argparse.Namespace, peers: Sequence[Peer]) -> None:
         command = [sys.executable, "-m", "bench.peers", *words, "--data", "-", "--make-one", "--peer", peer.name]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if not (folder / "made.json").is_file():
-            last = (done.stderr.strip().splitlines() or ["died"])[-1]
-            write_text(folder / "made.json", json.dumps({"failed": last}))
+            write_text(folder / "made.json", json.dumps({"failed": _end(done)}))
         print(f"{peer.name}: {(folder / 'made.json').read_text()[:300]}", file=sys.stderr, flush=True)
+
+
+def _end(done: subprocess.CompletedProcess[str]) -> str:
+    """How a process that made nothing ended, in a few words."""
+    if done.returncode < 0:
+        return f"killed by signal {-done.returncode}" + (
+            " (out of memory?)" if done.returncode == -signal.SIGKILL else ""
+        )
+    return (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
 
 
 def _make_here(options: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,19 @@ def test_a_missing_package_is_no_end(tmp_path, monkeypatch, capsys):
     assert "| Ultralytics ONNX FP32 | not made yet |" in out
     assert (tmp_path / "peers.png").is_file()
     assert json.loads((tmp_path / "peers.json").read_text())[1]["failed"] == "no_such_package_anywhere is not installed"
+
+
+@pytest.mark.parametrize(
+    ("code", "stderr", "says"),
+    [
+        (-9, "WARNING: consider", "killed by signal 9 (out of memory?)"),
+        (-11, "", "killed by signal 11"),
+        (1, "Traceback\nValueError: no\n", "ValueError: no"),
+        (3, "", "ended with 3"),
+    ],
+)
+def test_a_tool_that_ends_without_a_file_says_how(code, stderr, says):
+    assert peers._end(subprocess.CompletedProcess([], code, "", stderr)) == says
 
 
 @pytest.fixture
