@@ -251,8 +251,9 @@ PEERS = (
     ),
     Peer(
         name="fxqat_tensorrt_w8a8",
-        title="fxqat w8a8, re-lowered: tensorrt (run in OpenVINO)",
+        # evaluated in ONNX Runtime: OpenVINO's low-precision passes compute something else from it (mAP 0.0065), with
+        # them switched off the same as ONNX Runtime
+        title="fxqat w8a8, re-lowered: tensorrt",
         make=lambda job: _retargeted(job, _W8A8, "tensorrt"),
-        runtime="openvino",
     ),
 )
