@@ -16,6 +16,7 @@ import json
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -36,6 +37,7 @@ OPENVINO_WORKER = Path(__file__).with_name("openvino_worker.py")
 BASE = PEERS[0]
 Step = Callable[[argparse.Namespace, Sequence[Peer]], None]
 ACCURACY = "accuracy.npz"
+_SHOWN = 100  # characters of a failure
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,7 +114,8 @@ def _end(done: subprocess.CompletedProcess[str]) -> str:
         return f"killed by signal {-done.returncode}" + (
             " (out of memory?)" if done.returncode == -signal.SIGKILL else ""
         )
-    return (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
+    last = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
+    return textwrap.shorten(last, _SHOWN, placeholder=" ...")
 
 
 def _make_here(options: argparse.Namespace) -> None:

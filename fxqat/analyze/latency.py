@@ -114,7 +114,7 @@ class Worker:
             raise self._death()
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise Problem(self.file, f"ONNX Runtime cannot run it: {answer['error']}")
+            raise Problem(self.file, f"cannot be run: {answer['error']}")
         return answer
 
     def _death(self) -> Problem:
