@@ -34,6 +34,8 @@ class Target:
             only move values, get a quantizer. None: every tensor that may.
         channels_last: files are arranged for kernels that want a pixel's channels side by side (see deploy/arrange.py).
         known_kernels: fxqat.quant.kernels holds the arithmetic of its integer kernels.
+        restates: what only moves codes (Concat, MaxPool, Split ...) is quantized again in the file, which a runtime may
+            need to run it on codes; else they are carried through (see deploy/carry.py).
         integer_bias: biases are int32 codes at the accumulator's scale; else they stay in float.
         fixed: operations whose output range is known without observing it.
         float_roles: roles that stay in float whatever a policy says, and why.
@@ -46,6 +48,7 @@ class Target:
     weight: QuantSpec
     places: Mapping[str, Place]
     readers: frozenset[str] | None = None
+    restates: bool = True
     integer_bias: bool = True
     channels_last: bool = False
     known_kernels: bool = False
@@ -226,6 +229,7 @@ OPENVINO = Target(
     weight=_W8,
     places=_PLACES,
     readers=_LAYERS,
+    restates=False,
     integer_bias=False,
     fixed={"input": (0.0, 1.0)},
     float_roles=_DECODE,
@@ -235,6 +239,7 @@ TENSORRT = replace(
     OPENVINO,
     name="tensorrt",
     doc="TensorRT: symmetric int8 at the inputs of convolutions and residual branches, zero points 0, biases in float",
+    restates=True,  # as it was; no such runtime was at hand to measure in
     activation=QuantSpec(bits=8, signed=True, symmetric=True),
     reasons={
         **_WEIGHT_REASONS,

@@ -19,6 +19,7 @@ from torch import fx
 import fxqat
 from fxqat.deploy.arrange import arrange
 from fxqat.deploy.border import SAYS, check_input, take_bytes
+from fxqat.deploy.carry import as_exported
 from fxqat.errors import Problem
 from fxqat.files import check_writable, replacing
 from fxqat.graph.site import site_of
@@ -52,11 +53,11 @@ def export(
     _check(path, imgsz, batch, opset)
     check_input(input)
     check_writable(path)
-    graph = cut(model.gm, 0).eval()
+    target = TARGETS.get(model.recipe.target)
+    graph = as_exported(cut(model.gm, 0).eval(), target)
     proto = _exported(graph, imgsz, batch, dynamic, opset)
     _strip(proto)
     _name_by_site(proto, graph)
-    target = TARGETS.get(model.recipe.target)
     if model.stage == "int8" and target is not None and target.channels_last:
         arrange(proto)
     if input != "float":

@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from fxqat.deploy.carry import as_exported
 from fxqat.deploy.integer import IntegerExecution
 from fxqat.deploy.runtimes import CODES, RUNTIMES, Opened, Runtime, open_file
 from fxqat.errors import Problem
 from fxqat.graph.site import site_of
 from fxqat.quant.torch_ao import quantize_per_tensor
+from fxqat.targets import TARGETS
 from fxqat.yolo.detector import Detector, cut
 
 PAIRS = ("trained_reference", "reference_runtime", "trained_runtime")
@@ -140,7 +142,7 @@ def verify_images(
     Raises:
         Problem: the file is missing, is not this model's, or there is no image.
     """
-    view = cut(reference.gm, 0).eval()
+    view = as_exported(cut(reference.gm, 0).eval(), TARGETS.get(reference.recipe.target))
     sites = [site_of(node).removesuffix(CODES) for node in view.graph.nodes if node.target is quantize_per_tensor]
     opened = [open_file(path, sites, runtime) for runtime in runtimes]
     rows, seen, error = {site: Row(site=site) for site in sites}, 0, (0.0, 0.0)

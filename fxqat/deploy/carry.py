@@ -1,0 +1,64 @@
+"""Codes carried through what only moves them, for runtimes that compute every quantize they are shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import fx
+
+from fxqat.graph.site import operation, site_of
+from fxqat.quant.torch_ao import dequantize_per_tensor, quantize_per_tensor
+from fxqat.targets import Place, Target
+
+_MOVES = (Place.SAME, Place.SHARED)
+Numbers = tuple[Any, ...]
+
+
+def as_exported(gm: fx.GraphModule, target: Target | None) -> fx.GraphModule:
+    """``gm``, at stage ``int8``, with the quantize operations that a file for ``target`` has, in place."""
+    if target is not None and not target.restates:
+        carry(gm, target)
+    return gm
+
+
+def carry(gm: fx.GraphModule, target: Target) -> int:
+    """Take out, in place, every quantize and dequantize behind an operation that only moves values of one scale, where
+    they have the same scale: ``dequantize(quantize(v))`` is then v, bit for bit.
+
+    The reference graph has them, since ONNX Runtime runs a Concat or a MaxPool on codes only between the two. OpenVINO
+    moves codes without them, and with them computes each tensor once more.
+
+    Args:
+        gm: at stage ``int8``.
+        target: says which operations only move values.
+
+    Returns:
+        How many pairs were taken out.
+    """
+    known: dict[fx.Node, Numbers | None] = {}
+    taken = 0
+    for node in list(gm.graph.nodes):
+        known[node] = _numbers(node, known, target)
+        source = node.args[0] if node.target is quantize_per_tensor else None
+        if (
+            isinstance(source, fx.Node)
+            and known[source] == node.args[1:]
+            and source.target is not dequantize_per_tensor
+        ):
+            for reader in list(node.users):
+                reader.replace_all_uses_with(source)
+            taken += 1
+    gm.graph.eliminate_dead_code()
+    gm.recompile()
+    return taken
+
+
+def _numbers(node: fx.Node, known: dict[fx.Node, Numbers | None], target: Target) -> Numbers | None:
+    """Scale, zero point, lowest and highest code and type of the grid that all values of ``node`` lie on."""
+    if node.target is dequantize_per_tensor:
+        return tuple(node.args[1:])
+    if node.op in {"placeholder", "output", "get_attr"} or node.target is quantize_per_tensor:
+        return None
+    sources = {known[one] for one in node.all_input_nodes}
+    moves = operation(node) in target.places and target.place(operation(node), site_of(node)) in _MOVES
+    return sources.pop() if moves and len(sources) == 1 else None
