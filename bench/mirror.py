@@ -18,12 +18,12 @@ import yaml
 from bench.command import parser, run
 from fxqat.errors import Problem
 from fxqat.files import write_text
-from fxqat.yolo import images, offline  # noqa: F401 - before ultralytics
+from fxqat.yolo import dataset, images, offline  # noqa: F401 - before ultralytics
 
 # isort: split
 from ultralytics.data.utils import img2label_paths
 
-_BOX = 5  # words of a line: class, centre, size
+_AFTER_X = 3  # words of a line: class, x, and y, width, height
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,20 +32,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _written(options: argparse.Namespace) -> dict[str, int]:
-    found = images.image_paths(options.data, split=options.split)
+    data = dataset.read(dataset.find(options.data))
+    found = images.image_paths(data.file, split=options.split)
     pictures, labels = (options.output / kind / options.split for kind in ("images", "labels"))
     for folder in (pictures, labels):
         folder.mkdir(parents=True, exist_ok=True)
     for path, label in zip(found.paths, map(Path, img2label_paths([str(one) for one in found.paths])), strict=True):
         picture = cv2.imread(str(path))
         if picture is None:
-            raise Problem(path, "is no image that OpenCV reads")
+            raise Problem(path, "is no image that OpenCV reads", remedy="take it out of the split")
         cv2.imwrite(str(pictures / f"{path.stem}.png"), picture[:, ::-1])
         if label.is_file():
             write_text(labels / f"{path.stem}.txt", mirrored(label.read_text(), label))
-    names = yaml.safe_load(Path(options.data).read_text())["names"]
     where = f"images/{options.split}"
-    content = {"train": where, "val": where, "names": names}
+    content = {"train": where, "val": where, "names": data.names}
     write_text(options.output / "data.yaml", yaml.safe_dump(content, sort_keys=False))
     print(f"wrote {len(found.paths)} images to {options.output / 'data.yaml'}")
     return {"images": len(found.paths)}
@@ -62,10 +62,13 @@ def mirrored(text: str, where: Path) -> str:
         words = line.split()
         if not words:
             continue
-        if len(words) != _BOX:
-            raise Problem(f"{where}:{number}", f"has {len(words)} numbers", expected="class x y width height")
-        kind, x, *rest = words
-        lines.append(" ".join([kind, f"{1 - float(x):.6f}", *rest]))
+        try:
+            kind, x, *size = words
+            if len(size) != _AFTER_X:
+                raise ValueError
+            lines.append(" ".join([kind, f"{1 - float(x):.6f}", *size]))
+        except ValueError as error:
+            raise Problem(f"{where}:{number}", f"is {line.strip()!r}", expected="class x y width height") from error
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -27,6 +27,7 @@ from bench.command import parser, run
 from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
 from fxqat.analyze.apart import Apart, shown, summary
 from fxqat.analyze.bootstrap import paired_drift
+from fxqat.analyze.numbers import before_silu
 from fxqat.errors import Problem
 from fxqat.policy import Policy
 from fxqat.yolo import images
@@ -108,10 +109,6 @@ def _every_activation(**change: Any) -> Callable[[dict[str, Any]], None]:
     return apply
 
 
-def _without_through(content: dict[str, Any]) -> None:
-    content["specs"]["pre8"].pop("through")
-
-
 def _logits(branch: str, **change: Any) -> Callable[[dict[str, Any]], None]:
     """The last convolutions of the head's box (``cv2``) or class (``cv3``) branches: with such ranges, or in float."""
     site, spec = f"model.*.{branch}.*.2", f"{branch} logits"
@@ -131,7 +128,7 @@ METHODS: dict[str, Callable[[dict[str, Any]], None]] = {
     "moving average": _every_activation(observer="moving_average", averaging_constant=0.1),
     "percentile": _every_activation(observer="histogram", method="percentile"),
     "entropy": _every_activation(observer="histogram", method="entropy"),
-    "mse, not through SiLU": _without_through,
+    "mse, not through SiLU": before_silu,
 }
 # Only for a policy whose last convolutions run in integers.
 OF_LOGITS: dict[str, Callable[[dict[str, Any]], None]] = {

@@ -44,10 +44,14 @@ class Apart:
             yield detector(batch)[1]
 
 
+def standard_error(values: Tensor) -> float:
+    """Of the mean of ``values``, shape (n,)."""
+    return float(values.std()) / len(values) ** 0.5
+
+
 def summary(found: Tensor) -> dict[str, Any]:
     """Mean and standard error over images, ready for JSON."""
-    error = float(found.std()) / len(found) ** 0.5
-    return {"mean": float(found.mean()), "standard_error": error, "images": len(found)}
+    return {"mean": float(found.mean()), "standard_error": standard_error(found), "images": len(found)}
 
 
 def shown(plain: dict[str, Any]) -> str:

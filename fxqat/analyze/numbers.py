@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from torch import Tensor
 
+from fxqat.analyze.apart import standard_error
 from fxqat.policy import Policy
 
 _CERTAIN = 2.0  # standard errors that a gain must exceed
@@ -75,11 +76,12 @@ def improved(base: Policy, divergences: Callable[[Policy, str], Tensor]) -> tupl
 
 
 def _weighed(name: str, before: Tensor, after: Tensor) -> Weighed:
-    error = float((after - before).std()) / len(before) ** 0.5
+    error = standard_error(after - before)
     return Weighed(name=name, before=float(before.mean()), after=float(after.mean()), error=error)
 
 
-def _before_silu(content: Content) -> None:
+def before_silu(content: Content) -> None:
+    """Choose ranges before a SiLU by their own error, not by that after it."""
     for spec in _histograms(content):
         if spec.get("through") == "silu":
             del spec["through"]
@@ -108,6 +110,6 @@ def _histograms(content: Content) -> list[Content]:
 # Ranges first: a correction mends what they leave.
 CHANGES: Mapping[str, Callable[[Content], None]] = {
     "ranges by percentile": _percentile,
-    "ranges by the error before SiLU": _before_silu,
+    "ranges by the error before SiLU": before_silu,
     "bias correction": _bias_correction,
 }

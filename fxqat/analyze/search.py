@@ -106,6 +106,7 @@ class _Search:
         self.data, self.base, self.budget, self.work = data, base, budget, work
         self.progress, self.folder, self.kept = progress, folder, Kept(work)
         self.known: dict[str, str] = {}
+        self.models: dict[str, Detector] = {}
         self.weighed: tuple[Weighed, ...] = ()
 
     def run(self) -> Found:
@@ -250,7 +251,9 @@ class _Search:
 
         shown = content(images.image_paths(self.data, limit=asked.images_limit).paths)
         key = {"model": fingerprint(self.source.gm), "policy": policy.text, "images": shown, "imgsz": asked.imgsz}
-        return self.kept.detector(key, make)
+        if policy.text not in self.models:
+            self.models[policy.text] = self.kept.detector(key, make)
+        return self.models[policy.text]
 
     def _tried(self, candidate: Candidate, built: _Built, numbers: Policy) -> Tried:
         drift = paired_drift(self.float_accuracy, built.accuracy)

@@ -41,7 +41,12 @@ def executed(model: Detector, rules: Rules) -> IntegerExecution | None:
         arithmetic is not known: a float model, another runtime's target, or rules other than the model's.
     """
     int8 = lowered(model, rules)
-    return None if int8 is None else IntegerExecution(cut(int8.gm, 0).eval(), keep=False)
+    return None if int8 is None else in_integers(int8)
+
+
+def in_integers(int8: Detector) -> IntegerExecution:
+    """The execution of what ``lowered`` gave."""
+    return IntegerExecution(cut(int8.gm, 0).eval(), keep=False)
 
 
 def predictor(model: Detector, rules: Rules) -> Callable[[Tensor], Tensor]:

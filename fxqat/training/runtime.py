@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fxqat.analyze.evaluated import from_onnx
-from fxqat.deploy.executed import executed, lowered
+from fxqat.deploy.executed import in_integers, lowered
 from fxqat.deploy.onnx import export
 from fxqat.passes import Rules
 from fxqat.yolo.detector import Detector
@@ -32,19 +32,16 @@ def runtime(detector: Detector, *, images: int, imgsz: int) -> Predict | None:
         images: how many are to come.
         imgsz: pixels.
     """
-    rules = Rules.load()
-    int8 = lowered(detector, rules)
+    int8 = lowered(detector, Rules.load())
     if int8 is None:
         return None
     on_cpu = next(detector.parameters()).device.type == "cpu"
     if on_cpu and images * imgsz**2 > WORTH_AN_EXPORT:
         return _file(int8, imgsz)
-    execution = executed(int8, rules)
-    return None if execution is None else execution.run
+    return in_integers(int8).run
 
 
 def _file(int8: Detector, imgsz: int) -> Predict:
     with tempfile.TemporaryDirectory(prefix="fxqat-train-") as folder:
         path = export(int8, Path(folder) / "epoch.onnx", imgsz=imgsz)
-        model = from_onnx(path, threads=torch.get_num_threads())
-    return model
+        return from_onnx(path, threads=torch.get_num_threads())

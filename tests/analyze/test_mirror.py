@@ -37,6 +37,16 @@ def test_twice_mirrored_is_the_same(tiny_data, tmp_path, capsys):
         assert boxes(again) == pytest.approx(boxes(path))
 
 
-def test_a_label_that_is_no_box_is_refused(tmp_path, capsys):
-    with problem("a.txt:2: has 7 numbers; expected class x y width height"):
-        mirrored("0 0.5 0.5 0.1 0.1\n0 0.1 0.2 0.3 0.4 0.5 0.6\n", Path("a.txt"))
+@pytest.mark.parametrize("line", ["0 0.1 0.2 0.3 0.4 0.5 0.6", "0 left 0.2 0.3 0.4", "0"])
+def test_a_label_that_is_no_box_is_refused(line):
+    with problem(f"a.txt:2: is {line!r}; expected class x y width height"):
+        mirrored(f"0 0.5 0.5 0.1 0.1\n{line}\n", Path("a.txt"))
+
+
+def test_a_data_set_without_names_is_refused(tmp_path, capsys):
+    (tmp_path / "data.yaml").write_text("val: images\n")
+    assert main(["--data", str(tmp_path / "data.yaml"), "-o", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == (
+        f"{tmp_path / 'data.yaml'}: 'names' is not a list of classes; expected names numbered from 0, without gaps\n"
+    )
+    assert not (tmp_path / "out").exists()
