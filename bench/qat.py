@@ -38,8 +38,16 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "penalty": {**UNLABELLED, "penalty": 0.1},
     "progressive": {**UNLABELLED, "progressive": {"model.1?.**": 1, "model.2[01].**": 1, "model.22.**": 2}},
     "live batch norms": {**UNLABELLED, "freeze_bn": 1.0},
-    "labels": {"lsq": True},
-    "labels, distillation beside": {"lsq": True, "distill": 1.0},
+    "Ultralytics' augmentation": {
+        **UNLABELLED,
+        "mosaic": 1.0,
+        "scale": 0.5,
+        "translate": 0.1,
+        "hsv_s": 0.7,
+        "hsv_v": 0.4,
+    },
+    "labels": {"lsq": True, "unlabelled": False},
+    "labels, distillation beside": {"lsq": True, "unlabelled": False, "distill": 1.0},
 }
 
 

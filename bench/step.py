@@ -173,18 +173,10 @@ def _say(out: TextIO, text: str) -> None:
 
 def _batch(options: argparse.Namespace) -> Batch:
     """One batch as Ultralytics' loader gives it: images letterboxed and in 0..1, labels as they are."""
-    from fxqat.yolo import offline  # noqa: F401 - before ultralytics
-
-    # isort: split
-    from ultralytics.cfg import get_cfg
-    from ultralytics.data import build_yolo_dataset
-    from ultralytics.data.utils import check_det_dataset
-
+    from bench.training_set import training_set
     from fxqat.training.config import RECIPE
 
-    settings = get_cfg(overrides={**RECIPE, "imgsz": options.imgsz, "task": "detect", "batch": options.batch})
-    data = check_det_dataset(options.data)
-    found = build_yolo_dataset(settings, data["train"], options.batch, data, mode="train", rect=False, stride=32)
+    found = training_set(options.data, RECIPE, imgsz=options.imgsz, batch=options.batch)
     torch.manual_seed(0)
     batch: Batch = found.collate_fn([found[index] for index in range(options.batch)])
     batch["img"] = batch["img"].float() / 255

@@ -24,8 +24,7 @@ from fxqat.commands.command import (
 )
 from fxqat.errors import Problem
 from fxqat.files import check_writable, write_text
-
-_GIVEN = ("epochs", "batch", "imgsz", "distill", "penalty", "device", "seed")
+from fxqat.training.flags import SWITCHES, VALUES
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -104,8 +103,8 @@ def _callbacks(options: Namespace, folder: Path) -> list[Any]:
 
 def _options(options: Namespace) -> dict[str, Any]:
     """What was given on the command line."""
-    chosen = {name: getattr(options, name) for name in _GIVEN if getattr(options, name) is not None}
-    chosen.update({name: True for name in ("lsq", "unlabelled") if getattr(options, name)})
+    chosen = {name: getattr(options, name) for name in VALUES if getattr(options, name) is not None}
+    chosen.update({name: True for name in SWITCHES if getattr(options, name)})
     for pair in options.set:
         name, equals, text = pair.partition("=")
         if not equals:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from torch import fx
+from torch import fx, nn
 
 from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.passes.insert import QUANTIZERS
-from fxqat.quant.fake_quantize import FakeQuantize, make_fake_quantize
+from fxqat.quant.fake_quantize import FakeQuantize, LSQFakeQuantize, make_fake_quantize
 from fxqat.quant.spec import QuantSpec
 
 
@@ -36,6 +36,12 @@ def activation_quantizers(gm: fx.GraphModule) -> dict[str, FakeQuantize]:
     """Every activation quantizer by its path, once each."""
     found = [(path, module) for path, module in gm.named_modules() if path.startswith(f"{QUANTIZERS}.")]
     return {path: module for path, module in found if isinstance(module, FakeQuantize)}
+
+
+def learned_scales(model: nn.Module) -> list[nn.Parameter]:
+    """Scales and offsets that are learned, in a fixed order."""
+    fakes = [module for module in model.modules() if isinstance(module, LSQFakeQuantize)]
+    return [parameter for fake in fakes for parameter in fake.parameters(recurse=False)]
 
 
 def _learning(spec: QuantSpec) -> QuantSpec:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+from fxqat.training.flags import restated
 from fxqat.yolo.checkpoint import versions
 from fxqat.yolo.detector import Detector
 
@@ -44,7 +47,8 @@ def commands(model: Detector, path: Path, onnx: Path | None) -> tuple[str, ...]:
         ptq = path.name if not recipe.training else f"{Path(source).stem}_ptq.fxqat"
         done.append(f"fxqat calibrate {plain} {options}{f' --method {method}' if method else ''} -o {ptq}")
         if recipe.training:
-            done.append(f"fxqat train {ptq} --data {recipe.training.get('data', 'DATA')} -o {path.name}")
+            how = recipe.training["config"]
+            done.append(f"fxqat train {ptq} --data {how['data']} {shlex.join(restated(how))} -o {path.name}")
     if onnx:
         done.append(f"fxqat export {path.name} --imgsz {recipe.calibration.get('imgsz', 640)} -o {onnx.name}")
     return tuple(done)
@@ -66,10 +70,13 @@ def _provenance(model: Detector) -> dict[str, str]:
     return known
 
 
-def _trained(record: Mapping[str, object]) -> str:
+def _trained(record: Mapping[str, Any]) -> str:
     if not record:
         return "no"
-    return ", ".join(f"{key} {record[key]}" for key in ("epochs", "best_epoch", "data") if key in record) or "yes"
+    how, measured = record["config"], record["map5095"]
+    epoch = record.get("epoch", record["best_epoch"])
+    trained = f"{how['epochs']} epochs on {how['data']}, {how['imgsz']} px; this is epoch {epoch}"
+    return f"{trained}: mAP50-95 {measured[epoch]:.4f}, {measured[0]:.4f} before training"
 
 
 def _environment() -> dict[str, str]:

@@ -15,9 +15,7 @@ _HOMES = {
     ),
     **dict.fromkeys(
         (
-            "BatchProgress",
             "EarlyStopping",
-            "EpochTable",
             "ModelCheckpoint",
             "ProgressiveQuantization",
             "QuantizationErrorMonitor",
@@ -25,6 +23,7 @@ _HOMES = {
         ),
         "callbacks",
     ),
+    **dict.fromkeys(("BatchProgress", "EpochTable"), "progress"),
     **dict.fromkeys(("Cosine", "Linear", "QATLearningRateScheduler", "TorchSchedule", "make_schedule"), "schedulers"),
 }
 

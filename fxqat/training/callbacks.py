@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import shutil
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +15,39 @@ from fxqat.graph.site import covers, module_of, nearest, site_of
 from fxqat.passes.observe import feeds_silu, quantizers
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.quant.modules import QATConv2d, QATLinear
+from fxqat.store import save
 from fxqat.yolo import images
+from fxqat.yolo.detector import Detector
 
 
 class ModelCheckpoint:
-    """Keeps the state after every ``every`` epochs, as ``epochN.safetensors`` beside the last one."""
+    """Keeps detectors that every command takes, while training goes on: ``best.fxqat`` (epoch 0 is the first best),
+    ``last.fxqat`` and, after every ``every`` epochs, ``epochN.fxqat``, beside the state in the run's folder.
 
-    def __init__(self, every: int = 1) -> None:
-        if every < 1:
-            raise ValueError(f"every: {every!r} is not legal, expected 1 or more")
+    Args:
+        every: None keeps the best and the last only.
+    """
+
+    def __init__(self, every: int | None = None) -> None:
+        if every is not None and every < 1:
+            raise ValueError(f"every: {every!r} is not legal, expected 1 or more, or None")
         self.every = every
 
+    def on_start_validated(self, trainer: Any) -> None:
+        """The best so far."""
+        self._keep(trainer, "best", trainer.result())
+
     def on_model_save(self, trainer: Any) -> None:
-        """Copy the state that was just written."""
-        done = len(trainer.history) - 1
-        if done % self.every == 0:
-            shutil.copyfile(trainer.state_file, trainer.state_file.with_name(f"epoch{done}.safetensors"))
+        """What the epoch made."""
+        done, made = len(trainer.history) - 1, trainer.latest()
+        self._keep(trainer, "last", made)
+        if trainer.best_epoch == done:
+            self._keep(trainer, "best", made)
+        if self.every and done % self.every == 0:
+            self._keep(trainer, f"epoch{done}", made)
+
+    def _keep(self, trainer: Any, name: str, detector: Detector) -> None:
+        save(detector, trainer.state_file.with_name(f"{name}.fxqat"))
 
 
 class EarlyStopping:
@@ -47,61 +62,6 @@ class EarlyStopping:
         """Ask the trainer to stop."""
         if len(trainer.history) - 1 - trainer.best_epoch >= self.patience:
             trainer.stop = True
-
-
-class EpochTable:
-    """One line an epoch: parts of the loss, mAP of the fake-quantized average in points, rate, worst site, time to go.
-
-    Args:
-        write: takes a line.
-        monitor: whose worst site is shown.
-    """
-
-    def __init__(self, write: Callable[[str], None], monitor: QuantizationErrorMonitor | None = None) -> None:
-        self.write, self.monitor = write, monitor
-        self.began, self.first, self.heading = 0.0, 0, ""
-
-    def on_start_validated(self, trainer: Any) -> None:
-        """Every row so far: epoch 0, and what was trained before resuming."""
-        self.began, self.first = time.monotonic(), len(trainer.history)
-        for row in trainer.history:
-            self._line(row, "")
-
-    def on_fit_epoch_end(self, trainer: Any) -> None:
-        """The newest row."""
-        done = len(trainer.history)
-        mean = (time.monotonic() - self.began) / (done - self.first)
-        left = 0.0 if trainer.stop else mean * (trainer.epochs - done + 1)
-        self._line(trainer.history[-1], f"{int(left) // 60}:{int(left) % 60:02d}")
-
-    def _line(self, row: Mapping[str, Any], left: str) -> None:
-        parts = [name for name in row if name not in ("epoch", "map5095", "map50", "lr")]
-        names = "".join(f"{name:>13}" for name in parts)
-        heading = f"epoch  mAP50-95   mAP50       lr{names}   to go  worst site"
-        if heading != self.heading and (parts or not self.heading):
-            self.heading = heading
-            self.write(heading)
-        worst = self.monitor.worst() if self.monitor else ""
-        values = "".join(f"{row[name]:>13.4f}" for name in parts)
-        start = f"{row['epoch']:>5}  {row['map5095'] * 100:>8.2f}{row['map50'] * 100:>8.2f}  {row['lr']:>7.1e}"
-        self.write(f"{start}{values}  {left:>6}  {worst}".rstrip())
-
-
-class BatchProgress:
-    """Calls ``step(done, total)`` after each batch of the whole training."""
-
-    def __init__(self, step: Callable[[int, int], None]) -> None:
-        self.step, self.done = step, 0
-
-    def on_start_validated(self, trainer: Any) -> None:
-        """Count what was trained before resuming."""
-        self.done = (len(trainer.history) - 1) * len(trainer.train_loader)
-        self.step(self.done, trainer.epochs * len(trainer.train_loader))
-
-    def on_train_batch_end(self, trainer: Any) -> None:
-        """One more."""
-        self.done += 1
-        self.step(self.done, trainer.epochs * len(trainer.train_loader))
 
 
 class ProgressiveQuantization:
@@ -196,7 +156,8 @@ class QuantizationErrorMonitor:
 
 
 class TensorBoardLogger:
-    """Scalars of each epoch, and histograms of weights and scales.
+    """Scalars of each epoch (parts of the loss, mAP, rate), the range of each activation, histograms of weights and of
+    the scales of each layer's weights.
 
     Args:
         folder: where event files go.
@@ -224,14 +185,17 @@ class TensorBoardLogger:
         self.on_fit_epoch_end(trainer)
 
     def on_fit_epoch_end(self, trainer: Any) -> None:
-        """The newest row, weights, scales and ranges."""
-        row = trainer.history[-1]
-        self.scalars({name: value for name, value in row.items() if name != "epoch"}, row["epoch"])
-        gm = trainer.ema.ema.detector.gm
+        """The newest row, ranges, weights and scales."""
+        row, gm = trainer.history[-1], trainer.ema.ema.detector.gm
+        epoch = row["epoch"]
+        self.scalars({name: value for name, value in row.items() if name != "epoch"}, epoch)
         for site, fake in quantizers(gm).items():
-            self.writer.add_scalar(f"scale/{site}", float(fake.scale.detach().max()), row["epoch"])
+            low, high = (float(end) for end in span(fake))
+            self.scalars({f"range/{site}/low": low, f"range/{site}/high": high}, epoch)
         for node, layer in weighted(gm):
-            self.writer.add_histogram(f"weight/{site_of(node)}", layer.weight.detach(), row["epoch"])
+            self.writer.add_histogram(f"weight/{site_of(node)}", layer.weight.detach(), epoch)
+            if layer.weight_fake_quant is not None:
+                self.writer.add_histogram(f"scale/{site_of(node)}", layer.weight_fake_quant.qparams().scale, epoch)
 
     def on_train_end(self, trainer: Any) -> None:
         """Close the files."""
@@ -254,6 +218,12 @@ def observe_again(trainer: Any, gm: fx.GraphModule, fakes: list[FakeQuantize], c
     for fake in observed:
         fake.disable_observer()
         fake.update_qparams()
+
+
+def span(fake: FakeQuantize) -> tuple[torch.Tensor, torch.Tensor]:
+    """The lowest and the highest value that its codes mean, each of the scale's shape."""
+    now = fake.qparams()
+    return tuple((code - now.zero_point) * now.scale for code in (fake.quant_min, fake.quant_max))  # type: ignore
 
 
 def all_quantizers(gm: fx.GraphModule) -> dict[str, FakeQuantize]:

@@ -45,6 +45,9 @@ class Linear:
         return max(1 - epoch / self.epochs, 0) * (1 - self.last) + self.last
 
 
+PHASES = ("warm-up", "pre-quantization", "qat", "decay")
+
+
 @dataclass(frozen=True, kw_only=True)
 class QATLearningRateScheduler:
     """Four phases: warm-up, pre-quantization, quantization-aware training, cosine decay.
@@ -76,11 +79,10 @@ class QATLearningRateScheduler:
             raise ValueError(f"warmup, prequantization, qat: {shares} are not legal, expected shares that sum below 1")
 
     def phase(self, epoch: float) -> str:
-        """``warm-up``, ``pre-quantization``, ``qat`` or ``decay``."""
+        """One of PHASES."""
         done = epoch / self.epochs
         ends = (self.warmup, self.warmup + self.prequantization, self.warmup + self.prequantization + self.qat)
-        names = ("warm-up", "pre-quantization", "qat")
-        return next((name for name, end in zip(names, ends, strict=True) if done < end - 1e-9), "decay")
+        return next((name for name, end in zip(PHASES, ends, strict=False) if done < end - 1e-9), PHASES[-1])
 
     def __call__(self, epoch: float, history: Sequence[float] = ()) -> float:
         """The factor."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn, optim
 from fxqat.errors import Problem
 from fxqat.graph.pipeline import Pipeline
 from fxqat.passes.absorb_norms import AbsorbNorms, normed
-from fxqat.passes.learn_scales import LearnScales
+from fxqat.passes.learn_scales import LearnScales, learned_scales
 from fxqat.passes.observe import quantizers
 from fxqat.passes.unquantize import Unquantize
 from fxqat.quant import compiled
@@ -31,7 +31,7 @@ from fxqat.training.config import TrainingConfig
 from fxqat.training.distributed import launch
 from fxqat.training.losses import build_loss_function, raw_predictions
 from fxqat.training.runtime import runtime
-from fxqat.training.schedulers import make_schedule
+from fxqat.training.schedulers import QATLearningRateScheduler, make_schedule
 from fxqat.training.trainee import Trainee
 from fxqat.training.validator import SquareValidator
 from fxqat.yolo import images, offline
@@ -62,6 +62,7 @@ class Trainer(DetectionTrainer):
     Attributes:
         history: one row an epoch, epoch 0 first: ``epoch``, ``map5095``, ``map50``, ``lr``, and the parts of the loss.
         best_epoch: of the highest validated mAP50-95.
+        phase: the phase of an epoch (0 is the first trained), of a schedule that has phases.
     """
 
     plan: TrainingConfig
@@ -71,6 +72,7 @@ class Trainer(DetectionTrainer):
     history: list[Row]
     best_epoch: int
     kept: dict[str, Tensor]
+    phase: Callable[[float], str] | None
 
     def __init__(self, cfg: Any = None, overrides: dict[str, Any] | None = None, _callbacks: Any = None) -> None:
         threads = torch.get_num_threads()
@@ -91,17 +93,24 @@ class Trainer(DetectionTrainer):
 
     def result(self) -> Detector:
         """The detector of the best epoch, in eval mode, with ``training`` in its recipe."""
-        best = copy.deepcopy(self.given)
-        if self.best_epoch:
-            best.gm.load_state_dict(self.kept)
-        return best.with_graph(best.gm, training=self.record()).eval()
+        return self._made(self.kept if self.best_epoch else {}, self.best_epoch)
 
-    def record(self) -> dict[str, Any]:
-        """What is kept of the training in a recipe."""
+    def latest(self) -> Detector:
+        """The detector of the newest epoch, the same way."""
+        return self._made(self._average(), len(self.history) - 1)
+
+    def _made(self, tensors: dict[str, Tensor], epoch: int) -> Detector:
+        made = copy.deepcopy(self.given)
+        if tensors:
+            made.gm.load_state_dict(tensors)
+        return made.with_graph(made.gm, training=self._record(epoch)).eval()
+
+    def _record(self, epoch: int) -> dict[str, Any]:
+        """What is kept of the training in the recipe of ``epoch``'s detector."""
         summary = self.plan.summary()
         summary["data"] = Path(summary["data"]).name
         measured = [row["map5095"] for row in self.history]
-        return {"config": summary, "best_epoch": self.best_epoch, "map5095": measured}
+        return {"config": summary, "epoch": epoch, "best_epoch": self.best_epoch, "map5095": measured}
 
     # What Ultralytics calls.
 
@@ -176,6 +185,7 @@ class Trainer(DetectionTrainer):
 
     def _setup_scheduler(self) -> None:
         schedule = make_schedule(self.plan.schedule, self.plan.schedule_options, epochs=self.epochs, last=self.args.lrf)
+        self.phase = schedule.phase if isinstance(schedule, QATLearningRateScheduler) else None
         self.lf = lambda epoch: schedule(epoch, [row["map5095"] for row in self.history[1:]])
         self.history = []
         self.scheduler = optim.lr_scheduler.LambdaLR(self.optimizer, lr_lambda=self.lf)
@@ -309,7 +319,7 @@ class QATTrainer(Trainer):
     def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> optim.Optimizer:
         """Ultralytics' optimizer; learned scales have a rate of their own, no weight decay; absorbed factors stay."""
         optimizer: optim.Optimizer = super().build_optimizer(model, *args, **kwargs)
-        scales, factors = learned(model), [layer.bn.weight.requires_grad_(False) for layer in normed(model)]
+        scales, factors = learned_scales(model), [layer.bn.weight.requires_grad_(False) for layer in normed(model)]
         chosen = {id(parameter) for parameter in (*scales, *factors)}
         for group in optimizer.param_groups:
             group["params"] = [one for one in group["params"] if id(one) not in chosen]
@@ -325,14 +335,8 @@ class QATTrainer(Trainer):
             plain = [one for one in quantizers(gm).values() if not isinstance(one, LSQFakeQuantize)]
             observe_again(self, gm, plain, RANGE_IMAGES)
         learning = self.epoch / self.epochs < self.plan.freeze_scales
-        for scale in learned(self.trainee):
+        for scale in learned_scales(self.trainee):
             scale.requires_grad_(learning)
-
-
-def learned(model: nn.Module) -> list[nn.Parameter]:
-    """Scales and offsets that are learned, in a fixed order."""
-    fakes = [module for module in model.modules() if isinstance(module, LSQFakeQuantize)]
-    return [parameter for fake in fakes for parameter in fake.parameters(recurse=False)]
 
 
 def _defaults() -> Any:

@@ -8,9 +8,10 @@ from typing import Any
 
 from fxqat.errors import Problem
 from fxqat.policy import Policy
-from fxqat.training.callbacks import BatchProgress, EpochTable, ProgressiveQuantization, QuantizationErrorMonitor
+from fxqat.training.callbacks import ProgressiveQuantization, QuantizationErrorMonitor
 from fxqat.training.config import configure
 from fxqat.training.create import create_trainer
+from fxqat.training.progress import BatchProgress, EpochTable
 from fxqat.yolo.detector import Detector
 
 
@@ -40,7 +41,8 @@ def run(
     if on_line is not None:
         monitor = _monitor(model, callbacks)
         watchers += [monitor] if monitor and monitor not in watchers else []
-        watchers.append(EpochTable(on_line, monitor))
+        stages = next((one for one in watchers if isinstance(one, ProgressiveQuantization)), None)
+        watchers.append(EpochTable(on_line, monitor, stages))
     if progress is not None:
         watchers.append(BatchProgress(progress))
     trainer = create_trainer(model, plan, folder, teacher=teacher, resume=resume, callbacks=watchers)

@@ -11,10 +11,11 @@ from torch import distributed
 
 import fxqat
 from fxqat.errors import Problem
-from fxqat.training.callbacks import EpochTable, ProgressiveQuantization, QuantizationErrorMonitor
+from fxqat.training.callbacks import ProgressiveQuantization, QuantizationErrorMonitor
 from fxqat.training.config import TrainingConfig
 from fxqat.training.create import create_trainer
 from fxqat.training.losses import LossConfig
+from fxqat.training.progress import EpochTable
 from fxqat.yolo import offline  # noqa: F401 - before ultralytics
 
 # isort: split
@@ -43,11 +44,12 @@ def work(job: Path) -> None:
 
 def _callbacks(plan: TrainingConfig) -> list[Any]:
     """Stages are switched in every process, what is written is written by the first."""
-    stages = [ProgressiveQuantization(plan.progressive)] if plan.progressive else []
+    stages = ProgressiveQuantization(plan.progressive) if plan.progressive else None
+    found: list[Any] = [stages] if stages else []
     if RANK > 0:
-        return [*stages]
+        return found
     monitor = QuantizationErrorMonitor()
-    return [*stages, monitor, EpochTable(lambda line: print(line, flush=True), monitor)]
+    return [*found, monitor, EpochTable(lambda line: print(line, flush=True), monitor, stages)]
 
 
 if __name__ == "__main__":

@@ -13,21 +13,27 @@ import torch
 import fxqat
 from fxqat.errors import Problem
 from fxqat.training.callbacks import (
-    BatchProgress,
     EarlyStopping,
-    EpochTable,
     ModelCheckpoint,
     ProgressiveQuantization,
     QuantizationErrorMonitor,
     TensorBoardLogger,
     all_quantizers,
     site_sqnr,
+    span,
 )
 from fxqat.training.create import attach
+from fxqat.yolo.detector import Detector
 
 
 def row(epoch: int, value: float, **parts: float) -> dict[str, float]:
     return {"epoch": epoch, "map5095": value, "map50": value, "lr": 1e-5 * epoch, **parts}
+
+
+def same(one: Detector, other: Detector) -> bool:
+    """Every tensor, bit for bit."""
+    mine, theirs = one.gm.state_dict(), other.gm.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
 class SwitchWatch:
@@ -59,12 +65,16 @@ def test_one_training_with_all_of_them(ptq, tiny_data, tmp_path):
     assert trained.recipe.training["config"]["progressive"] == {"model.22.**": 1}
     # the head joins in the second epoch; the average is whole all along
     assert watch.seen == [(True, False, True, True)] * 2 + [(True, True, True, True)] * 2
-    assert [path.name for path in sorted((tmp_path / "run/weights").glob("*.safetensors"))] == [
-        "epoch2.safetensors",
-        "state.safetensors",
-    ]
+    kept = {path.stem: fxqat.load(path) for path in sorted((tmp_path / "run/weights").glob("*.fxqat"))}
+    assert list(kept) == ["best", "epoch2", "last"]
+    assert kept["best"].recipe.training["epoch"] == trained.recipe.training["epoch"]
+    assert same(kept["best"], trained)
+    assert kept["last"].recipe.training["epoch"] == 2
+    assert same(kept["last"], kept["epoch2"])
+    assert not same(kept["last"], ptq)
     assert steps == [(done, 4) for done in range(5)]
-    assert lines[0].split() == ["epoch", "mAP50-95", "mAP50", "lr", "to", "go", "worst", "site"]
+    assert lines[0].split() == ["epoch", "mAP50-95", "mAP50", "lr", "stage", "to", "go", "worst", "site"]
+    assert [line.split()[7] for line in lines[3:]] == ["0/1", "1/1"]
     assert lines[2].split()[4:7] == ["box_loss", "cls_loss", "dfl_loss"]
     assert [line.split()[0] for line in (lines[1], *lines[3:])] == ["0", "1", "2"]
     assert all(line.endswith(" dB") for line in (lines[1], *lines[3:]))
@@ -127,31 +137,6 @@ def test_early_stopping_stops_a_training(trainer, monkeypatch):
     assert len(run.history) == 2
 
 
-def test_the_table_shows_rows_from_before_resuming():
-    lines: list[str] = []
-    trainer = SimpleNamespace(history=[row(0, 0.3), row(1, 0.4, cls_loss=2.5)], epochs=3, stop=False)
-    table = EpochTable(lines.append)
-    table.on_start_validated(trainer)
-    trainer.history.append(row(2, 0.45, cls_loss=2.0))
-    table.on_fit_epoch_end(trainer)
-    assert lines == [
-        "epoch  mAP50-95   mAP50       lr   to go  worst site",
-        "    0     30.00   30.00  0.0e+00",
-        "epoch  mAP50-95   mAP50       lr     cls_loss   to go  worst site",
-        "    1     40.00   40.00  1.0e-05       2.5000",
-        "    2     45.00   45.00  2.0e-05       2.0000    0:00",
-    ]
-
-
-def test_progress_counts_what_was_trained_before():
-    steps: list[tuple[int, int]] = []
-    progress = BatchProgress(lambda done, total: steps.append((done, total)))
-    trainer = SimpleNamespace(history=[row(0, 0.3), row(1, 0.4)], epochs=3, train_loader=range(5))
-    progress.on_start_validated(trainer)
-    progress.on_train_batch_end(trainer)
-    assert steps == [(5, 15), (6, 15)]
-
-
 def test_a_stage_that_names_nothing(trainer):
     with pytest.raises(Problem, match=r"progressive: 'modle.0.\*\*' matches no quantizer"):
         trainer("typo", callbacks=[ProgressiveQuantization({"modle.0.**": 1})], epochs=1).train()
@@ -197,8 +182,16 @@ def test_tensorboard_gets_scalars_and_histograms(monkeypatch, tmp_path, calibrat
     logger.on_fit_epoch_end(SimpleNamespace(history=[row(0, 0.1), row(1, 0.2, cls_loss=1.0)], ema=ema))
     logger.scalars({"sqnr/a": 3.0}, 1)
     logger.on_train_end(None)
-    assert {"map5095", "lr", "cls_loss", "scale/images", "weight/model.0.conv", "sqnr/a", "closed"} <= logged.keys()
+    assert {"map5095", "lr", "cls_loss", "weight/model.0.conv", "scale/model.0.conv"} <= logged.keys()
+    assert {"range/images/low", "range/images/high", "sqnr/a", "closed"} <= logged.keys()
     assert logged["weight/model.0.conv"] == [1]
+
+
+def test_the_span_of_a_quantizer_is_what_its_first_and_last_code_mean(calibrated):
+    fake = all_quantizers(calibrated.gm)["images"]
+    low, high = span(fake)
+    far = torch.tensor([-1e6, 1e6])
+    assert fake.quantize(far).tolist() == [float(low), float(high)]
 
 
 @pytest.mark.parametrize("kind", [ModelCheckpoint, EarlyStopping])

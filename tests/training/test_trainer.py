@@ -18,12 +18,13 @@ from fxqat.deploy.executed import executed
 from fxqat.errors import Problem
 from fxqat.passes import Rules
 from fxqat.passes.absorb_norms import normed
+from fxqat.passes.learn_scales import learned_scales
 from fxqat.passes.observe import quantizers
 from fxqat.quant.fake_quantize import LSQFakeQuantize
 from fxqat.quant.modules import QATConv2d
 from fxqat.training import state
 from fxqat.training.trainee import Trainee
-from fxqat.training.trainer import MAP, MAP50, QATTrainer, Trainer, learned
+from fxqat.training.trainer import MAP, MAP50, QATTrainer, Trainer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -157,7 +158,7 @@ def test_learned_scales_have_a_group_of_their_own(trainer, monkeypatch):
     assert groups["scale"]["initial_lr"] == pytest.approx(3e-4)
     assert groups["scale"]["weight_decay"] == 0
     scales = [one for one in run.trainee.modules() if isinstance(one, LSQFakeQuantize)]
-    assert len(groups["scale"]["params"]) == len(scales) == len(learned(run.trainee))
+    assert len(groups["scale"]["params"]) == len(scales) == len(learned_scales(run.trainee))
     every = [id(one) for group in run.optimizer.param_groups for one in group["params"]]
     factors = [layer.bn.weight for layer in normed(run.trainee)]
     assert len(every) == len(set(every)) == len(list(run.trainee.parameters())) - len(factors)

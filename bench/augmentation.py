@@ -1,0 +1,168 @@
+"""What augmentation does to the tensors that were calibrated: ``python -m bench.augmentation --weights W.pt --data D
+--other V``.
+
+A policy's ranges are calibrated on the train split as inference sees it. The same images, augmented as a training would
+have them, are then shown to the float arithmetic, and every quantized tensor's mean, spread and share of clipped values
+are compared with those of inference. What other images of the same kind do, seen as inference sees them, is the scale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+import fxqat
+from bench.command import parser, run
+from bench.training_set import training_set
+from fxqat.passes.observe import feeds_silu, quantizers
+from fxqat.quant.torch_ao import disable_fake_quant
+from fxqat.training.config import RECIPE
+from fxqat.yolo import images
+from fxqat.yolo.checkpoint import versions
+
+# What fxqat leaves as inference has it; Ultralytics' own values where a row puts them back.
+PLAIN: Mapping[str, Any] = {
+    **dict.fromkeys(("mosaic", "scale", "translate", "hsv_h", "hsv_s", "hsv_v", "fliplr", "erasing"), 0.0),
+    "close_mosaic": 0,
+}
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "fxqat's recipe": {name: RECIPE[name] for name in RECIPE if name in PLAIN},
+    "colours as Ultralytics": {**PLAIN, "hsv_h": 0.015, "hsv_s": 0.7, "hsv_v": 0.4},
+    "scale and translate as Ultralytics": {**PLAIN, "scale": 0.5, "translate": 0.1},
+    "mosaic": {**PLAIN, "mosaic": 1.0},
+    "Ultralytics' defaults": {},
+}
+
+
+@dataclass(kw_only=True)
+class Seen:
+    """Sums over one tensor's values: how many, their sum, the sum of their squares, how many beyond the range."""
+
+    count: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+    outside: int = 0
+
+    def add(self, x: Tensor, low: float, high: float) -> None:
+        """Take in ``x``; beyond ``low`` and ``high`` it would be clipped."""
+        self.count += x.numel()
+        self.total += float(x.sum(dtype=torch.float64))
+        self.squares += float(x.double().square().sum())
+        self.outside += int(((x < low) | (x > high)).sum())
+
+    @property
+    def mean(self) -> float:
+        """Of the values."""
+        return self.total / self.count
+
+    @property
+    def spread(self) -> float:
+        """Their standard deviation."""
+        return max(self.squares / self.count - self.mean**2, 0.0) ** 0.5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure recipe by recipe, print each as it is done; exit code 2 for bad input."""
+    return run(_parser().parse_args(arguments), _measured)
+
+
+def _measured(options: argparse.Namespace) -> dict[str, Any]:
+    prepared, _ = fxqat.prepare(fxqat.load(options.weights), options.policy)
+    model = fxqat.calibrate(prepared, options.data, images_limit=options.images, imgsz=options.imgsz)
+    model.gm.apply(disable_fake_quant)
+    base = seen(model.gm, _as_inference(options, options.data, "train"))
+    print("| images | mean moved by, spreads: median | 95 % | spread | 95 % | clipped | 95 % |\n| --- |" + " --- |" * 6)
+    other = seen(model.gm, _as_inference(options, options.other, "val"))
+    rows = [_row("as inference", base, base), _row("other images, as inference", other, base)]
+    for name, recipe in RECIPES.items():
+        rows.append(_row(name, seen(model.gm, _augmented(options, recipe)), base))
+    return {"versions": versions(), "rows": rows}
+
+
+@torch.no_grad()
+def seen(gm: fx.GraphModule, batches: Iterable[Tensor]) -> dict[str, Seen]:
+    """Every activation quantizer's input by site, over ``batches`` of images (B, 3, H, W); before a SiLU the value
+    after it is taken, which is all that the next layer sees."""
+    found, hooks = dict[str, Seen](), []
+    gated = {str(node.target) for node in gm.graph.nodes if feeds_silu(node)}
+    before_silu = {module for path, module in gm.named_modules() if path in gated}
+    for site, fake in quantizers(gm).items():
+        through = nn.functional.silu if fake in before_silu else nn.Identity()
+        hooks.append(fake.register_forward_hook(_listener(found.setdefault(site, Seen()), fake, through)))
+    for batch in batches:
+        gm(batch)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def _listener(into: Seen, fake: Any, through: Callable[[Tensor], Tensor]) -> Callable[..., None]:
+    numbers = fake.qparams()
+    ends = torch.tensor([fake.quant_min - 0.5, fake.quant_max + 0.5])  # what rounds to the last code is not clipped
+    low, high = ((ends - numbers.zero_point) * numbers.scale).tolist()
+    bottom, top = sorted(through(torch.tensor([low, high])).tolist())
+
+    def listen(module: Any, given: tuple[Tensor], result: Tensor) -> None:
+        into.add(through(given[0]), bottom, top)
+
+    return listen
+
+
+def _as_inference(options: argparse.Namespace, data: str, split: str) -> Iterator[Tensor]:
+    found = images.image_paths(data, split=split, limit=options.images)
+    return images.batches(found, options.imgsz, options.batch)
+
+
+def _augmented(options: argparse.Namespace, recipe: Mapping[str, Any]) -> Iterator[Tensor]:
+    random.seed(options.seed)
+    np.random.seed(options.seed)
+    torch.manual_seed(options.seed)
+    found = training_set(options.data, recipe, imgsz=options.imgsz, batch=options.batch)
+    for start in range(0, min(options.images, len(found)), options.batch):
+        chosen = [found[index]["img"] for index in range(start, min(start + options.batch, len(found)))]
+        yield torch.stack(chosen).float() / 255
+
+
+def _row(name: str, now: Mapping[str, Seen], base: Mapping[str, Seen]) -> dict[str, Any]:
+    moved = [abs(now[site].mean - base[site].mean) / base[site].spread for site in base]
+    widened = [now[site].spread / base[site].spread for site in base]
+    clipped = [100 * now[site].outside / now[site].count for site in base]
+    row = {
+        "images": name,
+        "moved": _ends(moved),
+        "spread": [float(np.median(widened)), float(np.quantile(np.abs(np.array(widened) - 1), 0.95))],
+        "clipped": _ends(clipped),
+    }
+    cells = [f"{one:.3f}" for one in row["moved"]]
+    cells += [f"{row['spread'][0]:.3f}x", f"±{row['spread'][1]:.3f}", *(f"{one:.3f} %" for one in row["clipped"])]
+    print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    return row
+
+
+def _ends(values: Sequence[float]) -> list[float]:
+    return [float(np.median(values)), float(np.quantile(values, 0.95))]
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = parser("augmentation", __doc__)
+    made.add_argument("--weights", required=True, metavar="FILE.pt")
+    made.add_argument("--data", required=True, metavar="D", help="data set YAML; its train split is augmented")
+    made.add_argument("--other", required=True, metavar="V", help="data set YAML; its val split is the other images")
+    made.add_argument("--policy", default="yolov8_w8a8", metavar="P")
+    made.add_argument("--imgsz", type=int, default=640)
+    made.add_argument("--images", type=int, default=128, help="of each split (default: %(default)s)")
+    made.add_argument("--batch", type=int, default=8)
+    made.add_argument("--seed", type=int, default=0)
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())

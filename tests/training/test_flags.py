@@ -1,0 +1,48 @@
+"""The record of a training, restated as a command, trains the same way."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+import pytest
+
+from fxqat.commands import training
+from fxqat.training.config import configure
+from fxqat.training.flags import restated
+
+
+def given_again(words: list[str]) -> dict[str, Any]:
+    """The options that ``fxqat train`` takes from ``words``."""
+    parser = ArgumentParser()
+    training._arguments(parser)
+    return training._options(parser.parse_args(["x.fxqat", "--data", "d.yaml", *words]))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"unlabelled": True, "lsq": True, "seed": 3, "epochs": 7, "imgsz": 320},
+        {"unlabelled": True, "features": 0.5},
+        {"distill": 1.0, "penalty": 0.1, "focal": 1.5, "device": "cpu"},
+        {"device": "0,1", "batch": 8, "compile": False, "lr0": 2e-5, "optimizer": "SGD"},
+        {"schedule": "StepLR", "schedule_options": {"step_size": 2}, "progressive": {"model.1?.**": 1, "**.cv2": 2}},
+    ],
+)
+def test_restated_and_given_again_it_is_the_same(options):
+    plan = configure("d.yaml", None, "", options)
+    again = configure("d.yaml", None, "", given_again(restated(plan.summary())))
+    assert again.overrides() == plan.overrides()
+    assert again == plan
+
+
+def test_nothing_is_said_that_goes_without_saying():
+    plan = configure("d.yaml", None, "", {"unlabelled": True, "lsq": True})
+    assert restated(plan.summary()) == ["--epochs", "3", "--seed", "0", "--lsq", "--unlabelled"]
+
+
+def test_a_record_of_an_older_version_lacks_options():
+    summary = configure("d.yaml", None, "", {"epochs": 2}).summary()
+    del summary["compile"], summary["loss"]["focal"]
+    assert restated(summary) == ["--epochs", "2", "--seed", "0"]
