@@ -32,7 +32,7 @@ ROOMS = {
     "fxqat.demo.*": (*BASE, "fxqat.demo"),
     "fxqat.passes.*": PASSES,
     "fxqat.deploy.*": (*PASSES, "fxqat.deploy"),
-    "fxqat.training.*": TOOLS,
+    "fxqat.training.*": (*TOOLS, "fxqat.store"),
     "fxqat.analyze.*": (*TOOLS, "fxqat.api"),  # what it measures is whatever file the user names, so it calls load()
     "fxqat.report.*": (*TOOLS, "fxqat.api", "fxqat.report", "fxqat.store"),
     "fxqat.store": PASSES,

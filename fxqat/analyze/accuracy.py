@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,7 +161,7 @@ def _measure(
         raise Problem(data_set.file, where, expected="label files in labels/ beside images/")
     skipped += [(path, "Ultralytics refuses the image or its label file as malformed") for path in refused]
     paths = [staged[name] for name in accepted]
-    return _accuracy(model.name, validator.metrics, data_set.names, _matches(paths, statistics), tuple(skipped))
+    return from_statistics(model.name, validator.metrics, data_set.names, paths, statistics, skipped=tuple(skipped))
 
 
 def _stage(paths: Sequence[Path], folder: Path) -> tuple[dict[str, Path], list[tuple[Path, str]]]:
@@ -197,7 +197,7 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _matches(paths: Sequence[Path], statistics: dict[str, list[Any]]) -> tuple[Matches, ...]:
+def _matches(paths: Sequence[Path], statistics: Mapping[str, list[Any]]) -> tuple[Matches, ...]:
     columns = zip(*(statistics[key] for key in ("tp", "conf", "pred_cls", "target_cls")), strict=True)
     return tuple(
         Matches(image=path, tp=tp, conf=conf, pred_cls=predicted, target_cls=target)
@@ -205,13 +205,25 @@ def _matches(paths: Sequence[Path], statistics: dict[str, list[Any]]) -> tuple[M
     )
 
 
-def _accuracy(
+def from_statistics(
     name: str,
     metrics: Any,
-    names: dict[int, str],
-    matches: tuple[Matches, ...],
-    skipped: tuple[tuple[Path, str], ...],
+    names: Mapping[int, str],
+    paths: Sequence[Path],
+    statistics: Mapping[str, list[Any]],
+    skipped: tuple[tuple[Path, str], ...] = (),
 ) -> Accuracy:
+    """What a validator of Ultralytics' measured.
+
+    Args:
+        name: of the model.
+        metrics: the validator's, after it is done.
+        names: class names by index.
+        paths: of the images, in the order of evaluation.
+        statistics: one entry an image under each of Ultralytics' names.
+        skipped: images that were left out, and why.
+    """
+    matches = _matches(paths, statistics)
     box, labels = metrics.box, metrics.nt_per_class
     classes = [
         ClassAccuracy(index=int(c), name=names[int(c)], boxes=int(labels[c]), ap=float(ap), ap50=float(ap50))

@@ -1,4 +1,4 @@
-"""Ultralytics' detection validator around a plain prediction function."""
+"""Ultralytics' detection validator, independent of the machine's speed, and one around a plain prediction function."""
 
 from __future__ import annotations
 
@@ -16,7 +16,30 @@ from fxqat.yolo import offline  # noqa: F401 - before ultralytics
 from ultralytics.models.yolo.detect import DetectionValidator
 
 
-class ImageValidator(DetectionValidator):
+class SquareValidator(DetectionValidator):
+    """Ultralytics' validator with non-maximum suppression image by image: over a batch it stops at a time limit and
+    leaves the rest without detections, so that a slow machine would measure a lower accuracy.
+
+    Attributes:
+        statistics: of the newest validation, one entry an image under each of Ultralytics' names; Ultralytics clears
+            its own.
+    """
+
+    statistics: dict[str, list[Any]]
+
+    def postprocess(self, preds: Any) -> list[dict[str, Tensor]]:
+        """Detections of each image."""
+        boxes = preds[0] if isinstance(preds, tuple | list) else preds
+        return [found for one in boxes.split(1) for found in super(SquareValidator, self).postprocess(one)]
+
+    def get_stats(self) -> dict[str, Any]:
+        """Ultralytics' metrics."""
+        self.statistics = {key: list(values) for key, values in self.metrics.stats.items()}
+        found: dict[str, Any] = super().get_stats()
+        return found
+
+
+class ImageValidator(SquareValidator):
     """Ultralytics' data set, preprocessing, NMS, matching and metrics, with a loop of our own.
 
     Ultralytics' loop wants an AutoBackend, copies the model, reports to its analytics and looks for a font on the
@@ -53,17 +76,8 @@ class ImageValidator(DetectionValidator):
             batch = self.preprocess(batch)
             self.update_metrics(self.postprocess(predict(batch["img"])), batch)
             progress(self.seen, len(self.dataloader.dataset))
-        statistics = {key: list(values) for key, values in self.metrics.stats.items()}
         self.get_stats()
-        return statistics
-
-    def postprocess(self, preds: Tensor) -> list[dict[str, Tensor]]:
-        """Ultralytics' non-maximum suppression, image by image.
-
-        Over a batch it stops at a time limit and leaves the rest without detections, so that a slow machine would
-        measure a lower accuracy.
-        """
-        return [detections for one in preds.split(1) for detections in super(ImageValidator, self).postprocess(one)]
+        return self.statistics
 
 
 def _arguments(imgsz: int, batch: int) -> dict[str, Any]:

@@ -128,8 +128,14 @@ def _verdict(record: Mapping[str, Any]) -> str:
     start = f"{measured[0] * 100:.2f}"
     if best == 0:
         return f"no epoch was better than the model as given (mAP50-95 {start}): that is the result"
-    gain = (measured[best] - measured[0]) * 100
-    return f"epoch {best} is the result: mAP50-95 {measured[best] * 100:.2f}, {gain:+.2f} points on the {start} before"
+    points = (measured[best] - measured[0]) * 100
+    said = (
+        f"epoch {best} is the result: mAP50-95 {measured[best] * 100:.2f}, {points:+.2f} points on the {start} before"
+    )
+    if not (gain := record.get("gain")):
+        return said
+    chance = ": chance alone may do that" if gain["low"] <= 0 else ""
+    return f"{said} (95 %: {gain['low']:+.2f} to {gain['high']:+.2f} on {gain['images']} images{chance})"
 
 
 def _say_interrupted(folder: Path) -> None:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from fxqat.quant.histogram import HistogramObserver
-from fxqat.quant.range_observer import RangeObserver, keep_float32
+from fxqat.quant.range_observer import SYMMETRIC, RangeObserver, keep_float32
+from fxqat.quant.ranges import Codes, by_mse_each
 from fxqat.quant.spec import OBSERVERS, QuantSpec
 from fxqat.quant.torch_ao import ObserverBase, observer_class
 
@@ -17,6 +18,7 @@ __all__ = [
     "HistogramObserver",
     "MinMaxObserver",
     "MovingAverageMinMaxObserver",
+    "PerChannelMSEObserver",
     "PerChannelMinMaxObserver",
     "RangeObserver",
     "keep_float32",
@@ -93,6 +95,19 @@ class PerChannelMinMaxObserver(RangeObserver):
         super().observe(x)
 
 
+class PerChannelMSEObserver(PerChannelMinMaxObserver):
+    """The range of least squared error for each index of one axis; of several tensors, the widest of their ranges.
+
+    Meant for weights, which are shown whole: with few codes a channel's largest weight makes all others coarse.
+    """
+
+    def ends(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The ends of each channel's range, shape [C]."""
+        low, high = super().ends(x)
+        codes = Codes(quant_min=self.quant_min, quant_max=self.quant_max, symmetric=self.qscheme in SYMMETRIC)
+        return by_mse_each(x.movedim(self.ch_axis, 0).flatten(1).float(), low, high, codes)
+
+
 def make_observer(spec: QuantSpec, site: str = "", channels: int | None = None) -> ObserverBase:
     """The observer that ``spec`` asks for.
 
@@ -110,7 +125,8 @@ def make_observer(spec: QuantSpec, site: str = "", channels: int | None = None) 
     }
     if spec.axis is not None:
         scheme = torch.per_channel_symmetric if spec.symmetric else torch.per_channel_affine
-        return PerChannelMinMaxObserver(ch_axis=spec.axis, channels=channels, qscheme=scheme, **common)
+        kind = PerChannelMSEObserver if spec.method == "mse" else PerChannelMinMaxObserver
+        return kind(ch_axis=spec.axis, channels=channels, qscheme=scheme, **common)
     scheme = torch.per_tensor_symmetric if spec.symmetric else torch.per_tensor_affine
     if spec.observer == "histogram" and spec.fixed is None:
         how: dict[str, Any] = {"method": spec.method, "percentile": spec.percentile, "through": spec.through}

@@ -35,7 +35,8 @@ class QuantSpec:
         axis: the dimension with a scale of its own for each index; None for one scale a tensor.
         power_of_two: scales are powers of two, rounded up so that the range stays covered.
         observer: "minmax", "moving_average", "histogram" or the dotted name of a torch.ao observer class.
-        method: how a histogram becomes a range; "standard" is the plain minimum and maximum.
+        method: how a histogram becomes a range; "standard" is the plain minimum and maximum. With ``axis`` set "mse"
+            shrinks each channel's minimum and maximum to the least squared error.
         percentile: percent of all values kept by method "percentile".
         averaging_constant: weight of the newest tensor for observer "moving_average".
         through: the range is chosen by the error after this function (observer histogram, method mse).
@@ -157,7 +158,9 @@ def _check_together(spec: QuantSpec) -> None:
     own = spec.observer in OBSERVERS
     _require(not per_channel or spec.observer == "minmax" or not own, "observer", spec.observer, "minmax with axis set")
     histogram = spec.observer == "histogram"
-    _require(spec.method == "standard" or histogram, "method", spec.method, "standard unless observer is histogram")
+    each = per_channel and own and spec.method == "mse"
+    chosen = spec.method == "standard" or histogram or each
+    _require(chosen, "method", spec.method, "standard unless observer is histogram, or mse with axis set")
     searches = histogram and spec.method == "mse"
     _require(spec.through is None or searches, "through", spec.through, "set only with observer histogram, method mse")
     learned = spec.scale != "fixed"

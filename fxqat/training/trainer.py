@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn, optim
 
+from fxqat.analyze.validator import SquareValidator
 from fxqat.errors import Problem
 from fxqat.graph.pipeline import Pipeline
 from fxqat.passes.absorb_norms import AbsorbNorms, normed
@@ -29,11 +31,11 @@ from fxqat.training.callbacks import observe_again
 from fxqat.training.checks import check_same, widest_site
 from fxqat.training.config import TrainingConfig
 from fxqat.training.distributed import launch
+from fxqat.training.gain import gain, keep
 from fxqat.training.losses import build_loss_function, raw_predictions
 from fxqat.training.runtime import runtime
 from fxqat.training.schedulers import QATLearningRateScheduler, make_schedule
 from fxqat.training.trainee import Trainee
-from fxqat.training.validator import SquareValidator
 from fxqat.yolo import images, offline
 from fxqat.yolo.detector import Detector, cut
 
@@ -92,18 +94,19 @@ class Trainer(DetectionTrainer):
         return found
 
     def result(self) -> Detector:
-        """The detector of the best epoch, in eval mode, with ``training`` in its recipe."""
-        return self._made(self.kept if self.best_epoch else {}, self.best_epoch)
+        """The detector of the best epoch, in eval mode, with ``training`` in its recipe, and the gain there."""
+        found = gain(self.wdir) if self.best_epoch else None
+        return self._made(self.kept if self.best_epoch else {}, self.best_epoch, gain=found and asdict(found))
 
     def latest(self) -> Detector:
         """The detector of the newest epoch, the same way."""
         return self._made(self._average(), len(self.history) - 1)
 
-    def _made(self, tensors: dict[str, Tensor], epoch: int) -> Detector:
+    def _made(self, tensors: dict[str, Tensor], epoch: int, **more: Any) -> Detector:
         made = copy.deepcopy(self.given)
         if tensors:
             made.gm.load_state_dict(tensors)
-        return made.with_graph(made.gm, training=self._record(epoch)).eval()
+        return made.with_graph(made.gm, training={**self._record(epoch), **more}).eval()
 
     def _record(self, epoch: int) -> dict[str, Any]:
         """What is kept of the training in the recipe of ``epoch``'s detector."""
@@ -224,6 +227,7 @@ class Trainer(DetectionTrainer):
         if row["map5095"] > self.history[self.best_epoch]["map5095"]:
             self.best_epoch = row["epoch"]
             self.kept = self._average()
+            keep(self.validator, self.wdir, start=False)
         state.write(self.state_file, self._state())
         return True
 
@@ -255,6 +259,7 @@ class Trainer(DetectionTrainer):
             return
         if not self.validator.metrics.nt_per_class.sum():
             raise Problem(self.args.data, "its val split has no labels, so the best epoch could not be told")
+        keep(self.validator, self.wdir, start=True)
         self.history.append(self._row(0))
         self.stopper.best_fitness = self.fitness
         self.run_callbacks("on_start_validated")

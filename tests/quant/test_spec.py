@@ -69,7 +69,10 @@ def test_frozen() -> None:
         ),
         ({"scale": "lsqq"}, "scale: 'lsqq' is not legal, expected one of fixed, lsq, lsq+; did you mean 'lsq'?"),
         ({"gradient": "x"}, "gradient: 'x' is not legal, expected one of ste, dsq"),
-        ({"method": "mse"}, "method: 'mse' is not legal, expected standard unless observer is histogram"),
+        (
+            {"method": "mse"},
+            "method: 'mse' is not legal, expected standard unless observer is histogram, or mse with axis set",
+        ),
         (
             {"through": "silu"},
             "through: 'silu' is not legal, expected set only with observer histogram, method mse",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from torch import nn
 import fxqat
 from fxqat.training.config import configure
 from fxqat.training.create import create_trainer
-from fxqat.training.trainer import Trainer
+from fxqat.training.trainer import MAP, MAP50, Trainer
 from fxqat.yolo.detector import Detector
 
 IMGSZ = 64
@@ -48,6 +49,32 @@ def trainer(ptq: Detector, tiny_data: Path, tmp_path: Path) -> Train:
         name: str, *, callbacks: Sequence[Any] = (), resume: bool = False, detector: Detector = ptq, **options: Any
     ) -> Trainer:
         return build(detector, tiny_data, tmp_path / name, callbacks=callbacks, resume=resume, **options)
+
+    return made
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """``scripted(*values)``: validations measure ``values``, epoch 0 first, in place of a random network's accuracy;
+    they saw one image, and found nothing there."""
+
+    def made(*values: float) -> None:
+        left = list(values)
+
+        def validate(self: Trainer) -> tuple[dict[str, float], float]:
+            none = np.zeros(0)
+            statistics = {
+                "tp": [np.zeros((0, 10), bool)],
+                "conf": [none],
+                "pred_cls": [none],
+                "target_cls": [np.zeros(1)],
+            }
+            self.validator.metrics.nt_per_class = np.ones(3)
+            self.validator.statistics, self.validator.names = statistics, self.trainee.names
+            value = left.pop(0)
+            return {MAP: value, MAP50: value}, value
+
+        monkeypatch.setattr(Trainer, "validate", validate)
 
     return made
 

@@ -124,14 +124,8 @@ def test_early_stopping_counts_from_the_best_epoch():
     assert trainer.stop
 
 
-def test_early_stopping_stops_a_training(trainer, monkeypatch):
-    from fxqat.training.trainer import MAP, MAP50, Trainer
-
-    def validate(self) -> tuple[dict[str, float], float]:
-        self.validator.metrics.nt_per_class = torch.ones(3).numpy()
-        return {MAP: 0.1, MAP50: 0.1}, 0.1
-
-    monkeypatch.setattr(Trainer, "validate", validate)
+def test_early_stopping_stops_a_training(trainer, scripted):
+    scripted(0.1, 0.1)
     run = trainer("early", epochs=9, callbacks=[EarlyStopping(patience=1)])
     run.train()
     assert len(run.history) == 2

@@ -75,6 +75,16 @@ def test_the_verdict_says_which_epoch_won():
     assert said == "epoch 2 is the result: mAP50-95 35.81, +0.81 points on the 35.00 before"
 
 
+@pytest.mark.parametrize(
+    ("low", "words"),
+    [(-0.2, "-0.20 to +1.50 on 128 images: chance alone may do that"), (0.1, "+0.10 to +1.50 on 128 images")],
+)
+def test_the_verdict_says_what_chance_may_do(low, words):
+    gain = {"points": 0.81, "low": low, "high": 1.5, "images": 128}
+    said = _verdict({"best_epoch": 1, "map5095": [0.35, 0.3581], "gain": gain})
+    assert said == f"epoch 1 is the result: mAP50-95 35.81, +0.81 points on the 35.00 before (95 %: {words})"
+
+
 def test_swapping_writes_a_float_detector(three, tmp_path, capsys):
     source = fxqat.save(three, tmp_path / "n.fxqat")
     assert cli.main(["swap", str(source), "--to", "relu"]) == 0

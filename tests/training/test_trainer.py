@@ -24,21 +24,9 @@ from fxqat.quant.fake_quantize import LSQFakeQuantize
 from fxqat.quant.modules import QATConv2d
 from fxqat.training import state
 from fxqat.training.trainee import Trainee
-from fxqat.training.trainer import MAP, MAP50, QATTrainer, Trainer
+from fxqat.training.trainer import QATTrainer, Trainer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def scripted(monkeypatch, *values: float) -> None:
-    """Let validations measure ``values``, epoch 0 first, in place of the accuracy of a random network."""
-    left = list(values)
-
-    def validate(trainer: Trainer) -> tuple[dict[str, float], float]:
-        trainer.validator.metrics.nt_per_class = torch.ones(3).numpy()
-        value = left.pop(0)
-        return {MAP: value, MAP50: value}, value
-
-    monkeypatch.setattr(Trainer, "validate", validate)
 
 
 def tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -59,8 +47,8 @@ def same_state(one: Path, other: Path) -> None:
     assert state.read(one).history == state.read(other).history
 
 
-def test_the_best_epoch_is_the_result(trainer, ptq, monkeypatch):
-    scripted(monkeypatch, 0.2, 0.3, 0.25)
+def test_the_best_epoch_is_the_result(trainer, ptq, scripted):
+    scripted(0.2, 0.3, 0.25)
     run = trainer("best", lsq=True, lr0=1e-3)
     assert isinstance(run, QATTrainer)
     run.train()
@@ -76,8 +64,8 @@ def test_the_best_epoch_is_the_result(trainer, ptq, monkeypatch):
     assert not any("running_" in name for name in moved)  # batch norms are frozen
 
 
-def test_where_no_epoch_is_better_the_result_is_what_was_given(trainer, ptq, monkeypatch):
-    scripted(monkeypatch, 0.2, 0.1, 0.2)
+def test_where_no_epoch_is_better_the_result_is_what_was_given(trainer, ptq, scripted):
+    scripted(0.2, 0.1, 0.2)
     run = trainer("worse", lr0=1e-2)
     run.train()
     best = run.result()
@@ -86,8 +74,8 @@ def test_where_no_epoch_is_better_the_result_is_what_was_given(trainer, ptq, mon
     assert all(torch.equal(given[name], one) for name, one in best.gm.state_dict().items())
 
 
-def test_the_result_is_saved_converted_and_verified(trainer, monkeypatch, tmp_path, images):
-    scripted(monkeypatch, 0.2, 0.3)
+def test_the_result_is_saved_converted_and_verified(trainer, scripted, tmp_path, images):
+    scripted(0.2, 0.3)
     run = trainer("file", epochs=1, unlabelled=True, lsq=True)
     run.train()
     path = fxqat.save(run.result(), tmp_path / "x_qat.fxqat")
@@ -100,8 +88,8 @@ def test_the_result_is_saved_converted_and_verified(trainer, monkeypatch, tmp_pa
     assert float((expected - found).abs().max()) <= 64
 
 
-def test_a_float_detector_is_trained_as_it_is(trainer, three, monkeypatch):
-    scripted(monkeypatch, 0.1, 0.2)
+def test_a_float_detector_is_trained_as_it_is(trainer, three, scripted):
+    scripted(0.1, 0.2)
     run = trainer("float", detector=three, epochs=1, freeze_bn=1.0, lr0=1e-3)
     assert type(run) is Trainer
     run.train()
@@ -150,8 +138,8 @@ def test_validation_sees_what_the_exported_file_computes(trainer, ptq, monkeypat
     same_boxes(boxes, file(images))
 
 
-def test_learned_scales_have_a_group_of_their_own(trainer, monkeypatch):
-    scripted(monkeypatch, 0.2, 0.1)
+def test_learned_scales_have_a_group_of_their_own(trainer, scripted):
+    scripted(0.2, 0.1)
     run = trainer("groups", epochs=1, lsq=True, scale_rate=3.0, lr0=1e-4, weight_decay=0.01)
     run.train()
     groups = {group["param_group"]: group for group in run.optimizer.param_groups}
@@ -167,8 +155,8 @@ def test_learned_scales_have_a_group_of_their_own(trainer, monkeypatch):
     )  # absorbed by the weights: their rate is one and the same
 
 
-def test_batch_norms_freeze_after_their_share(trainer, monkeypatch):
-    scripted(monkeypatch, 0.2, 0.1, 0.1)
+def test_batch_norms_freeze_after_their_share(trainer, scripted):
+    scripted(0.2, 0.1, 0.1)
     seen: list[set[bool]] = []
 
     class Watch:
@@ -180,8 +168,8 @@ def test_batch_norms_freeze_after_their_share(trainer, monkeypatch):
     assert seen == [{True}, {True}, {False}, {False}]
 
 
-def test_ranges_are_observed_anew_until_they_freeze(trainer, monkeypatch):
-    scripted(monkeypatch, 0.2, 0.1, 0.1, 0.1)
+def test_ranges_are_observed_anew_until_they_freeze(trainer, scripted):
+    scripted(0.2, 0.1, 0.1, 0.1)
     seen: list[float] = []
 
     class Spoil:
@@ -207,15 +195,15 @@ class Cut:
             raise KeyboardInterrupt
 
 
-def test_resuming_continues_to_the_same_bits(trainer, tmp_path, monkeypatch):
+def test_resuming_continues_to_the_same_bits(trainer, tmp_path, scripted):
     options = {"lsq": True, "distill": 1.0, "penalty": 0.1, "lr0": 1e-3, "fliplr": 0.5}
-    scripted(monkeypatch, 0.1, 0.3, 0.2)
+    scripted(0.1, 0.3, 0.2)
     trainer("whole", **options).train()
-    scripted(monkeypatch, 0.1, 0.3, 0.2)
+    scripted(0.1, 0.3, 0.2)
     with pytest.raises(KeyboardInterrupt):
         trainer("cut", callbacks=[Cut()], **options).train()
     assert state.read(tmp_path / "cut/weights/state.safetensors").epochs_done == 1
-    scripted(monkeypatch, 0.2)
+    scripted(0.2)
     again = trainer("cut", resume=True, **options)
     again.train()
     same_state(tmp_path / "whole/weights/state.safetensors", tmp_path / "cut/weights/state.safetensors")
@@ -279,8 +267,8 @@ def poison_loss(running: Trainer) -> None:
         (poison_weight, r"weights are no numbers any more \(model.0.conv: NaN was observed\)"),
     ],
 )
-def test_what_is_no_number_stops_with_its_place(trainer, tmp_path, monkeypatch, poison, what):
-    scripted(monkeypatch, 0.1, 0.2)
+def test_what_is_no_number_stops_with_its_place(trainer, tmp_path, scripted, poison, what):
+    scripted(0.1, 0.2)
 
     class Poison:
         def on_train_batch_start(self, running: Trainer) -> None:
@@ -333,8 +321,8 @@ class TestRefusals:
         with pytest.raises(Problem, match="no epoch was finished there; train without --resume"):
             trainer("none", resume=True).train()
 
-    def test_resuming_another_training(self, trainer, ptq, monkeypatch):
-        scripted(monkeypatch, 0.1, 0.2)
+    def test_resuming_another_training(self, trainer, ptq, monkeypatch, scripted):
+        scripted(0.1, 0.2)
         trainer("run", epochs=1).train()
         with pytest.raises(Problem, match="is of a training with other options: epochs was 1; give the same"):
             trainer("run", epochs=2, resume=True).train()
