@@ -12,12 +12,16 @@ import io
 import json
 import os
 import shutil
+import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.command import parser, run
 from fxqat.demo import make_dataset
+from fxqat.errors import Problem
 from fxqat.files import write_bytes, write_text
 from fxqat.yolo.environment import environment
 
@@ -45,9 +49,15 @@ TRAINING: dict[str, Any] = {
 }
 
 
-def main() -> None:
-    """Draw, train, validate, ship, report."""
-    options = _options()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw, train, validate, ship, report; exit code 2 for bad input."""
+    return run(_parser().parse_args(arguments), _made)
+
+
+def _made(options: argparse.Namespace) -> dict[str, Any]:
+    for file in (options.weights, options.data):
+        if file is not None and not file.is_file():
+            raise Problem(file, "no such file")
     _stay_offline(options.work / "settings")
     data = options.data or make_dataset(options.work / "signs", images=options.images, seed=0)
     began = time.monotonic()
@@ -63,25 +73,25 @@ def main() -> None:
     ship(best, options.ship)
     result = row | _validate(options.ship, data, options) | {"bytes": options.ship.stat().st_size}
     write_text(options.out.with_suffix(".json"), json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result) if options.json else _table(result))
+    print(_table(result))
+    return result
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", type=Path, default=Path("yolov8n.pt"), help="where training starts")
-    parser.add_argument("--images", type=int, default=2000, help="images drawn; 65 %% of them train")
-    parser.add_argument("--data", type=Path, metavar="D.yaml", help="train on this data set, draw none")
-    parser.add_argument("--epochs", type=int, default=12, help="length of the learning rate's schedule")
-    parser.add_argument("--stop-after", type=int, default=8, help="epochs of it that are run")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--imgsz", type=int, default=320)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("runs/demo_train"), help="folder for data and runs")
-    parser.add_argument("--ship", type=Path, default=SHIPPED, help="where the checkpoint goes")
-    parser.add_argument("--out", type=Path, default=Path(__file__), help="stem of the result files")
-    parser.add_argument("--resume", action="store_true", help="continue a run that was cut off")
-    parser.add_argument("--json", action="store_true")
-    return parser.parse_args()
+def _parser() -> argparse.ArgumentParser:
+    made = parser("demo_train", __doc__)
+    made.add_argument("--weights", type=Path, default=Path("yolov8n.pt"), help="where training starts")
+    made.add_argument("--images", type=int, default=2000, help="images drawn; 65 %% of them train")
+    made.add_argument("--data", type=Path, metavar="D.yaml", help="train on this data set, draw none")
+    made.add_argument("--epochs", type=int, default=12, help="length of the learning rate's schedule")
+    made.add_argument("--stop-after", type=int, default=8, help="epochs of it that are run")
+    made.add_argument("--batch", type=int, default=16)
+    made.add_argument("--imgsz", type=int, default=320)
+    made.add_argument("--threads", type=int, default=2)
+    made.add_argument("--work", type=Path, default=Path("runs/demo_train"), help="folder for data and runs")
+    made.add_argument("--ship", type=Path, default=SHIPPED, help="where the checkpoint goes")
+    made.add_argument("--out", type=Path, default=Path(__file__), help="stem of the result files")
+    made.add_argument("--resume", action="store_true", help="continue a run that was cut off")
+    return made
 
 
 def _stay_offline(config: Path) -> None:
@@ -166,4 +176,4 @@ def _table(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
