@@ -4,7 +4,8 @@ Trains each wanted row (policy x variant x seed), exports it, and measures the O
 against the float ONNX and against the same policy's PTQ (same images, paired bootstrap), and how far raw outputs are
 from the float network's before and after (fxqat.analyze.divergence, nats, no labels). The best epoch is chosen on
 the val split of ``--train``, so ``--data`` chooses nothing. Every result is kept in ``--work``: called again, the
-program goes on where it was cut off, and ``--table`` prints what is there without computing.
+program goes on where it was cut off, and ``--table`` prints what is there without computing. The trained detectors are
+kept there too, for ``fxqat drift`` and ``fxqat report``.
 """
 
 from __future__ import annotations
@@ -104,6 +105,7 @@ def measure(row: Row, options: argparse.Namespace, work: Path) -> None:
         **{"epochs": row.epochs, "seed": row.seed, "device": "cpu", "workers": 0, **chosen},
     )
     seconds = time.monotonic() - began
+    fxqat.save(trained, work / f"{row.stem}.fxqat")
     apart = Apart(fxqat.load(options.weights), options.data, count=options.divergence, imgsz=options.imgsz)
     after = _accuracy(work / row.stem, options, lambda: trained)
     found = {
