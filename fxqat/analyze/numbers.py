@@ -87,9 +87,15 @@ def before_silu(content: Content) -> None:
             del spec["through"]
 
 
+def _largest_kept(content: Content) -> None:
+    for spec in _histograms(content):
+        if spec.get("method") == "mse":
+            spec["clip"] = "low"
+
+
 def _percentile(content: Content) -> None:
     for spec in _histograms(content):
-        if "through" not in spec:
+        if "through" not in spec and "clip" not in spec:
             spec["method"] = "percentile"
 
 
@@ -109,6 +115,7 @@ def _histograms(content: Content) -> list[Content]:
 
 # Ranges first: a correction mends what they leave.
 CHANGES: Mapping[str, Callable[[Content], None]] = {
+    "ranges that keep the largest values": _largest_kept,
     "ranges by percentile": _percentile,
     "ranges by the error before SiLU": before_silu,
     "bias correction": _bias_correction,

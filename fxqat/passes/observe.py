@@ -50,8 +50,13 @@ def use_method(gm: fx.GraphModule, method: str) -> None:
     for path, fake in _by_path(gm).items():
         if fake.spec.fixed is None:
             through = "silu" if path in before_silu else fake.spec.through
+            least = method == "mse"
             fake.spec = replace(
-                fake.spec, observer="histogram", method=method, through=through if method == "mse" else None
+                fake.spec,
+                observer="histogram",
+                method=method,
+                through=through if least else None,
+                clip=fake.spec.clip if least else "both",
             )
             fake.activation_post_process = make_observer(fake.spec, fake.site).to(fake.scale.device)
 

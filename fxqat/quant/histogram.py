@@ -29,6 +29,7 @@ class HistogramObserver(RangeObserver):
         method: "standard" (the ends), "percentile", "entropy" or "mse", see fxqat.quant.ranges.
         percentile: percent of all values kept by "percentile".
         through: name of the function after which "mse" measures the error, or None.
+        clip: which ends "mse" may cut, "both" or "low".
         bins: how many bins, even.
         samples: how many values of each image (index of dimension 0) are counted.
         kwargs: see RangeObserver.
@@ -42,12 +43,13 @@ class HistogramObserver(RangeObserver):
         method: str = "mse",
         percentile: float = 99.999,
         through: str | None = None,
+        clip: str = "both",
         bins: int = BINS,
         samples: int = SAMPLES,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.method, self.percentile, self.through = method, percentile, through
+        self.method, self.percentile, self.through, self.clip = method, percentile, through, clip
         self.bins, self.samples = bins, samples
         self.limit, self.zeros, self.tensors = 0.0, 0, 0
         # left out of checkpoints: only calibration needs it, and 200 of them would be 26 MB
@@ -93,7 +95,7 @@ class HistogramObserver(RangeObserver):
         )
         if self.method == "entropy":
             return ranges.by_entropy(values, weights, low, high, codes)
-        return ranges.by_mse(values, weights, low, high, codes, self.through)
+        return ranges.by_mse(values, weights, low, high, codes, self.through, self.clip)
 
     def points(self) -> tuple[Tensor, Tensor]:
         """The histogram as values (centres of the bins that hold something, and 0 for exact zeros) and weights."""

@@ -130,6 +130,7 @@ def make_observer(spec: QuantSpec, site: str = "", channels: int | None = None) 
     scheme = torch.per_tensor_symmetric if spec.symmetric else torch.per_tensor_affine
     if spec.observer == "histogram" and spec.fixed is None:
         how: dict[str, Any] = {"method": spec.method, "percentile": spec.percentile, "through": spec.through}
+        how["clip"] = spec.clip
         return HistogramObserver(qscheme=scheme, **how, **common)
     if spec.fixed is not None:
         return FixedRange(fixed=spec.fixed, qscheme=scheme, **common)

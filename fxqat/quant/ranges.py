@@ -59,7 +59,13 @@ def by_percentile(
 
 
 def by_mse(
-    values: Tensor, weights: Tensor, low: Tensor, high: Tensor, codes: Codes, through: str | None = None
+    values: Tensor,
+    weights: Tensor,
+    low: Tensor,
+    high: Tensor,
+    codes: Codes,
+    through: str | None = None,
+    clip: str = "both",
 ) -> tuple[Tensor, Tensor]:
     """The range of least ``sum(weights * (f(fake_quantize(values)) - f(values))**2)``, ``f`` named by ``through``.
 
@@ -73,6 +79,7 @@ def by_mse(
         high: highest, shape [1].
         codes: what the range is for.
         through: the function after which the error counts, a key of spec.THROUGH, or None.
+        clip: "low" searches the lower end alone and leaves the upper one as observed.
     """
     function = _FUNCTIONS[through]
     share = weights / weights.sum()
@@ -82,6 +89,11 @@ def by_mse(
         at = _errors(values, share, lows, highs, codes, function).argmin().view(1)
         return lows[at], highs[at]
 
+    if clip == "low":
+        least = low
+        for factors in (_powers(-6, 0, 25, low), *(_powers(-reach, reach, count, low) for reach, count in _REACHES)):
+            least, _ = best(least * factors, high.expand(len(factors)))
+        return least, high.clone()
     if codes.symmetric:
         # the larger end decides the scale, so both are the same distance away wherever values are
         low, high = torch.minimum(low, -high), torch.maximum(high, -low)

@@ -13,6 +13,7 @@ OBSERVERS = ("minmax", "moving_average", "histogram")
 METHODS = ("standard", "percentile", "entropy", "mse")
 SCALES = ("fixed", "lsq", "lsq+")
 GRADIENTS = ("ste", "dsq")
+CLIPS = ("both", "low")
 THROUGH = ("silu", "sigmoid", "relu", "hardswish", "gelu", "tanh")
 TORCH_OBSERVERS = "torch.ao.quantization."
 
@@ -40,6 +41,8 @@ class QuantSpec:
         percentile: percent of all values kept by method "percentile".
         averaging_constant: weight of the newest tensor for observer "moving_average".
         through: the range is chosen by the error after this function (observer histogram, method mse).
+        clip: which ends method "mse" may cut, "both" or "low", which keeps the largest value seen: what is rare weighs
+            little in a mean, and the features of small and few objects are rare (observer histogram, method mse).
         fixed: the range is given and nothing is observed.
         scale: "fixed" after calibration; "lsq" learns it (Esser et al. 2020, arXiv:1902.08153); "lsq+" learns the
             offset too (Bhalgat et al. 2020, arXiv:2004.09576).
@@ -61,6 +64,7 @@ class QuantSpec:
     percentile: float = 99.999
     averaging_constant: float = 0.01
     through: str | None = None
+    clip: str = "both"
     fixed: tuple[float, float] | None = None
     scale: str = "fixed"
     gradient: str = "ste"
@@ -148,6 +152,7 @@ def _check_words(spec: QuantSpec) -> None:
     _require_word(spec.method, "method", METHODS)
     _require_word(spec.scale, "scale", SCALES)
     _require_word(spec.gradient, "gradient", GRADIENTS)
+    _require_word(spec.clip, "clip", CLIPS)
     if spec.through is not None:
         _require_word(spec.through, "through", THROUGH)
 
@@ -163,6 +168,8 @@ def _check_together(spec: QuantSpec) -> None:
     _require(chosen, "method", spec.method, "standard unless observer is histogram, or mse with axis set")
     searches = histogram and spec.method == "mse"
     _require(spec.through is None or searches, "through", spec.through, "set only with observer histogram, method mse")
+    cut = searches or spec.clip == "both"
+    _require(cut, "clip", spec.clip, "both unless observer is histogram and method mse")
     learned = spec.scale != "fixed"
     _require(not (learned and spec.fixed), "scale", spec.scale, "fixed where the range is given by `fixed`")
     _require(not (learned and spec.power_of_two), "scale", spec.scale, "fixed where power_of_two is set")

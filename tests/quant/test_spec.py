@@ -73,6 +73,8 @@ def test_frozen() -> None:
             {"method": "mse"},
             "method: 'mse' is not legal, expected standard unless observer is histogram, or mse with axis set",
         ),
+        ({"clip": "high"}, "clip: 'high' is not legal, expected one of both, low"),
+        ({"clip": "low"}, "clip: 'low' is not legal, expected both unless observer is histogram and method mse"),
         (
             {"through": "silu"},
             "through: 'silu' is not legal, expected set only with observer histogram, method mse",
