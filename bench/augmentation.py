@@ -51,12 +51,12 @@ class Seen:
     squares: float = 0.0
     outside: int = 0
 
-    def add(self, x: Tensor, low: float, high: float) -> None:
-        """Take in ``x``; beyond ``low`` and ``high`` it would be clipped."""
+    def add(self, x: Tensor, clipped: int) -> None:
+        """Take in ``x``, of which so many values were clipped."""
         self.count += x.numel()
         self.total += float(x.sum(dtype=torch.float64))
         self.squares += float(x.double().square().sum())
-        self.outside += int(((x < low) | (x > high)).sum())
+        self.outside += clipped
 
     @property
     def mean(self) -> float:
@@ -108,10 +108,10 @@ def _listener(into: Seen, fake: Any, through: Callable[[Tensor], Tensor]) -> Cal
     numbers = fake.qparams()
     ends = torch.tensor([fake.quant_min - 0.5, fake.quant_max + 0.5])  # what rounds to the last code is not clipped
     low, high = ((ends - numbers.zero_point) * numbers.scale).tolist()
-    bottom, top = sorted(through(torch.tensor([low, high])).tolist())
 
     def listen(module: Any, given: tuple[Tensor], result: Tensor) -> None:
-        into.add(through(given[0]), bottom, top)
+        x = given[0]
+        into.add(through(x), int(((x < low) | (x > high)).sum()))
 
     return listen
 
