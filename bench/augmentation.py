@@ -12,7 +12,7 @@ import argparse
 import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,52 +21,46 @@ from torch import Tensor, fx, nn
 
 import fxqat
 from bench.command import parser, run
-from bench.training_set import training_set
-from fxqat.passes.observe import feeds_silu, quantizers
+from bench.training_set import AUGMENTATION, COLOURS, PLACES, as_ultralytics, training_set
+from fxqat.analyze.tally import Tally
+from fxqat.passes.observe import before_silu, quantizers
+from fxqat.quant.spec import QParams
 from fxqat.quant.torch_ao import disable_fake_quant
 from fxqat.training.config import RECIPE
 from fxqat.yolo import images
 from fxqat.yolo.checkpoint import versions
 
-# What fxqat leaves as inference has it; Ultralytics' own values where a row puts them back.
-PLAIN: Mapping[str, Any] = {
-    **dict.fromkeys(("mosaic", "scale", "translate", "hsv_h", "hsv_s", "hsv_v", "fliplr", "erasing"), 0.0),
-    "close_mosaic": 0,
-}
+PLAIN: Mapping[str, Any] = dict.fromkeys(AUGMENTATION, 0.0)
 RECIPES: Mapping[str, Mapping[str, Any]] = {
-    "fxqat's recipe": {name: RECIPE[name] for name in RECIPE if name in PLAIN},
-    "colours as Ultralytics": {**PLAIN, "hsv_h": 0.015, "hsv_s": 0.7, "hsv_v": 0.4},
-    "scale and translate as Ultralytics": {**PLAIN, "scale": 0.5, "translate": 0.1},
-    "mosaic": {**PLAIN, "mosaic": 1.0},
-    "Ultralytics' defaults": {},
+    "fxqat's recipe": RECIPE,
+    "colours as Ultralytics": {**PLAIN, **as_ultralytics(*COLOURS)},
+    "scale and translate as Ultralytics": {**PLAIN, **as_ultralytics(*PLACES)},
+    "mosaic": {**PLAIN, **as_ultralytics("mosaic")},
+    "Ultralytics' defaults": as_ultralytics(*AUGMENTATION),
 }
 
 
 @dataclass(kw_only=True)
 class Seen:
-    """Sums over one tensor's values: how many, their sum, the sum of their squares, how many beyond the range."""
+    """One tensor: the sum of its values, and the rest as a Tally of no error has it."""
 
-    count: int = 0
     total: float = 0.0
-    squares: float = 0.0
-    outside: int = 0
+    tally: Tally = field(default_factory=Tally)
 
-    def add(self, x: Tensor, clipped: int) -> None:
-        """Take in ``x``, of which so many values were clipped."""
-        self.count += x.numel()
+    def add(self, x: Tensor) -> None:
+        """Take in ``x``."""
         self.total += float(x.sum(dtype=torch.float64))
-        self.squares += float(x.double().square().sum())
-        self.outside += clipped
+        self.tally.add(x, torch.zeros_like(x))
 
     @property
     def mean(self) -> float:
         """Of the values."""
-        return self.total / self.count
+        return self.total / self.tally.count
 
     @property
     def spread(self) -> float:
         """Their standard deviation."""
-        return max(self.squares / self.count - self.mean**2, 0.0) ** 0.5
+        return max(self.tally.signal / self.tally.count - self.mean**2, 0.0) ** 0.5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,11 +86,10 @@ def seen(gm: fx.GraphModule, batches: Iterable[Tensor]) -> dict[str, Seen]:
     """Every activation quantizer's input by site, over ``batches`` of images (B, 3, H, W); before a SiLU the value
     after it is taken, which is all that the next layer sees."""
     found, hooks = dict[str, Seen](), []
-    gated = {str(node.target) for node in gm.graph.nodes if feeds_silu(node)}
-    before_silu = {module for path, module in gm.named_modules() if path in gated}
+    silu = before_silu(gm)
     for site, fake in quantizers(gm).items():
-        through = nn.functional.silu if fake in before_silu else nn.Identity()
-        hooks.append(fake.register_forward_hook(_listener(found.setdefault(site, Seen()), fake, through)))
+        through = nn.functional.silu if fake in silu else nn.Identity()
+        hooks.append(fake.register_forward_hook(_listener(found.setdefault(site, Seen()), fake.qparams(), through)))
     for batch in batches:
         gm(batch)
     for hook in hooks:
@@ -104,14 +97,10 @@ def seen(gm: fx.GraphModule, batches: Iterable[Tensor]) -> dict[str, Seen]:
     return found
 
 
-def _listener(into: Seen, fake: Any, through: Callable[[Tensor], Tensor]) -> Callable[..., None]:
-    numbers = fake.qparams()
-    ends = torch.tensor([fake.quant_min - 0.5, fake.quant_max + 0.5])  # what rounds to the last code is not clipped
-    low, high = ((ends - numbers.zero_point) * numbers.scale).tolist()
-
+def _listener(into: Seen, qparams: QParams, through: Callable[[Tensor], Tensor]) -> Callable[..., None]:
     def listen(module: Any, given: tuple[Tensor], result: Tensor) -> None:
-        x = given[0]
-        into.add(through(x), int(((x < low) | (x > high)).sum()))
+        into.tally.add_range(given[0], qparams)
+        into.add(through(given[0]))
 
     return listen
 
@@ -134,7 +123,7 @@ def _augmented(options: argparse.Namespace, recipe: Mapping[str, Any]) -> Iterat
 def _row(name: str, now: Mapping[str, Seen], base: Mapping[str, Seen]) -> dict[str, Any]:
     moved = [abs(now[site].mean - base[site].mean) / base[site].spread for site in base]
     widened = [now[site].spread / base[site].spread for site in base]
-    clipped = [100 * now[site].outside / now[site].count for site in base]
+    clipped = [100 * now[site].tally.clipped for site in base]
     row = {
         "images": name,
         "moved": _ends(moved),

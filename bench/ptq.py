@@ -27,7 +27,7 @@ from bench.command import parser, run
 from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
 from fxqat.analyze.apart import Apart, shown, summary
 from fxqat.analyze.bootstrap import paired_drift
-from fxqat.analyze.numbers import before_silu
+from fxqat.analyze.numbers import before_silu, largest_kept
 from fxqat.errors import Problem
 from fxqat.policy import Policy
 from fxqat.yolo import images
@@ -129,6 +129,7 @@ METHODS: dict[str, Callable[[dict[str, Any]], None]] = {
     "percentile": _every_activation(observer="histogram", method="percentile"),
     "entropy": _every_activation(observer="histogram", method="entropy"),
     "mse, not through SiLU": before_silu,
+    "largest values kept": largest_kept,
 }
 # Only for a policy whose last convolutions run in integers.
 OF_LOGITS: dict[str, Callable[[dict[str, Any]], None]] = {

@@ -22,6 +22,7 @@ from typing import Any
 
 import fxqat
 from bench.command import parser, run
+from bench.training_set import AUGMENTATION, as_ultralytics
 from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
 from fxqat.analyze.apart import Apart, shown, summary
 from fxqat.analyze.bootstrap import Drift, paired_drift
@@ -39,14 +40,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "penalty": {**UNLABELLED, "penalty": 0.1},
     "progressive": {**UNLABELLED, "progressive": {"model.1?.**": 1, "model.2[01].**": 1, "model.22.**": 2}},
     "live batch norms": {**UNLABELLED, "freeze_bn": 1.0},
-    "Ultralytics' augmentation": {
-        **UNLABELLED,
-        "mosaic": 1.0,
-        "scale": 0.5,
-        "translate": 0.1,
-        "hsv_s": 0.7,
-        "hsv_v": 0.4,
-    },
+    "Ultralytics' augmentation": {**UNLABELLED, **as_ultralytics(*AUGMENTATION)},
     "labels": {"lsq": True, "unlabelled": False},
     "labels, distillation beside": {"lsq": True, "unlabelled": False, "distill": 1.0},
 }

@@ -11,6 +11,16 @@ from fxqat.yolo import offline  # noqa: F401 - before ultralytics
 from ultralytics.cfg import get_cfg
 from ultralytics.data import build_yolo_dataset
 from ultralytics.data.utils import check_det_dataset
+from ultralytics.utils import DEFAULT_CFG_DICT
+
+COLOURS = ("hsv_h", "hsv_s", "hsv_v")
+PLACES = ("scale", "translate")
+AUGMENTATION = ("mosaic", *PLACES, *COLOURS, "fliplr")
+
+
+def as_ultralytics(*names: str) -> dict[str, Any]:
+    """Options of augmentation with Ultralytics' own values."""
+    return {name: DEFAULT_CFG_DICT[name] for name in names}
 
 
 def training_set(data: str, recipe: Mapping[str, Any], *, imgsz: int, batch: int) -> Any:

@@ -268,13 +268,13 @@ def _row(node: fx.Node, found: Probed, alone: dict[str, float], whole: float) ->
 
 def _activation(fake: FakeQuantize, tally: Tally) -> dict[str, Any]:
     numbers = fake.qparams()
-    scale, zero = float(numbers.scale), int(numbers.zero_point)
+    low, high = numbers.span
     return {
         "spec": str(fake.spec),
-        "scale": scale,
-        "zero_point": zero,
-        "low": (numbers.quant_min - zero) * scale,
-        "high": (numbers.quant_max - zero) * scale,
+        "scale": float(numbers.scale),
+        "zero_point": int(numbers.zero_point),
+        "low": low,
+        "high": high,
         "seen_low": tally.low,
         "seen_high": tally.high,
         "sqnr": tally.sqnr,

@@ -87,7 +87,8 @@ def before_silu(content: Content) -> None:
             del spec["through"]
 
 
-def _largest_kept(content: Content) -> None:
+def largest_kept(content: Content) -> None:
+    """Let no range of least error cut the largest values."""
     for spec in _histograms(content):
         if spec.get("method") == "mse":
             spec["clip"] = "low"
@@ -115,7 +116,7 @@ def _histograms(content: Content) -> list[Content]:
 
 # Ranges first: a correction mends what they leave.
 CHANGES: Mapping[str, Callable[[Content], None]] = {
-    "ranges that keep the largest values": _largest_kept,
+    "ranges that keep the largest values": largest_kept,
     "ranges by percentile": _percentile,
     "ranges by the error before SiLU": before_silu,
     "bias correction": _bias_correction,

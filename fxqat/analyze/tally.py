@@ -47,8 +47,7 @@ class Tally:
 
     def add_range(self, x: Tensor, qparams: QParams) -> None:
         """Take in how x lies in the range of codes of one scale."""
-        scale, zero = float(qparams.scale), int(qparams.zero_point)
-        bottom, top = (qparams.quant_min - zero) * scale, (qparams.quant_max - zero) * scale
+        (bottom, top), scale = qparams.span, float(qparams.scale)
         low, high = (float(end) for end in x.aminmax())
         self.low, self.high = min(self.low, low), max(self.high, high)
         if low < bottom - scale / 2 or high > top + scale / 2:

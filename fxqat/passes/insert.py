@@ -183,9 +183,7 @@ def _spec(node: fx.Node, target: Target) -> QuantSpec:
     known: Mapping[str, tuple[float, float]] = target.fixed
     if _op(node) not in known:
         return spec
-    return replace(
-        spec, observer="minmax", method="standard", through=None, clip="both", scale="fixed", fixed=known[_op(node)]
-    )
+    return replace(spec.ranged(fixed=known[_op(node)]), scale="fixed")
 
 
 def _op(node: fx.Node) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 import torch
 from torch import Tensor, fx
@@ -46,19 +45,19 @@ def use_method(gm: fx.GraphModule, method: str) -> None:
             expected=f"one of: {', '.join(METHODS)}",
             remedy=nearest(method, METHODS),
         )
-    before_silu = {str(node.target) for node in gm.graph.nodes if feeds_silu(node)}
-    for path, fake in _by_path(gm).items():
+    silu = before_silu(gm)
+    for fake in _by_path(gm).values():
         if fake.spec.fixed is None:
-            through = "silu" if path in before_silu else fake.spec.through
-            least = method == "mse"
-            fake.spec = replace(
-                fake.spec,
-                observer="histogram",
-                method=method,
-                through=through if least else None,
-                clip=fake.spec.clip if least else "both",
-            )
+            through = "silu" if fake in silu else fake.spec.through
+            searched = {"through": through, "clip": fake.spec.clip} if method == "mse" else {}
+            fake.spec = fake.spec.ranged(observer="histogram", method=method, **searched)
             fake.activation_post_process = make_observer(fake.spec, fake.site).to(fake.scale.device)
+
+
+def before_silu(gm: fx.GraphModule) -> set[FakeQuantize]:
+    """The quantizers of what a SiLU is applied to."""
+    gated = {str(node.target) for node in gm.graph.nodes if feeds_silu(node)}
+    return {fake for path, fake in _by_path(gm).items() if path in gated}
 
 
 def feeds_silu(node: fx.Node) -> bool:

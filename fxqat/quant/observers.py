@@ -129,8 +129,7 @@ def make_observer(spec: QuantSpec, site: str = "", channels: int | None = None) 
         return kind(ch_axis=spec.axis, channels=channels, qscheme=scheme, **common)
     scheme = torch.per_tensor_symmetric if spec.symmetric else torch.per_tensor_affine
     if spec.observer == "histogram" and spec.fixed is None:
-        how: dict[str, Any] = {"method": spec.method, "percentile": spec.percentile, "through": spec.through}
-        how["clip"] = spec.clip
+        how: dict[str, Any] = {name: getattr(spec, name) for name in ("method", "percentile", "through", "clip")}
         return HistogramObserver(qscheme=scheme, **how, **common)
     if spec.fixed is not None:
         return FixedRange(fixed=spec.fixed, qscheme=scheme, **common)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 
@@ -91,9 +92,17 @@ class QuantSpec:
             return torch.int8 if self.signed else torch.uint8
         return torch.int16 if self.signed else torch.uint16
 
+    def ranged(self, **how: Any) -> QuantSpec:
+        """The same codes, with a range chosen as ``how`` says and, where it is silent, as in a new spec."""
+        return replace(self, **{**_RANGE, **how})
+
     def __str__(self) -> str:
         axis = "" if self.axis is None else f":axis{self.axis}"
         return f"{'i' if self.signed else 'u'}{self.bits}<{self.quant_min}:{self.quant_max}>{axis}"
+
+
+_CHOICE = {"observer", "method", "through", "clip", "fixed"}  # of a range
+_RANGE = {one.name: one.default for one in fields(QuantSpec) if one.name in _CHOICE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +141,12 @@ class QParams:
     quant_max: int
     axis: int | None
     dtype: torch.dtype
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The values of the first and the last code, where one scale serves the whole tensor."""
+        scale, zero = float(self.scale), int(self.zero_point)
+        return (self.quant_min - zero) * scale, (self.quant_max - zero) * scale
 
 
 def _check_numbers(spec: QuantSpec) -> None:

@@ -60,9 +60,7 @@ class _Counter(fx.Interpreter):
         return value
 
     def _count(self, site: str, x: Tensor, fake: Any) -> None:
-        numbers = fake.qparams()
-        scale, zero = float(numbers.scale), int(numbers.zero_point)
-        first, last = (numbers.quant_min - zero) * scale, (numbers.quant_max - zero) * scale
+        first, last = fake.qparams().span
         margin = (last - first) * _BEYOND
         self.ends[site] = (first, last)
         counts = torch.histc(x.clamp(first - margin, last + margin), BINS, first - margin, last + margin)

@@ -12,7 +12,7 @@ from torch import fx, nn
 
 from fxqat.errors import Problem
 from fxqat.graph.site import covers, module_of, nearest, site_of
-from fxqat.passes.observe import feeds_silu, quantizers
+from fxqat.passes.observe import before_silu, quantizers
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.quant.modules import QATConv2d, QATLinear
 from fxqat.store import save
@@ -190,7 +190,7 @@ class TensorBoardLogger:
         epoch = row["epoch"]
         self.scalars({name: value for name, value in row.items() if name != "epoch"}, epoch)
         for site, fake in quantizers(gm).items():
-            low, high = (float(end) for end in span(fake))
+            low, high = fake.qparams().span
             self.scalars({f"range/{site}/low": low, f"range/{site}/high": high}, epoch)
         for node, layer in weighted(gm):
             self.writer.add_histogram(f"weight/{site_of(node)}", layer.weight.detach(), epoch)
@@ -220,12 +220,6 @@ def observe_again(trainer: Any, gm: fx.GraphModule, fakes: list[FakeQuantize], c
         fake.update_qparams()
 
 
-def span(fake: FakeQuantize) -> tuple[torch.Tensor, torch.Tensor]:
-    """The lowest and the highest value that its codes mean, each of the scale's shape."""
-    now = fake.qparams()
-    return tuple((code - now.zero_point) * now.scale for code in (fake.quant_min, fake.quant_max))  # type: ignore
-
-
 def all_quantizers(gm: fx.GraphModule) -> dict[str, FakeQuantize]:
     """Activation quantizers by site, and weight quantizers by ``SITE.weight``."""
     found = quantizers(gm)
@@ -250,10 +244,9 @@ def site_sqnr(gm: fx.GraphModule, batches: Any) -> dict[str, float]:
     """
     sums: dict[str, list[torch.Tensor]] = {}
     hooks = []
-    gated = {str(node.target) for node in gm.graph.nodes if feeds_silu(node)}
-    before_silu = {module for path, module in gm.named_modules() if path in gated}
+    silu = before_silu(gm)
     for site, fake in quantizers(gm).items():
-        through = nn.functional.silu if fake in before_silu else nn.Identity()
+        through = nn.functional.silu if fake in silu else nn.Identity()
 
         def add(module: Any, given: Any, result: torch.Tensor, site: str = site, through: Any = through) -> None:
             _add(sums, site, through(given[0]), through(result))

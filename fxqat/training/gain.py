@@ -1,5 +1,4 @@
-"""Whether the best epoch's gain is more than chance: what was validated before training and at the best epoch, image by
-image, kept in the run's folder."""
+"""Whether the best epoch's gain is more than chance: what was validated, image by image, kept in the run's folder."""
 
 from __future__ import annotations
 
@@ -11,30 +10,26 @@ from fxqat.analyze.bootstrap import Drift, paired_drift
 from fxqat.analyze.kept import read, write
 
 
-def keep(validator: Any, folder: Path, *, start: bool) -> None:
-    """Keep what ``validator`` (a SquareValidator) measured just now.
+def keep(validator: Any, folder: Path, epoch: int) -> None:
+    """Keep what ``validator`` (a SquareValidator), in the process that gathers, measured just now.
 
     Args:
-        validator: done, in the process that gathers.
+        validator: done.
         folder: of the run's weights.
-        start: before training; else at the best epoch so far.
+        epoch: that was validated; 0 is before training.
     """
     count = len(validator.statistics["tp"])
-    paths = [Path(str(index)) for index in range(count)]  # both times the same images in the same order
-    found = from_statistics(_name(start), validator.metrics, validator.names, paths, validator.statistics)
-    write(found, _file(folder, start))
+    paths = [Path(str(index)) for index in range(count)]  # each time the same images in the same order
+    file = _file(folder, epoch)
+    write(from_statistics(file.stem, validator.metrics, validator.names, paths, validator.statistics), file)
 
 
-def gain(folder: Path) -> Drift | None:
-    """mAP50-95 of the best epoch less that before training, in points, with a paired bootstrap interval; None where
+def gain(folder: Path, epoch: int) -> Drift | None:
+    """mAP50-95 after ``epoch`` less that before training, in points, with a paired bootstrap interval; None where
     either was not kept."""
-    files = [_file(folder, start) for start in (True, False)]
+    files = [_file(folder, one) for one in (0, epoch)]
     return paired_drift(*map(read, files)) if all(file.is_file() for file in files) else None
 
 
-def _file(folder: Path, start: bool) -> Path:
-    return folder / f"{_name(start)}.npz"
-
-
-def _name(start: bool) -> str:
-    return "start" if start else "best"
+def _file(folder: Path, epoch: int) -> Path:
+    return folder / f"epoch{epoch}.npz"

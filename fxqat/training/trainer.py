@@ -95,7 +95,7 @@ class Trainer(DetectionTrainer):
 
     def result(self) -> Detector:
         """The detector of the best epoch, in eval mode, with ``training`` in its recipe, and the gain there."""
-        found = gain(self.wdir) if self.best_epoch else None
+        found = gain(self.wdir, self.best_epoch) if self.best_epoch else None
         return self._made(self.kept if self.best_epoch else {}, self.best_epoch, gain=found and asdict(found))
 
     def latest(self) -> Detector:
@@ -227,7 +227,7 @@ class Trainer(DetectionTrainer):
         if row["map5095"] > self.history[self.best_epoch]["map5095"]:
             self.best_epoch = row["epoch"]
             self.kept = self._average()
-            keep(self.validator, self.wdir, start=False)
+            keep(self.validator, self.wdir, self.best_epoch)
         state.write(self.state_file, self._state())
         return True
 
@@ -259,7 +259,7 @@ class Trainer(DetectionTrainer):
             return
         if not self.validator.metrics.nt_per_class.sum():
             raise Problem(self.args.data, "its val split has no labels, so the best epoch could not be told")
-        keep(self.validator, self.wdir, start=True)
+        keep(self.validator, self.wdir, 0)
         self.history.append(self._row(0))
         self.stopper.best_fitness = self.fitness
         self.run_callbacks("on_start_validated")

@@ -7,7 +7,11 @@ import re
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import specs
 
+from fxqat.quant.affine import choose_qparams, fake_quantize
 from fxqat.quant.spec import QConfig, QuantSpec, nearest
 
 ACT8 = QuantSpec(signed=False, symmetric=False)
@@ -111,3 +115,18 @@ def test_errors_name_field_value_and_what_is_legal(wrong: dict[str, object], mes
 def test_nearest() -> None:
     assert nearest("entorpy", ("percentile", "entropy")) == "entropy"
     assert nearest("zzz", ("percentile", "entropy")) is None
+
+
+@given(specs(), st.integers(-128, 127))
+def test_the_span_is_what_the_first_and_last_code_mean(spec: QuantSpec, low: int) -> None:
+    qparams = choose_qparams(torch.tensor([low / 8]), torch.tensor([30.0]), spec)
+    ends = fake_quantize(torch.tensor([-1e9, 1e9]), qparams)
+    # the span is a product in float64 of what is rounded to float32 there
+    assert qparams.span == pytest.approx(ends.tolist(), rel=2**-23)
+
+
+def test_another_range_is_chosen_as_in_a_new_spec() -> None:
+    spec = QuantSpec(bits=4, observer="histogram", method="mse", through="silu", clip="low", percentile=99.0)
+    assert spec.ranged(fixed=(0.0, 1.0)) == QuantSpec(bits=4, percentile=99.0, fixed=(0.0, 1.0))
+    asked = spec.ranged(observer="histogram", method="entropy")
+    assert asked == QuantSpec(bits=4, percentile=99.0, observer="histogram", method="entropy")

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from rows import row
 
 import fxqat
 from fxqat.errors import Problem
@@ -20,14 +21,9 @@ from fxqat.training.callbacks import (
     TensorBoardLogger,
     all_quantizers,
     site_sqnr,
-    span,
 )
 from fxqat.training.create import attach
 from fxqat.yolo.detector import Detector
-
-
-def row(epoch: int, value: float, **parts: float) -> dict[str, float]:
-    return {"epoch": epoch, "map5095": value, "map50": value, "lr": 1e-5 * epoch, **parts}
 
 
 def same(one: Detector, other: Detector) -> bool:
@@ -179,13 +175,6 @@ def test_tensorboard_gets_scalars_and_histograms(monkeypatch, tmp_path, calibrat
     assert {"map5095", "lr", "cls_loss", "weight/model.0.conv", "scale/model.0.conv"} <= logged.keys()
     assert {"range/images/low", "range/images/high", "sqnr/a", "closed"} <= logged.keys()
     assert logged["weight/model.0.conv"] == [1]
-
-
-def test_the_span_of_a_quantizer_is_what_its_first_and_last_code_mean(calibrated):
-    fake = all_quantizers(calibrated.gm)["images"]
-    low, high = span(fake)
-    far = torch.tensor([-1e6, 1e6])
-    assert fake.quantize(far).tolist() == [float(low), float(high)]
 
 
 @pytest.mark.parametrize("kind", [ModelCheckpoint, EarlyStopping])

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+from rows import row
+
 from fxqat.training.callbacks import ProgressiveQuantization
 from fxqat.training.progress import BatchProgress, EpochTable
 from fxqat.training.schedulers import QATLearningRateScheduler
-
-
-def row(epoch: int, value: float, **parts: float) -> dict[str, float]:
-    return {"epoch": epoch, "map5095": value, "map50": value, "lr": 1e-5 * epoch, **parts}
 
 
 def test_the_table_shows_rows_from_before_resuming():
