@@ -16,7 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,10 @@ from fxqat.files import write_text
 from fxqat.yolo.checkpoint import versions
 from fxqat.yolo.detector import Detector
 
+USUAL = "unlabelled"
 UNLABELLED: Mapping[str, Any] = {"unlabelled": True, "lsq": True}
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    "unlabelled": UNLABELLED,
+    USUAL: UNLABELLED,
     "fixed scales": {**UNLABELLED, "lsq": False},
     "feature maps too": {**UNLABELLED, "features": 1.0},
     "penalty": {**UNLABELLED, "penalty": 0.1},
@@ -63,6 +64,12 @@ class Row:
         return "".join(letter if letter.isalnum() else "_" for letter in words)
 
 
+def row_of(kept: Mapping[str, Any], **other: Any) -> Row:
+    """The row whose result ``kept`` is, ``other`` fields changed."""
+    named = {one.name: kept[one.name] for one in fields(Row)} | other
+    return Row(**{**named, "set": tuple(named["set"])})
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is not there yet, print the table; exit code 2 for bad input."""
     return run(_parser().parse_args(arguments), _measured)
@@ -75,7 +82,7 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
         for row in _wanted(options):
             measure(row, options, work)
     results = kept_rows(work)
-    print(table(results))
+    print(table(results, work))
     return {"versions": versions(), "rows": results}
 
 
@@ -128,22 +135,23 @@ def kept_rows(work: Path) -> list[dict[str, Any]]:
     return [one for one in found if "variant" in one]
 
 
-def table(results: Sequence[Mapping[str, Any]]) -> str:
-    """Seeds of one setting in one line: their mean, the lowest and highest."""
+def table(results: Sequence[Mapping[str, Any]], work: Path) -> str:
+    """Seeds of one setting in one line: their mean, the lowest and highest; a variant against USUAL with the same seed,
+    from what ``work`` keeps of both."""
     lines = [
         "| policy | training | epochs | seeds | PTQ | QAT, mean of seeds (lowest..highest) "
         "| against FP32, points [95 % of one seed] | against own PTQ | divergence, nats: PTQ, QAT | best epochs "
-        "| minutes |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        f"| minutes | against {USUAL!r}, points [95 % of one seed] |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for one in results:
         key = (one["policy"], one["variant"], one["epochs"], " ".join(one["set"]))
         groups.setdefault(key, []).append(one)
-    return "\n".join([*lines, *(_group(key, rows) for key, rows in groups.items())])
+    return "\n".join([*lines, *(_group(key, rows, work) for key, rows in groups.items())])
 
 
-def _group(key: tuple[Any, ...], rows: Sequence[Mapping[str, Any]]) -> str:
+def _group(key: tuple[Any, ...], rows: Sequence[Mapping[str, Any]], work: Path) -> str:
     policy, variant, epochs, changed = key
     values = [row["qat"] for row in rows]
     drifts = [row["drift"]["points"] for row in rows]
@@ -161,8 +169,17 @@ def _group(key: tuple[Any, ...], rows: Sequence[Mapping[str, Any]]) -> str:
         _apart(rows),
         " ".join(str(row["best_epoch"]) for row in rows),
         f"{statistics.mean(row['seconds'] for row in rows) / 60:.1f}",
+        _against_usual(rows, work),
     )
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def _against_usual(rows: Sequence[Mapping[str, Any]], work: Path) -> str:
+    pairs = [(work / f"{row_of(one, variant=USUAL).stem}.npz", work / f"{row_of(one).stem}.npz") for one in rows]
+    drifts = [paired_drift(read(usual), read(mine)) for usual, mine in pairs if usual != mine and usual.is_file()]
+    if not drifts:
+        return ""
+    return f"{statistics.mean(one.points for one in drifts):+.2f} [{drifts[0].low:+.2f}, {drifts[0].high:+.2f}]"
 
 
 def _apart(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -186,7 +203,7 @@ def _drift(plain: Mapping[str, Any]) -> Drift:
 
 def _wanted(options: argparse.Namespace) -> Iterable[Row]:
     for policy in options.policy or ("yolov8_critical", "yolov8_w8a8", "yolov8_w4a8"):
-        for variant in options.variant or ("unlabelled",):
+        for variant in options.variant or (USUAL,):
             if variant not in VARIANTS:
                 raise Problem("--variant", f"unknown variant {variant!r}", expected=f"one of: {', '.join(VARIANTS)}")
             for seed in options.seed or (0,):

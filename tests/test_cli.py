@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from commands import refused, said
 
 from fxqat.cli import main
 
@@ -26,27 +27,6 @@ def chain(workshop: Path, tiny_data: Path) -> Path:
     assert main(["convert", str(workshop / "tiny_ptq.fxqat")]) == 0
     assert main(["export", str(workshop / "tiny_int8.fxqat"), *SIZE]) == 0
     return workshop
-
-
-def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """Run a command that must succeed; what it printed."""
-    capsys.readouterr()
-    assert main(list(words)) == 0
-    return capsys.readouterr().out
-
-
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """Run a command that must be refused; its one line."""
-    capsys.readouterr()
-    try:
-        code = main(list(words))
-    except SystemExit as stop:  # argparse
-        code = stop.code
-    assert code == 2
-    printed = capsys.readouterr()
-    assert printed.err.count("\n") == 1
-    assert "Traceback" not in printed.err
-    return printed.err
 
 
 def test_the_chain_writes_what_it_says(chain: Path) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import refused, said
 
 import fxqat
-from fxqat.cli import main
 
 SIZE = ["--imgsz", "64", "-q"]
 
@@ -22,24 +22,6 @@ def three(tmp_path_factory: pytest.TempPathFactory, images: torch.Tensor) -> Pat
     model = fxqat.prepare(fxqat.load("yolov8n.yaml", classes=3), "yolov8_w8a8")[0]
     fxqat.save(fxqat.calibrate(model, [images]), folder / "tiny.fxqat")
     return folder
-
-
-def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    capsys.readouterr()
-    assert main(list(words)) == 0
-    return capsys.readouterr().out
-
-
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    capsys.readouterr()
-    try:
-        code = main(list(words))
-    except SystemExit as stop:  # argparse
-        code = stop.code
-    assert code == 2
-    line = capsys.readouterr().err
-    assert line.count("\n") == 1
-    return line
 
 
 def test_analyze_prints_the_worst_and_writes_all(
