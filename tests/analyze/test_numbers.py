@@ -61,7 +61,7 @@ def test_a_gain_within_two_standard_errors_is_none(gain, helps):
 
 def test_what_a_policy_has_is_not_tried_again():
     content = yaml.safe_load(BASE.text) | {"corrections": [{"bias_correction": {"order": "sequential"}}]}
-    for name in ("act8", "pre8", "class8"):
+    for name in ("act8", "pre8", "rare8", "prerare8", "class8"):
         content["specs"][name] = {"observer": "minmax"}
     asked = Scripted({})
     policy = Policy.parse(yaml.safe_dump(content), "mine.yaml")
