@@ -27,7 +27,7 @@ from bench.command import parser, run
 from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
 from fxqat.analyze.apart import Apart, shown, summary
 from fxqat.analyze.bootstrap import paired_drift
-from fxqat.analyze.numbers import before_silu, largest_kept
+from fxqat.analyze.numbers import before_silu, largest_cut, largest_kept
 from fxqat.errors import Problem
 from fxqat.policy import Policy
 from fxqat.yolo import images
@@ -103,7 +103,8 @@ def _every_activation(**change: Any) -> Callable[[dict[str, Any]], None]:
     def apply(content: dict[str, Any]) -> None:
         for name, spec in content["specs"].items():
             if name != "w8":
-                spec.pop("through", None)
+                for searched in ("through", "clip"):
+                    spec.pop(searched, None)
                 spec.update({"method": "standard"} | change)
 
     return apply
@@ -115,7 +116,7 @@ def _logits(branch: str, **change: Any) -> Callable[[dict[str, Any]], None]:
 
     def apply(content: dict[str, Any]) -> None:
         if change:
-            content["specs"][spec] = {**content["specs"]["act8"], **change}
+            content["specs"][spec] = {"observer": "histogram", "method": "mse"} | change
         how = {"weight": "w8", "activation": spec} if change else {"float": True}
         content["rules"] = [{"site": site, **how}, *(rule for rule in content["rules"] if rule.get("site") != site)]
 
@@ -130,6 +131,7 @@ METHODS: dict[str, Callable[[dict[str, Any]], None]] = {
     "entropy": _every_activation(observer="histogram", method="entropy"),
     "mse, not through SiLU": before_silu,
     "largest values kept": largest_kept,
+    "largest values cut": largest_cut,
 }
 # Only for a policy whose last convolutions run in integers.
 OF_LOGITS: dict[str, Callable[[dict[str, Any]], None]] = {

@@ -94,6 +94,12 @@ def largest_kept(content: Content) -> None:
             spec["clip"] = "low"
 
 
+def largest_cut(content: Content) -> None:
+    """Let every range of least error cut the largest values too, where that is the least."""
+    for spec in _histograms(content):
+        spec.pop("clip", None)
+
+
 def _percentile(content: Content) -> None:
     for spec in _histograms(content):
         if "through" not in spec and "clip" not in spec:
@@ -117,6 +123,7 @@ def _histograms(content: Content) -> list[Content]:
 # Ranges first: a correction mends what they leave.
 CHANGES: Mapping[str, Callable[[Content], None]] = {
     "ranges that keep the largest values": largest_kept,
+    "ranges that cut the largest values": largest_cut,
     "ranges by percentile": _percentile,
     "ranges by the error before SiLU": before_silu,
     "bias correction": _bias_correction,

@@ -13,7 +13,7 @@ from fxqat.analyze.numbers import CHANGES, improved
 from fxqat.policy import Policy
 
 BASE = Policy.load("yolov8_w8a8")
-LARGEST, RANGES, BEFORE, BIAS = CHANGES
+LARGEST, CUT, RANGES, BEFORE, BIAS = CHANGES
 
 
 class Scripted:
@@ -34,20 +34,22 @@ def specs(policy: Policy) -> dict[str, dict[str, object]]:
 
 
 def test_each_change_is_tried_on_top_of_those_that_helped():
-    asked = Scripted({LARGEST: -1.0, RANGES: -1.0, BEFORE: 0.5, BIAS: 0.75})
+    asked = Scripted({LARGEST: -1.0, CUT: -1.0, RANGES: -1.0, BEFORE: 0.5, BIAS: 0.75})
     found, weighed = improved(BASE, asked)
     tried = [(one.name, one.helps) for one in weighed]
-    assert tried == [(LARGEST, False), (RANGES, False), (BEFORE, True), (BIAS, True)]
-    assert [one.before for one in weighed] == [2.5, 2.5, 2.5, 2.0]
+    assert tried == [(LARGEST, False), (CUT, False), (RANGES, False), (BEFORE, True), (BIAS, True)]
+    assert [one.before for one in weighed] == [2.5, 2.5, 2.5, 2.5, 2.0]
     assert {spec.get("clip") for spec in specs(asked.seen[LARGEST]).values() if "method" in spec} == {"low"}
-    assert specs(asked.seen[RANGES])["act8"]["method"] == "percentile"
-    assert specs(asked.seen[BIAS])["act8"]["method"] == "mse"  # percentile did not help
+    assert not any("clip" in spec for spec in specs(asked.seen[CUT]).values())
+    assert specs(asked.seen[RANGES])["backbone8"]["method"] == "percentile"
+    assert specs(asked.seen[RANGES])["act8"]["clip"] == "low"  # a percentile would undo it
+    assert specs(asked.seen[BIAS])["backbone8"]["method"] == "mse"  # percentile did not help
     assert found is asked.seen[BIAS]
     assert "through" not in specs(found)["pre8"]
     assert specs(found)["class8"]["through"] == "sigmoid"
     assert yaml.safe_load(found.text)["corrections"] == ["bias_correction"]
     assert found.name == BASE.name
-    assert str(weighed[2]) == f"{BEFORE}: 2.5000 -> 2.0000 nats (-20 % ± 0 %)"
+    assert str(weighed[3]) == f"{BEFORE}: 2.5000 -> 2.0000 nats (-20 % ± 0 %)"
 
 
 # differences of 0.75 +- 1 have a standard deviation of 1.1547 in four images, so a standard error of 0.5774
@@ -55,13 +57,13 @@ def test_each_change_is_tried_on_top_of_those_that_helped():
 def test_a_gain_within_two_standard_errors_is_none(gain, helps):
     found, weighed = improved(BASE, Scripted({BIAS: gain}, spread=1.0))
     assert weighed[-1].error == pytest.approx(2 / 3**0.5 / 2)
-    assert [one.helps for one in weighed] == [False, False, False, helps]
+    assert [one.helps for one in weighed] == [False, False, False, False, helps]
     assert (found is BASE) is not helps
 
 
 def test_what_a_policy_has_is_not_tried_again():
     content = yaml.safe_load(BASE.text) | {"corrections": [{"bias_correction": {"order": "sequential"}}]}
-    for name in ("act8", "pre8", "rare8", "prerare8", "class8"):
+    for name in ("act8", "pre8", "backbone8", "prebackbone8", "class8"):
         content["specs"][name] = {"observer": "minmax"}
     asked = Scripted({})
     policy = Policy.parse(yaml.safe_dump(content), "mine.yaml")
