@@ -42,7 +42,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "progressive": {**UNLABELLED, "progressive": {"model.1?.**": 1, "model.2[01].**": 1, "model.22.**": 2}},
     "live batch norms": {**UNLABELLED, "freeze_bn": 1.0},
     "Ultralytics' augmentation": {**UNLABELLED, **as_ultralytics(*AUGMENTATION)},
-    "labels": {"lsq": True, "unlabelled": False},
+    "labels": {"lsq": True, "unlabelled": False, "distill": 0.0},
     "labels, distillation beside": {"lsq": True, "unlabelled": False, "distill": 1.0},
 }
 
