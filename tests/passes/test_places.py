@@ -119,7 +119,7 @@ def test_a_policy_that_the_target_cannot_run(yolov8n):
     with pytest.raises(Problem) as caught:
         fxqat.prepare(yolov8n, Policy.parse(text, "mine.yaml", target="ort-cpu-avx2"))
     assert str(caught.value) == (
-        "mine.yaml:15: model.0.conv: ort-cpu-avx2 cannot run the weight spec i8<-127:127>:axis0 symmetric "
+        "mine.yaml:17: model.0.conv: ort-cpu-avx2 cannot run the weight spec i8<-127:127>:axis0 symmetric "
         "(without VNNI two products of uint8 and int8 are added in 16 bits, which overflow); expected "
         "i7<-63:63>:axis0 symmetric; leave bits out of the spec and it is ort-cpu-avx2's own"
     )
