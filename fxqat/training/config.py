@@ -13,6 +13,7 @@ from fxqat.training.schedulers import SCHEDULES
 from fxqat.yolo import offline  # noqa: F401 - before ultralytics
 
 # isort: split
+from ultralytics.cfg import check_cfg
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 # Ultralytics' options with our defaults: a trained network is repaired, not trained anew. Images are augmented only in
@@ -85,7 +86,7 @@ class TrainingConfig:
         options: any other option of Ultralytics' trainer.
 
     Raises:
-        ValueError: one line that names the field, its value and what is legal.
+        ValueError, TypeError: one line that names the field, its value and what is legal.
     """
 
     data: str
@@ -122,6 +123,9 @@ class TrainingConfig:
             _require(isinstance(getattr(self, name), Mapping), name, getattr(self, name), "a mapping")
         for start in self.progressive.values():
             _require(_whole(start) and start >= 0, "progressive", start, "epochs, 0 or more, by glob")
+        for name in self.options:
+            _require(name not in OWN, "options", name, "options of Ultralytics alone")
+        check_cfg(dict(self.options))
 
     def overrides(self) -> dict[str, Any]:
         """What Ultralytics' trainer is given; no step is accumulated over batches unless ``nbs`` says so."""

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fxqat.errors import Problem
 from fxqat.training.checks import check_data, check_detector, check_devices, check_teacher
-from fxqat.training.config import TrainingConfig
+from fxqat.training.config import TrainingConfig, configure
 from fxqat.training.trainee import Trainee
 from fxqat.training.trainer import QATTrainer, Trainer
 from fxqat.yolo.detector import Detector
@@ -27,7 +28,7 @@ def create_trainer(
 
     Args:
         detector: stage ``float`` or ``qat``; it stays as it is.
-        config: or the fields of TrainingConfig as a mapping.
+        config: or a mapping of the options of ``fxqat.train``, and ``data``.
         folder: of the run, made where it is missing.
         teacher: float detector for distillation; by default ``detector`` with its quantizers off.
         resume: continue after the last finished epoch of the run in ``folder``.
@@ -35,9 +36,10 @@ def create_trainer(
             ``on_start_validated``.
 
     Raises:
-        Problem: a stage that is not trained, no calibration, data without labels or of other classes, another teacher.
+        Problem: an illegal option, a stage that is not trained, no calibration, data without labels or of other
+            classes, another teacher.
     """
-    plan = config if isinstance(config, TrainingConfig) else TrainingConfig(**config)
+    plan = config if isinstance(config, TrainingConfig) else _configured(dict(config))
     check_detector(detector)
     check_teacher(detector, teacher, plan)
     check_devices(detector, plan)
@@ -51,6 +53,12 @@ def create_trainer(
     for one in callbacks:
         attach(trainer, one)
     return trainer
+
+
+def _configured(options: dict[str, Any]) -> TrainingConfig:
+    if "data" not in options:
+        raise Problem("create_trainer", "config has no data", expected="the path of a data set YAML")
+    return configure(str(options.pop("data")), None, "", options)
 
 
 def attach(trainer: Any, callback: Any) -> None:

@@ -125,12 +125,15 @@ class TorchSchedule:
 
 
 _TORCH = ("CosineAnnealingWarmRestarts", "StepLR", "ReduceLROnPlateau")
+# What torch asks for and has no default of, as parts of the training.
+_PARTS: Mapping[str, Mapping[str, int]] = {"CosineAnnealingWarmRestarts": {"T_0": 2}, "StepLR": {"step_size": 3}}
 _OURS = {"cosine": Cosine, "linear": Linear, "qat": QATLearningRateScheduler}
 SCHEDULES = (*_OURS, *_TORCH)
 
 
 def make_schedule(name: str, options: Mapping[str, Any], *, epochs: int, last: float) -> Schedule:
-    """The schedule called ``name``.
+    """The schedule called ``name``; unless told otherwise, torch's StepLR falls at each third of the epochs and
+    CosineAnnealingWarmRestarts starts again after half of them.
 
     Raises:
         Problem: unknown, or options that it does not take.
@@ -139,7 +142,8 @@ def make_schedule(name: str, options: Mapping[str, Any], *, epochs: int, last: f
         raise Problem("schedule", f"unknown schedule {name!r}", expected=f"one of: {', '.join(SCHEDULES)}")
     try:
         if name in _TORCH:
-            made: Schedule = TorchSchedule(name=name, options=options)
+            usual = {option: max(1, epochs // parts) for option, parts in _PARTS.get(name, {}).items()}
+            made: Schedule = TorchSchedule(name=name, options={**usual, **options})
             made(0, ())
             return made
         ours: Any = _OURS[name]

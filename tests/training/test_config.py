@@ -7,7 +7,7 @@ import pytest
 from fxqat.errors import Problem
 from fxqat.policy import Policy
 from fxqat.shipped import shipped
-from fxqat.training.config import RECIPE, check_section, configure
+from fxqat.training.config import RECIPE, TrainingConfig, check_section, configure
 from fxqat.training.losses import LossConfig
 
 POLICY = """version: 1
@@ -59,6 +59,7 @@ def test_a_summary_is_plain():
         ("  penalty: -1", "own.yaml:6: penalty: -1 is not legal, expected 0 or more"),
         ("  progressive: [1]", r"own.yaml:6: progressive: \[1\] is not legal, expected a mapping"),
         ("  progressive: {a: -1}", "own.yaml:6: progressive: -1 is not legal, expected epochs, 0 or more"),
+        ("  fliplr: -1", "own.yaml:6: 'fliplr=-1' is an invalid value"),
         ("  device: 0,1", None),
         ("  device: 0", None),
         ("  task: 0", None),
@@ -78,6 +79,11 @@ def test_a_section_is_refused_with_its_line(line, says):
         ({"epoch": 3}, "train: unknown option 'epoch'; did you mean 'epochs'?"),
         ({"resume": True}, "train: resume cannot be set"),
         ({"epochs": 2.5}, "train: epochs: 2.5 is not legal, expected 1 or more"),
+        (
+            {"lr0": 1e12},
+            "train: 'lr0=1000000000000.0' is an invalid value. Valid 'lr0' values are between 0.0 and 1.0.",
+        ),
+        ({"workers": 1.5}, "train: 'workers=1.5' is of invalid type float"),
         ({"task": 0.0}, "train: task: 0 is not legal where distill and features are 0 too"),
     ],
 )
@@ -95,3 +101,8 @@ def test_shipped_sections_are_legal(name):
 def test_a_section_is_a_mapping():
     with pytest.raises(Problem, match=r"own.yaml: qat is list; expected a mapping of options to values"):
         check_section([1], "own.yaml")
+
+
+def test_what_has_a_field_is_no_option():
+    with pytest.raises(ValueError, match="options: 'imgsz' is not legal, expected options of Ultralytics alone"):
+        TrainingConfig(data="d.yaml", options={"imgsz": 96})

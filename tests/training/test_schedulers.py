@@ -59,10 +59,25 @@ def test_a_plateau_of_map_lowers_the_rate():
 
 
 @pytest.mark.parametrize(
+    ("name", "epochs", "factors"),
+    [
+        ("StepLR", 6, [1, 1, 0.1, 0.1, 0.01, 0.01]),
+        ("StepLR", 2, [1, 0.1]),
+        ("CosineAnnealingWarmRestarts", 4, [1, 0.5, 1, 0.5]),
+        ("CosineAnnealingWarmRestarts", 1, [1]),
+        ("ReduceLROnPlateau", 2, [1, 1]),
+    ],
+)
+def test_torchs_by_name_alone(name, epochs, factors):
+    schedule = make_schedule(name, {}, epochs=epochs, last=0.01)
+    assert [schedule(epoch, [0.1] * epochs) for epoch in range(epochs)] == pytest.approx(factors)
+
+
+@pytest.mark.parametrize(
     ("name", "options", "says"),
     [
         ("step", {}, "schedule: unknown schedule 'step'; expected one of: cosine, linear, qat"),
-        ("StepLR", {}, "schedule_options: StepLR: .*step_size"),
+        ("StepLR", {"size": 2}, "schedule_options: StepLR: .*'size'"),
         ("cosine", {"final": 1}, "schedule_options: cosine: .*'final'"),
         (
             "qat",

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from refusals import problem
 
 import fxqat
 from fxqat.analyze.evaluated import from_onnx
@@ -22,7 +23,7 @@ from fxqat.passes.learn_scales import learned_scales
 from fxqat.passes.observe import quantizers
 from fxqat.quant.fake_quantize import LSQFakeQuantize
 from fxqat.quant.modules import QATConv2d
-from fxqat.training import state
+from fxqat.training import create_trainer, state
 from fxqat.training.trainee import Trainee
 from fxqat.training.trainer import QATTrainer, Trainer
 
@@ -339,3 +340,19 @@ class TestRefusals:
         shutil.rmtree(tmp_path / "bare/labels/val.cache", ignore_errors=True)
         with pytest.raises(Problem, match="its val split has no labels, so the best epoch could not be told"):
             fxqat.train(ptq, tmp_path / "bare/tiny.yaml", folder=tmp_path / "r", imgsz=64, batch=6, device="cpu")
+
+
+def test_an_unknown_optimizer_is_refused(trainer, scripted):
+    scripted(0.2)
+    says = (
+        "train: optimizer: 'Adamm' is not legal; expected AdamW, Adam, Adamax, NAdam, RAdam, RMSprop, SGD, MuSGD, auto"
+    )
+    with pytest.raises(Problem, match=f"^{says}$"):
+        trainer("adamm", optimizer="Adamm").train()
+
+
+def test_a_mapping_holds_the_options_of_train(ptq, tiny_data, tmp_path):
+    run = create_trainer(ptq, {"data": str(tiny_data), "imgsz": 64, "fraction": 0.5, "penalty": 0.1}, tmp_path / "x")
+    assert (run.plan.imgsz, run.plan.loss.penalty, run.args.fraction) == (64, 0.1, 0.5)
+    with problem("create_trainer: config has no data; expected the path of a data set YAML"):
+        create_trainer(ptq, {"imgsz": 64}, tmp_path / "x")
