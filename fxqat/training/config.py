@@ -36,6 +36,7 @@ RECIPE: Mapping[str, Any] = {
     "patience": 0,
     "plots": False,
 }
+OPTIMIZERS = ("AdamW", "Adam", "Adamax", "NAdam", "RAdam", "RMSprop", "SGD", "MuSGD", "auto")  # Ultralytics', any case
 # What would contradict the graph, the state file, or the gate.
 RESERVED: Mapping[str, str] = {
     "amp": "quantizers compute in float32",
@@ -126,6 +127,9 @@ class TrainingConfig:
         for name in self.options:
             _require(name not in OWN, "options", name, "options of Ultralytics alone")
         check_cfg(dict(self.options))
+        optimizer = self.options.get("optimizer", "auto")
+        legal = str(optimizer).lower() in map(str.lower, OPTIMIZERS)
+        _require(legal, "optimizer", optimizer, f"one of {', '.join(OPTIMIZERS)}")
 
     def overrides(self) -> dict[str, Any]:
         """What Ultralytics' trainer is given; no step is accumulated over batches unless ``nbs`` says so."""

@@ -46,7 +46,6 @@ from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 RANGE_IMAGES = 32  # for freeze_observers
-OPTIMIZERS = ("AdamW", "Adam", "Adamax", "NAdam", "RAdam", "RMSprop", "SGD", "MuSGD", "auto")  # Ultralytics'
 MAP = "metrics/mAP50-95(B)"
 MAP50 = "metrics/mAP50(B)"
 Row = dict[str, Any]
@@ -207,19 +206,6 @@ class Trainer(DetectionTrainer):
         super()._model_train()
         self.trainee.criterion.progress = share  # type: ignore[union-attr]
 
-    def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> optim.Optimizer:
-        """Ultralytics' optimizer.
-
-        Raises:
-            Problem: it has none of that name.
-        """
-        try:
-            optimizer: optim.Optimizer = super().build_optimizer(model, *args, **kwargs)
-        except NotImplementedError as error:
-            what = f"optimizer: {self.args.optimizer!r} is not legal"
-            raise Problem("train", what, expected=", ".join(OPTIMIZERS)) from error
-        return optimizer
-
     def optimizer_step(self) -> None:
         """Ultralytics' step, refused where the loss is no number.
 
@@ -337,7 +323,7 @@ class QATTrainer(Trainer):
 
     def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> optim.Optimizer:
         """Ultralytics' optimizer; learned scales have a rate of their own, no weight decay; absorbed factors stay."""
-        optimizer = super().build_optimizer(model, *args, **kwargs)
+        optimizer: optim.Optimizer = super().build_optimizer(model, *args, **kwargs)
         scales, factors = learned_scales(model), [layer.bn.weight.requires_grad_(False) for layer in normed(model)]
         chosen = {id(parameter) for parameter in (*scales, *factors)}
         for group in optimizer.param_groups:

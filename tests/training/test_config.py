@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+import torch
+from ultralytics.engine.trainer import BaseTrainer
 
 from fxqat.errors import Problem
 from fxqat.policy import Policy
 from fxqat.shipped import shipped
-from fxqat.training.config import RECIPE, TrainingConfig, check_section, configure
+from fxqat.training.config import OPTIMIZERS, RECIPE, TrainingConfig, check_section, configure
 from fxqat.training.losses import LossConfig
 
 POLICY = """version: 1
@@ -83,6 +87,7 @@ def test_a_section_is_refused_with_its_line(line, says):
             {"lr0": 1e12},
             "train: 'lr0=1000000000000.0' is an invalid value. Valid 'lr0' values are between 0.0 and 1.0.",
         ),
+        ({"optimizer": "Adamm"}, "train: optimizer: 'Adamm' is not legal, expected one of AdamW, Adam, Adamax"),
         ({"workers": 1.5}, "train: 'workers=1.5' is of invalid type float"),
         ({"task": 0.0}, "train: task: 0 is not legal where distill and features are 0 too"),
     ],
@@ -101,6 +106,16 @@ def test_shipped_sections_are_legal(name):
 def test_a_section_is_a_mapping():
     with pytest.raises(Problem, match=r"own.yaml: qat is list; expected a mapping of options to values"):
         check_section([1], "own.yaml")
+
+
+@pytest.mark.parametrize("name", [*OPTIMIZERS, "sgd"])
+def test_ultralytics_makes_every_optimizer_that_is_legal(name):
+    chosen = TrainingConfig(data="d.yaml", options={"optimizer": name}).overrides()
+    trainer = SimpleNamespace(args=SimpleNamespace(**chosen), data={})
+    layer = torch.nn.Conv2d(3, 8, 3)
+    layer.model = [SimpleNamespace()]  # the head, whose class branch MuSGD looks for
+    made = BaseTrainer.build_optimizer(trainer, layer, name=chosen["optimizer"])
+    assert sum(len(group["params"]) for group in made.param_groups) == 2
 
 
 def test_what_has_a_field_is_no_option():

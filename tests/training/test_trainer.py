@@ -342,15 +342,6 @@ class TestRefusals:
             fxqat.train(ptq, tmp_path / "bare/tiny.yaml", folder=tmp_path / "r", imgsz=64, batch=6, device="cpu")
 
 
-def test_an_unknown_optimizer_is_refused(trainer, scripted):
-    scripted(0.2)
-    says = (
-        "train: optimizer: 'Adamm' is not legal; expected AdamW, Adam, Adamax, NAdam, RAdam, RMSprop, SGD, MuSGD, auto"
-    )
-    with pytest.raises(Problem, match=f"^{says}$"):
-        trainer("adamm", optimizer="Adamm").train()
-
-
 def test_a_mapping_holds_the_options_of_train(ptq, tiny_data, tmp_path):
     run = create_trainer(ptq, {"data": str(tiny_data), "imgsz": 64, "fraction": 0.5, "penalty": 0.1}, tmp_path / "x")
     assert (run.plan.imgsz, run.plan.loss.penalty, run.args.fraction) == (64, 0.1, 0.5)
