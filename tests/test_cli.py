@@ -74,7 +74,7 @@ def test_run_is_the_chain(tmp_path: Path, tiny_data: Path, capsys: pytest.Captur
 
 def test_sites_names_what_a_policy_can_select(capsys: pytest.CaptureFixture[str]) -> None:
     lines = said(capsys, "sites", "yolov8n.yaml").splitlines()
-    assert lines[1].split() == ["model.0.conv", "QATConv2d", "first_conv"]
+    assert lines[1].split() == ["model.0.conv", "QATConv2d", "backbone", "first_conv"]
     assert any(line.split() == ["model.22.dfl.softmax", "softmax", "dfl"] for line in lines)
 
 

@@ -70,19 +70,26 @@ def trace(model: nn.Module, where: str = "model") -> fx.GraphModule:
     graph = tracer.trace(layers)
     assign_sites(graph)
     gm = fx.GraphModule(layers, graph, "Detector")
-    _assign_roles(gm, f"model.{len(layers.model) - 1}.", layers.model[-1].roles)  # type: ignore[arg-type]
+    _assign_roles(gm, _roles(layers, len(model.yaml["backbone"])))  # type: ignore[index]
     return gm.train(model.training)
 
 
-def _assign_roles(gm: fx.GraphModule, head: str, roles: Mapping[str, tuple[str, ...]]) -> None:
+def _roles(layers: _Layers, backbone: int) -> dict[str, tuple[str, ...]]:
+    """Globs of sites, and the roles of what they cover: those that the head names, and that of the first ``backbone``
+    layers."""
+    head = f"model.{len(layers.model) - 1}."
+    named: Mapping[str, tuple[str, ...]] = layers.model[-1].roles  # type: ignore[assignment]
+    layer = {f"model.{index}.**": ("backbone",) for index in range(backbone)}
+    return layer | {head + glob: names for glob, names in named.items()}
+
+
+def _assign_roles(gm: fx.GraphModule, roles: Mapping[str, tuple[str, ...]]) -> None:
     """Write into each node which part it plays, in words that survive a change of scale, head index or class count."""
     first = next(node for node in gm.graph.nodes if node.op == "call_module" and isinstance(module_of(node), nn.Conv2d))
-    first.meta["roles"] = ("first_conv",)
     for node in gm.graph.nodes:
-        inside = site_of(node).removeprefix(head)
-        found = [
-            role for glob, names in roles.items() if inside != site_of(node) and covers(glob, inside) for role in names
-        ]
+        found = [role for glob, names in roles.items() if covers(glob, site_of(node)) for role in names]
+        if node is first:
+            found.append("first_conv")
         if found:
             node.meta["roles"] = tuple(found)
 

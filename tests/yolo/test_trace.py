@@ -98,8 +98,12 @@ def test_roles_survive_a_change_of_scale_and_head(name):
         for role in node.meta.get("roles", ()):
             by_role.setdefault(role, []).append(site_of(node))
     levels = {"yolov8n-p2.yaml": 4, "yolov8n-p6.yaml": 4}.get(name, 3)
-    assert set(by_role) == {"first_conv", "detect", "detect_out", "dfl", "decode"}
+    assert set(by_role) == {"first_conv", "backbone", "detect", "detect_out", "dfl", "decode"}
     assert by_role["first_conv"] == ["model.0.conv"]
+    last = {"yolov8n-p6.yaml": 11}.get(name, 9)  # the pooling layer, SPPF
+    pools = [node for node in gm.graph.nodes if operation(node) == "MaxPool2d"]
+    assert {site_of(node).rsplit(".", 1)[0] for node in pools} == {f"model.{last}"}
+    assert {int(site.split(".")[1]) for site in by_role["backbone"]} == set(range(last + 1))
     outputs = [
         node for node in gm.graph.nodes if site_of(node) in by_role["detect_out"] and operation(node) == "Conv2d"
     ]
