@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fxqat.errors import Problem
+from fxqat.policy import Policy
 from fxqat.training.checks import check_data, check_detector, check_devices, check_teacher
 from fxqat.training.config import TrainingConfig, configure
 from fxqat.training.trainee import Trainee
@@ -28,7 +29,7 @@ def create_trainer(
 
     Args:
         detector: stage ``float`` or ``qat``; it stays as it is.
-        config: or a mapping of the options of ``fxqat.train``, and ``data``.
+        config: or a mapping of the options of ``fxqat.train``, and ``data``, over the policy's ``qat:`` section.
         folder: of the run, made where it is missing.
         teacher: float detector for distillation; by default ``detector`` with its quantizers off.
         resume: continue after the last finished epoch of the run in ``folder``.
@@ -39,7 +40,7 @@ def create_trainer(
         Problem: an illegal option, a stage that is not trained, no calibration, data without labels or of other
             classes, another teacher.
     """
-    plan = config if isinstance(config, TrainingConfig) else _configured(dict(config))
+    plan = config if isinstance(config, TrainingConfig) else _from_mapping(detector, config)
     check_detector(detector)
     check_teacher(detector, teacher, plan)
     check_devices(detector, plan)
@@ -55,10 +56,22 @@ def create_trainer(
     return trainer
 
 
-def _configured(options: dict[str, Any]) -> TrainingConfig:
-    if "data" not in options:
+def configured(detector: Detector, data: str, options: Mapping[str, Any]) -> TrainingConfig:
+    """The defaults, overruled by the ``qat:`` section of the detector's policy, overruled by ``options``.
+
+    Raises:
+        Problem: an unknown option, one that is not for the user to set, or an illegal value.
+    """
+    recipe = detector.recipe
+    policy = Policy.parse(recipe.policy_text, recipe.policy_name) if recipe.policy_text else None
+    section = policy.options.get("qat") if policy else None
+    return configure(data, section, policy.name if policy else "", options)
+
+
+def _from_mapping(detector: Detector, config: Mapping[str, Any]) -> TrainingConfig:
+    if "data" not in config:
         raise Problem("create_trainer", "config has no data", expected="the path of a data set YAML")
-    return configure(str(options.pop("data")), None, "", options)
+    return configured(detector, str(config["data"]), {name: config[name] for name in config if name != "data"})
 
 
 def attach(trainer: Any, callback: Any) -> None:

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fxqat.errors import Problem
-from fxqat.policy import Policy
 from fxqat.training.callbacks import ProgressiveQuantization, QuantizationErrorMonitor
-from fxqat.training.config import configure
-from fxqat.training.create import create_trainer
+from fxqat.training.create import configured, create_trainer
 from fxqat.training.progress import BatchProgress, EpochTable
 from fxqat.yolo.detector import Detector
 
@@ -28,9 +26,7 @@ def run(
     options: dict[str, Any],
 ) -> Detector:
     """As ``fxqat.train``, with ``options`` as a mapping and the float teacher loaded."""
-    policy = _policy(model)
-    section = policy.options.get("qat") if policy else None
-    plan = configure(str(data), section, policy.name if policy else "", options)
+    plan = configured(model, str(data), options)
     if "," in plan.device and callbacks:
         raise Problem(
             f"device {plan.device}", "callbacks cannot follow into the processes", remedy="train on one device"
@@ -54,8 +50,3 @@ def _monitor(model: Detector, callbacks: Sequence[Any]) -> QuantizationErrorMoni
     # the caller's own where there is one: two would write the same file
     given = (one for one in callbacks if isinstance(one, QuantizationErrorMonitor))
     return next(given, QuantizationErrorMonitor() if model.stage == "qat" else None)
-
-
-def _policy(model: Detector) -> Policy | None:
-    recipe = model.recipe
-    return Policy.parse(recipe.policy_text, recipe.policy_name) if recipe.policy_text else None

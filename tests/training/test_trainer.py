@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from refusals import problem
+from refusals import refusal
 
 import fxqat
 from fxqat.analyze.evaluated import from_onnx
@@ -345,5 +345,14 @@ class TestRefusals:
 def test_a_mapping_holds_the_options_of_train(ptq, tiny_data, tmp_path):
     run = create_trainer(ptq, {"data": str(tiny_data), "imgsz": 64, "fraction": 0.5, "penalty": 0.1}, tmp_path / "x")
     assert (run.plan.imgsz, run.plan.loss.penalty, run.args.fraction) == (64, 0.1, 0.5)
-    with problem("create_trainer: config has no data; expected the path of a data set YAML"):
-        create_trainer(ptq, {"imgsz": 64}, tmp_path / "x")
+    assert (
+        refusal(create_trainer, ptq, {"imgsz": 64}, tmp_path / "x")
+        == "create_trainer: config has no data; expected the path of a data set YAML"
+    )
+
+
+def test_a_mapping_overrules_the_policys_section(ptq, tiny_data, tmp_path):
+    section = "qat: {distill: 0.5, lr0: 0.0001, epochs: 7}\n"
+    asking = ptq.with_graph(ptq.gm, policy_text=f"{ptq.recipe.policy_text}\n{section}")
+    run = create_trainer(asking, {"data": str(tiny_data), "imgsz": 64, "epochs": 2}, tmp_path / "x")
+    assert (run.plan.loss.distill, run.args.lr0, run.plan.epochs) == (0.5, 0.0001, 2)
