@@ -94,13 +94,13 @@ def measure(row: Row, options: argparse.Namespace, work: Path) -> None:
     base = _accuracy(work / "float", options, lambda: fxqat.load(options.weights))
     ptq = _calibrated(row.policy, options, work)
     before = _accuracy(work / f"{row.policy}_ptq", options, lambda: ptq)
-    began = time.monotonic()
+    began, resume = time.monotonic(), (work / row.stem / "weights/state.safetensors").is_file()
     chosen: dict[str, Any] = {**VARIANTS[row.variant], **dict(_pair(text) for text in row.set)}
     trained = fxqat.train(
         ptq,
         options.train,
         folder=work / row.stem,
-        resume=(work / row.stem / "weights/state.safetensors").is_file(),
+        resume=resume,
         imgsz=options.imgsz,
         on_line=lambda line: print(line, flush=True),
         **{"epochs": row.epochs, "seed": row.seed, "device": "cpu", "workers": 0, **chosen},
@@ -119,6 +119,7 @@ def measure(row: Row, options: argparse.Namespace, work: Path) -> None:
         "gain": asdict(paired_drift(before, after)),
         "divergence": {"ptq": summary(apart.of(ptq)), "qat": summary(apart.of(trained))},
         "seconds": seconds,
+        "resumed": resume,
         "validated": trained.recipe.training["map5095"],
         "best_epoch": trained.recipe.training["best_epoch"],
     }
@@ -168,10 +169,16 @@ def _group(key: tuple[Any, ...], rows: Sequence[Mapping[str, Any]], work: Path) 
         f"{statistics.mean(gains):+.2f} ({min(gains):+.2f}..{max(gains):+.2f})",
         _apart(rows),
         " ".join(str(row["best_epoch"]) for row in rows),
-        f"{statistics.mean(row['seconds'] for row in rows) / 60:.1f}",
+        _minutes(rows),
         _against_usual(rows, work),
     )
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def _minutes(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Of trainings from start to end: what went on from a state says nothing."""
+    whole = [row["seconds"] / 60 for row in rows if not row.get("resumed")]
+    return f"{statistics.mean(whole):.1f}" if whole else "resumed"
 
 
 def _against_usual(rows: Sequence[Mapping[str, Any]], work: Path) -> str:
