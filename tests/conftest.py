@@ -44,18 +44,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture
-def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
-    """``golden(name, text)``: ``text`` equals ``tests/golden/NAME.txt``, or becomes it under ``pytest --accept``."""
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], str]:
+    """``golden(name, text)`` is what ``tests/golden/NAME.txt`` holds; ``pytest --accept`` writes ``text`` there."""
 
-    def check(name: str, text: str) -> None:
+    def read(name: str, text: str) -> str:
         path = REPOSITORY / "tests" / "golden" / f"{name}.txt"
         if request.config.getoption("--accept"):
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)
         assert path.is_file(), f"no golden {path.name}: run pytest --accept and read what it writes"
-        assert text == path.read_text()
+        return path.read_text()
 
-    return check
+    return read
 
 
 @pytest.fixture(scope="session")

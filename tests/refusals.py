@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -18,13 +16,3 @@ def refusal(call: Callable[..., Any], *args: Any, **options: Any) -> str:
         call(*args, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
-
-
-def problem(pattern: str) -> AbstractContextManager[pytest.ExceptionInfo[Problem]]:
-    """For ``with``: what is inside refuses with a line that is ``pattern`` from end to end."""
-    return pytest.raises(Problem, match=f"^{pattern}$")
-
-
-def text(value: object) -> str:
-    """``value`` as a pattern that matches nothing else."""
-    return re.escape(str(value))

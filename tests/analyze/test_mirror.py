@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from refusals import problem
+from refusals import refusal
 
 from bench.mirror import main, mirrored
 from fxqat.yolo import images
@@ -39,8 +39,10 @@ def test_twice_mirrored_is_the_same(tiny_data, tmp_path, capsys):
 
 @pytest.mark.parametrize("line", ["0 0.1 0.2 0.3 0.4 0.5 0.6", "0 left 0.2 0.3 0.4", "0"])
 def test_a_label_that_is_no_box_is_refused(line):
-    with problem(f"a.txt:2: is {line!r}; expected class x y width height"):
-        mirrored(f"0 0.5 0.5 0.1 0.1\n{line}\n", Path("a.txt"))
+    assert (
+        refusal(mirrored, f"0 0.5 0.5 0.1 0.1\n{line}\n", Path("a.txt"))
+        == f"a.txt:2: is {line!r}; expected class x y width height"
+    )
 
 
 def test_a_data_set_without_names_is_refused(tmp_path, capsys):

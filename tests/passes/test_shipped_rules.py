@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from graph.asking import applying, ask, masked, noise, traced
+from graph.asking import applying, ask, noise, traced
 from passes.small import FLOAT, ExpectedDistance, conv_bn, fused, node, policy, quantized, unit_images
 from torch import Tensor, fx, nn
 
@@ -179,7 +179,7 @@ def test_a_rule_fires_and_is_asked(name, golden):
             applying(rule),
             case.inputs(),
             within=case.within,
-            golden=lambda words: golden(f"rule_{name}", masked(words)),
+            golden=lambda says: golden(f"rule_{name}", says),
         )
     assert said.count(name) >= 1
     sites = [site_of(one) for one in gm.graph.nodes]

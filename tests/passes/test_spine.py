@@ -32,14 +32,16 @@ def fused(yolov8n):
 
 
 def test_the_text_of_every_stage(yolov8n, fused, golden):
-    golden("yolov8n_traced", text(yolov8n.gm.graph))
-    golden("yolov8n_fused", text(fused[0].graph))
+    stages = {"traced": text(yolov8n.gm.graph), "fused": text(fused[0].graph)}
     for policy in ("yolov8_critical", "yolov8_w8a8"):
-        golden(f"yolov8n_{policy}", masked(text(fxqat.prepare(yolov8n, policy)[0].gm.graph)))
+        stages[policy] = masked(text(fxqat.prepare(yolov8n, policy)[0].gm.graph))
+    for stage, says in stages.items():
+        assert says == golden(f"yolov8n_{stage}", says)
 
 
 def test_the_text_of_the_integer_graph(converted, golden):
-    golden("yolov8n_int8", masked(text(converted.gm.graph)))
+    says = masked(text(converted.gm.graph))
+    assert says == golden("yolov8n_int8", says)
 
 
 def test_57_fusions_of_conv_bn_silu_and_7_convolutions_alone(fused):

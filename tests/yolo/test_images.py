@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from refusals import problem, text
+from refusals import refusal
 
 from fxqat.yolo import dataset, images
 
@@ -161,65 +161,77 @@ class TestCorruptImages:
     def test_nothing_readable_at_all(self, tmp_path):
         for name in ("a.png", "b.jpg"):
             (tmp_path / name).write_bytes(b"junk")
-        with problem(rf"{text(tmp_path)}: holds no readable image \(2 tried\); check that the files are complete"):
-            list(images.batches(images.image_paths(tmp_path), 32, 4))
+        assert (
+            refusal(list, images.batches(images.image_paths(tmp_path), 32, 4))
+            == f"{tmp_path}: holds no readable image (2 tried); check that the files are complete"
+        )
 
 
 class TestProblems:
     def test_missing(self):
-        with problem("nothing/here: no such data set; give a data set YAML, an image folder, a list file or an image"):
-            images.image_paths("nothing/here")
+        assert (
+            refusal(images.image_paths, "nothing/here")
+            == "nothing/here: no such data set; give a data set YAML, an image folder, a list file or an image"
+        )
 
     def test_a_misspelt_shipped_name(self):
-        with problem(
-            "coco129.yaml: no such data set; did you mean coco128.yaml?".replace(".", r"\.").replace("?", r"\?")
-        ):
-            images.image_paths("coco129.yaml")
+        assert (
+            refusal(images.image_paths, "coco129.yaml") == "coco129.yaml: no such data set; did you mean coco128.yaml?"
+        )
 
     def test_no_such_split(self, tiny_data):
-        with problem(rf"{text(tiny_data)}: has no split 'test'; expected one of its splits: train, val"):
-            images.image_paths(tiny_data, split="test")
+        assert (
+            refusal(images.image_paths, tiny_data, split="test")
+            == f"{tiny_data}: has no split 'test'; expected one of its splits: train, val"
+        )
 
     def test_the_splits_folder_is_missing(self, tmp_path):
         data = tmp_path / "d.yaml"
         data.write_text("train: pictures\nval: pictures\nnames: [a]\n")
-        where = text(tmp_path / "pictures")
-        with problem(rf"{text(data)}: split 'train' is missing: no {where}; correct 'path' in the YAML"):
-            images.image_paths(data)
+        where = tmp_path / "pictures"
+        assert (
+            refusal(images.image_paths, data)
+            == f"{data}: split 'train' is missing: no {where}; correct 'path' in the YAML"
+        )
 
     def test_a_folder_without_images(self, tmp_path):
-        with problem(rf"{text(tmp_path)}: holds no image; expected files ending in avif, .*, webp"):
-            images.image_paths(tmp_path)
+        said = refusal(images.image_paths, tmp_path)
+        assert said.startswith(f"{tmp_path}: holds no image; expected files ending in avif, ")
+        assert said.endswith(", webp")
 
     @pytest.mark.parametrize(
         ("body", "says"),
         [
-            ("train: [a\nval: b: c\n", r":2: is not valid YAML: .*"),
+            ("train: [a\nval: b: c\n", ":2: is not valid YAML: "),
             ("just words", ": is not a data set YAML; expected keys such as train, val and names"),
-            ("train: x\nnames: {0: a, 2: b}\n", ": 'names' is not a list of classes; expected names numbered .*"),
-            ("train: x\nnames: {one: a}\n", ": 'names' has an index that is no number: .*"),
-            ("train: x\n", ": 'names' is not a list of classes; .*"),
+            ("train: x\nnames: {0: a, 2: b}\n", ": 'names' is not a list of classes; expected names numbered "),
+            ("train: x\nnames: {one: a}\n", ": 'names' has an index that is no number: "),
+            ("train: x\n", ": 'names' is not a list of classes; "),
         ],
     )
     def test_malformed_yaml(self, tmp_path, body, says):
         data = tmp_path / "bad.yaml"
         data.write_text(body)
-        with problem(text(data) + says):
-            images.image_paths(data)
+        assert refusal(images.image_paths, data).startswith(f"{data}{says}")
 
     def test_a_list_file_that_is_no_text(self, tmp_path):
         file = tmp_path / "weights.bin"
         file.write_bytes(os.urandom(64) + b"\xff")
-        with problem(rf"{text(file)}: is not a list of image paths; expected UTF-8 text, one path a line"):
-            images.image_paths(file)
+        assert (
+            refusal(images.image_paths, file)
+            == f"{file}: is not a list of image paths; expected UTF-8 text, one path a line"
+        )
 
     @pytest.mark.parametrize(("imgsz", "nearest"), [(630, 640), (1, 32), (0, 32), (-64, 32), (100, 96)])
     def test_imgsz(self, tiny_data, imgsz, nearest):
-        with problem(rf"imgsz {imgsz}: is not a multiple of 32; use {nearest}"):
-            images.batches(images.image_paths(tiny_data), imgsz, 4)
+        assert (
+            refusal(images.batches, images.image_paths(tiny_data), imgsz, 4)
+            == f"imgsz {imgsz}: is not a multiple of 32; use {nearest}"
+        )
 
     def test_limit_and_batch(self, tiny_data):
-        with problem("limit 0: asks for no image; expected 1 or more"):
-            images.image_paths(tiny_data, limit=0)
-        with problem("batch 0: holds no image; expected 1 or more"):
-            images.batches(images.image_paths(tiny_data), 32, 0)
+        assert refusal(images.image_paths, tiny_data, limit=0) == "limit 0: asks for no image; expected 1 or more"
+        assert (
+            refusal(images.batches, images.image_paths(tiny_data), 32, 0)
+            == "batch 0: holds no image; expected 1 or more"
+        )
