@@ -100,6 +100,7 @@ def measure(row: Row, options: argparse.Namespace, work: Path) -> None:
         ptq,
         options.train,
         folder=work / row.stem,
+        teacher=fxqat.load(options.teacher) if options.teacher else None,
         resume=resume,
         imgsz=options.imgsz,
         on_line=lambda line: print(line, flush=True),
@@ -248,6 +249,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--work", required=True, metavar="FOLDER", help="where results are kept")
     made.add_argument("--policy", action="append", metavar="P", help="may be given again (default: the shipped)")
     made.add_argument("--variant", action="append", metavar="V", help=f"may be given again: {', '.join(VARIANTS)}")
+    made.add_argument("--teacher", metavar="M", help="float checkpoint (default: the network as calibrated)")
     made.add_argument("--seed", action="append", type=int, metavar="N", help="may be given again (default: 0)")
     made.add_argument("--epochs", type=int, default=3)
     made.add_argument("--set", action="append", default=[], metavar="NAME=JSON", help="another option of training")
