@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,10 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--imgsz", type=int, metavar="N", help="pixels, square, a multiple of 32 (default: 640)")
     parser.add_argument("--device", metavar="D", help="cpu, 0, 0,1 ... (default: a GPU where there is one)")
     parser.add_argument("--seed", type=int, metavar="N", help="of augmentation and everything random (default: 0)")
-    parser.add_argument("--lsq", action="store_true", help="learn the scales of activations too")
+    switch: Any = {"action": BooleanOptionalAction}
+    parser.add_argument("--lsq", **switch, help="learn the scales of activations too")
     parser.add_argument(
-        "--unlabelled", action="store_true", help="learn from the float network instead of the train split's labels"
+        "--unlabelled", **switch, help="learn from the float network instead of the train split's labels"
     )
     parser.add_argument("--distill", type=float, metavar="W", help="weight of the float network beside the labels")
     parser.add_argument("--penalty", type=float, metavar="W", help="weight of the weights' rounding error")
@@ -103,8 +104,8 @@ def _callbacks(options: Namespace, folder: Path) -> list[Any]:
 
 def _options(options: Namespace) -> dict[str, Any]:
     """What was given on the command line."""
-    chosen = {name: getattr(options, name) for name in VALUES if getattr(options, name) is not None}
-    chosen.update({name: True for name in SWITCHES if getattr(options, name)})
+    given = {name: getattr(options, name) for name in (*VALUES, *SWITCHES)}
+    chosen = {name: value for name, value in given.items() if value is not None}
     for pair in options.set:
         name, equals, text = pair.partition("=")
         if not equals:

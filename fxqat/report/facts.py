@@ -47,8 +47,11 @@ def commands(model: Detector, path: Path, onnx: Path | None) -> tuple[str, ...]:
         ptq = path.name if not recipe.training else f"{Path(source).stem}_ptq.fxqat"
         done.append(f"fxqat calibrate {plain} {options}{f' --method {method}' if method else ''} -o {ptq}")
         if recipe.training:
+            from fxqat.training.create import configured  # Ultralytics' trainer, which no other model needs
+
             how = recipe.training["config"]
-            done.append(f"fxqat train {ptq} --data {how['data']} {shlex.join(restated(how))} -o {path.name}")
+            usual = configured(model, "", {}).summary()
+            done.append(f"fxqat train {ptq} --data {how['data']} {shlex.join(restated(how, usual))} -o {path.name}")
     if onnx:
         done.append(f"fxqat export {path.name} --imgsz {recipe.calibration.get('imgsz', 640)} -o {onnx.name}")
     return tuple(done)

@@ -155,13 +155,15 @@ def configure(data: str, section: Mapping[str, Any] | None, file: str, given: Ma
         data: data set YAML.
         section: the policy's; may carry ``line`` and ``lines`` (by key), which errors name.
         file: the policy's name.
-        given: options by name, ours, the loss's, or Ultralytics'.
+        given: options by name, ours, the loss's, or Ultralytics'. ``unlabelled`` decides the task's weight whatever the
+            section says.
 
     Raises:
         Problem: an unknown option, one that is not for the user to set, or an illegal value.
     """
     check_section(section, file)
-    merged = {**(section or {}), **given}
+    beneath = {name: value for name, value in (section or {}).items() if name != "task" or "unlabelled" not in given}
+    merged = {**beneath, **given}
     for name in given:
         _check_name(name, "train")
     return _config(data, merged, "train")
