@@ -4,7 +4,7 @@ Example:
     model = fxqat.load("yolov8n.pt")
     qat, report = fxqat.prepare(model, policy="yolov8_critical")
     qat = fxqat.calibrate(qat, data="coco128.yaml")
-    qat = fxqat.train(qat, data="coco128.yaml", epochs=3, unlabelled=True)
+    qat = fxqat.train(qat, data="coco128.yaml", epochs=3)
     int8, report = fxqat.convert(qat)
     fxqat.export(int8, "yolov8n_int8.onnx")
 """

@@ -15,7 +15,7 @@ _EPILOG = """\
 from a checkpoint to a proven INT8 file:
   fxqat prepare yolov8n.pt --policy yolov8_critical      writes yolov8n.fxqat
   fxqat calibrate yolov8n.fxqat --data coco128.yaml      writes yolov8n_ptq.fxqat
-  fxqat train yolov8n_ptq.fxqat --data coco128.yaml --unlabelled      (if PTQ is not enough) writes yolov8n_qat.fxqat
+  fxqat train yolov8n_ptq.fxqat --data coco128.yaml      writes yolov8n_qat.fxqat, if PTQ is not enough
   fxqat export yolov8n_ptq.fxqat                         writes yolov8n_int8.onnx
   fxqat val yolov8n.pt yolov8n_int8.onnx --data coco.yaml
   fxqat verify yolov8n_ptq.fxqat --data coco128.yaml

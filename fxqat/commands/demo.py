@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 IMGSZ = 320
 _PICTURES = 2
 # Five times the default rate: these are the images it learns to detect, labels and all.
-_TRAINING = "--epochs 2 --batch 8 --distill 1 --set lr0=1e-5"
+_TRAINING = "--epochs 2 --batch 8 --no-unlabelled --distill 1 --set lr0=1e-5"
 _NAMES = {
     "qat": "signs.fxqat",
     "ptq": "signs_ptq.fxqat",

@@ -167,7 +167,7 @@ COMMANDS = (
     Command(
         name="train",
         help="quantization-aware training; never ends below where it started",
-        example="fxqat train yolov8n_ptq.fxqat --data coco128.yaml --unlabelled --lsq",
+        example="fxqat train yolov8n_ptq.fxqat --data coco128.yaml --no-unlabelled --distill 1",
         arguments=_arguments,
         run=train,
     ),

@@ -7,9 +7,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fxqat.training.callbacks import ProgressiveQuantization, QuantizationErrorMonitor
+from fxqat.training.config import TrainingConfig
 from fxqat.training.schedulers import PHASES
 
 _PHASE = max(map(len, PHASES))
+_TEACHERS = {"task": "labels", "distill": "the float network", "features": "its feature maps"}
+
+
+def announced(plan: TrainingConfig) -> str:
+    """What a training is about to do, whether a flag says so or the policy."""
+    teachers = " and ".join(words for part, words in _TEACHERS.items() if getattr(plan.loss, part))
+    epochs = f"{plan.epochs} epoch{'s' if plan.epochs > 1 else ''}"
+    rate = plan.overrides()["lr0"]
+    scales = ", learning scales" if plan.lsq else ""
+    return f"learning from {teachers}{scales}: {epochs}, {plan.imgsz} pixels, batch {plan.batch}, lr0 {rate:g}"
 
 
 class EpochTable:

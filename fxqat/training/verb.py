@@ -9,7 +9,7 @@ from typing import Any
 from fxqat.errors import Problem
 from fxqat.training.callbacks import ProgressiveQuantization, QuantizationErrorMonitor
 from fxqat.training.create import configured, create_trainer
-from fxqat.training.progress import BatchProgress, EpochTable
+from fxqat.training.progress import BatchProgress, EpochTable, announced
 from fxqat.yolo.detector import Detector
 
 
@@ -35,6 +35,7 @@ def run(
     if plan.progressive:
         watchers.append(ProgressiveQuantization(plan.progressive))
     if on_line is not None:
+        on_line(announced(plan))
         monitor = _monitor(model, callbacks)
         watchers += [monitor] if monitor and monitor not in watchers else []
         stages = next((one for one in watchers if isinstance(one, ProgressiveQuantization)), None)

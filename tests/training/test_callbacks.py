@@ -56,7 +56,14 @@ def test_one_training_with_all_of_them(ptq, tiny_data, tmp_path):
         on_line=lines.append,
         progress=lambda done, total: steps.append((done, total)),
         callbacks=[ModelCheckpoint(every=2), watch, monitor],
-        **{"imgsz": 64, "batch": 6, "epochs": 2, "device": "cpu", "progressive": {"model.22.**": 1}},
+        **{
+            "imgsz": 64,
+            "batch": 6,
+            "epochs": 2,
+            "device": "cpu",
+            "progressive": {"model.22.**": 1},
+            "unlabelled": False,
+        },
     )
     assert trained.recipe.training["config"]["progressive"] == {"model.22.**": 1}
     # the head joins in the second epoch; the average is whole all along
@@ -69,6 +76,7 @@ def test_one_training_with_all_of_them(ptq, tiny_data, tmp_path):
     assert same(kept["last"], kept["epoch2"])
     assert not same(kept["last"], ptq)
     assert steps == [(done, 4) for done in range(5)]
+    assert lines.pop(0) == "learning from labels, learning scales: 2 epochs, 64 pixels, batch 6, lr0 2e-06"
     assert lines[0].split() == ["epoch", "mAP50-95", "mAP50", "lr", "stage", "to", "go", "worst", "site"]
     assert [line.split()[7] for line in lines[3:]] == ["0/1", "1/1"]
     assert lines[2].split()[4:7] == ["box_loss", "cls_loss", "dfl_loss"]

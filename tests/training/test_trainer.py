@@ -352,7 +352,7 @@ def test_a_mapping_holds_the_options_of_train(ptq, tiny_data, tmp_path):
 
 
 def test_a_mapping_overrules_the_policys_section(ptq, tiny_data, tmp_path):
-    section = "qat: {distill: 0.5, lr0: 0.0001, epochs: 7}\n"
-    asking = ptq.with_graph(ptq.gm, policy_text=f"{ptq.recipe.policy_text}\n{section}")
+    rules, section = ptq.recipe.policy_text.partition("\nqat:")[0], "qat: {distill: 0.5, lr0: 0.0001, epochs: 7}"
+    asking = ptq.with_graph(ptq.gm, policy_text=f"{rules}\n{section}\n")
     run = create_trainer(asking, {"data": str(tiny_data), "imgsz": 64, "epochs": 2}, tmp_path / "x")
     assert (run.plan.loss.distill, run.args.lr0, run.plan.epochs) == (0.5, 0.0001, 2)
