@@ -8,7 +8,6 @@ from the float ones is compared, image by image, with that of cutting everywhere
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,17 +17,18 @@ from torch import Tensor
 import fxqat
 from bench.command import parser, run
 from fxqat.analyze.apart import Apart, shown, summary
+from fxqat.graph.site import covers
 from fxqat.passes.observe import quantizers
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.yolo.checkpoint import versions
 
-GROUPS: Mapping[str, str] = {  # patterns of whole sites in YOLOv8 of any scale, P3 to P5
-    "class branches": r"model\.22\.cv3\..*",
-    "class and box branches": r"model\.22\.cv[23]\..*",
-    "neck and head": r"model\.[12]\d\..*",
-    "layers 5 and later": r"model\.([5-9]|[12]\d)\..*",
-    "layers 0 to 4": r"model\.[0-4]\..*",
-    "all": ".*",
+GROUPS: Mapping[str, tuple[str, ...]] = {  # globs of sites in YOLOv8 of any scale, P3 to P5
+    "class branches": ("model.22.cv3.**",),
+    "class and box branches": ("model.22.cv[23].**",),
+    "neck and head": ("model.[12]?.**",),
+    "layers 5 and later": ("model.[5-9].**", "model.[12]?.**"),
+    "layers 0 to 4": ("model.[0-4].**",),
+    "all": ("**",),
 }
 
 
@@ -46,8 +46,8 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
     base = apart.of(model)
     print("| kept in | quantizers | divergence, nats | change |\n| --- | --- | --- | --- |")
     rows = [_row("none", 0, base, base)]
-    for name, pattern in GROUPS.items():
-        group = [fake for site, fake in free.items() if re.fullmatch(pattern, site)]
+    for name in GROUPS:
+        group = [free[site] for site in members(name, free)]
         let(group, "low")
         found = apart.of(model)
         let(group, "both")
@@ -66,10 +66,15 @@ def _row(name: str, count: int, found: Tensor, base: Tensor) -> dict[str, Any]:
     return row
 
 
+def members(group: str, sites: Iterable[str]) -> list[str]:
+    """Those of ``sites`` that are in the group of that name."""
+    return [site for site in sites if any(covers(glob, site) for glob in GROUPS[group])]
+
+
 def choosing(fakes: Mapping[str, FakeQuantize]) -> dict[str, FakeQuantize]:
     """Those whose ranges are of least error of the values themselves, or of those after a SiLU.
 
-    A range before a sigmoid stays: what it may cut is not a matter of taste there.
+    A range before a sigmoid stays as the policy has it: large values are all the same after it.
     """
     return {
         site: fake

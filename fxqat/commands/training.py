@@ -35,10 +35,11 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--imgsz", type=int, metavar="N", help="pixels, square, a multiple of 32 (default: 640)")
     parser.add_argument("--device", metavar="D", help="cpu, 0, 0,1 ... (default: a GPU where there is one)")
     parser.add_argument("--seed", type=int, metavar="N", help="of augmentation and everything random (default: 0)")
-    switch: Any = {"action": BooleanOptionalAction}
-    parser.add_argument("--lsq", **switch, help="learn the scales of activations too")
+    parser.add_argument("--lsq", action=BooleanOptionalAction, help="learn the scales of activations too")
     parser.add_argument(
-        "--unlabelled", **switch, help="learn from the float network instead of the train split's labels"
+        "--unlabelled",
+        action=BooleanOptionalAction,
+        help="learn from the float network instead of the train split's labels",
     )
     parser.add_argument("--distill", type=float, metavar="W", help="weight of the float network beside the labels")
     parser.add_argument("--penalty", type=float, metavar="W", help="weight of the weights' rounding error")

@@ -47,7 +47,7 @@ def commands(model: Detector, path: Path, onnx: Path | None) -> tuple[str, ...]:
         ptq = path.name if not recipe.training else f"{Path(source).stem}_ptq.fxqat"
         done.append(f"fxqat calibrate {plain} {options}{f' --method {method}' if method else ''} -o {ptq}")
         if recipe.training:
-            from fxqat.training.create import configured  # Ultralytics' trainer, which no other model needs
+            from fxqat.training.config import configured  # Ultralytics, which no other model needs
 
             how = recipe.training["config"]
             usual = configured(model, "", {}).summary()

@@ -8,9 +8,11 @@ from typing import Any
 
 from fxqat.errors import Problem
 from fxqat.graph.site import nearest
+from fxqat.policy import Policy
 from fxqat.training.losses import LossConfig
 from fxqat.training.schedulers import SCHEDULES
 from fxqat.yolo import offline  # noqa: F401 - before ultralytics
+from fxqat.yolo.detector import Detector
 
 # isort: split
 from ultralytics.cfg import check_cfg
@@ -167,6 +169,18 @@ def configure(data: str, section: Mapping[str, Any] | None, file: str, given: Ma
     for name in given:
         _check_name(name, "train")
     return _config(data, merged, "train")
+
+
+def configured(detector: Detector, data: str, options: Mapping[str, Any]) -> TrainingConfig:
+    """The defaults, overruled by the ``qat:`` section of the detector's policy, overruled by ``options``.
+
+    Raises:
+        Problem: an unknown option, one that is not for the user to set, or an illegal value.
+    """
+    recipe = detector.recipe
+    policy = Policy.parse(recipe.policy_text, recipe.policy_name) if recipe.policy_text else None
+    section = policy.options.get("qat") if policy else None
+    return configure(data, section, policy.name if policy else "", options)
 
 
 def check_section(section: Any, file: str) -> None:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fxqat.errors import Problem
-from fxqat.policy import Policy
 from fxqat.training.checks import check_data, check_detector, check_devices, check_teacher
-from fxqat.training.config import TrainingConfig, configure
+from fxqat.training.config import TrainingConfig, configured
 from fxqat.training.trainee import Trainee
 from fxqat.training.trainer import QATTrainer, Trainer
 from fxqat.yolo.detector import Detector
@@ -54,18 +53,6 @@ def create_trainer(
     for one in callbacks:
         attach(trainer, one)
     return trainer
-
-
-def configured(detector: Detector, data: str, options: Mapping[str, Any]) -> TrainingConfig:
-    """The defaults, overruled by the ``qat:`` section of the detector's policy, overruled by ``options``.
-
-    Raises:
-        Problem: an unknown option, one that is not for the user to set, or an illegal value.
-    """
-    recipe = detector.recipe
-    policy = Policy.parse(recipe.policy_text, recipe.policy_name) if recipe.policy_text else None
-    section = policy.options.get("qat") if policy else None
-    return configure(data, section, policy.name if policy else "", options)
 
 
 def _from_mapping(detector: Detector, config: Mapping[str, Any]) -> TrainingConfig:

@@ -8,7 +8,8 @@ from typing import Any
 
 from fxqat.errors import Problem
 from fxqat.training.callbacks import ProgressiveQuantization, QuantizationErrorMonitor
-from fxqat.training.create import configured, create_trainer
+from fxqat.training.config import configured
+from fxqat.training.create import create_trainer
 from fxqat.training.progress import BatchProgress, EpochTable, announced
 from fxqat.yolo.detector import Detector
 
