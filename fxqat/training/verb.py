@@ -36,7 +36,6 @@ def run(
     if plan.progressive:
         watchers.append(ProgressiveQuantization(plan.progressive))
     if on_line is not None:
-        on_line(announced(plan))
         monitor = _monitor(model, callbacks)
         watchers += [monitor] if monitor and monitor not in watchers else []
         stages = next((one for one in watchers if isinstance(one, ProgressiveQuantization)), None)
@@ -44,6 +43,8 @@ def run(
     if progress is not None:
         watchers.append(BatchProgress(progress))
     trainer = create_trainer(model, plan, folder, teacher=teacher, resume=resume, callbacks=watchers)
+    if on_line is not None:
+        on_line(announced(plan))
     trainer.train()
     return trainer.result()
 
