@@ -5,7 +5,7 @@ and saturates at 16 bits. Activations reach 255, so ``255 (|w_a| + |w_b|) <= 327
 sign: ``|w_a| + |w_b| <= 128``. Two of opposite signs stay below ``255 * 128``.
 
 Which weights are neighbours is known from the kernels' sources and from trials of every pair (ONNX Runtime 1.32 and
-OpenVINO 2026.4, Haswell emulated); tests/quant/test_processors.py repeats them at the bound.
+OpenVINO 2026.4, with AVX2 and with AVX-512); tests/processors repeats them at the bound.
 """
 
 from __future__ import annotations
@@ -23,17 +23,15 @@ PAIR_MAX = 32767 // 255  # the largest |w_a| + |w_b| that no activation saturate
 class Order(Enum):
     """The sequences that a kernel reads a filter (C / groups, Kh, Kw) in; it adds the 1st and 2nd, the 3rd and 4th.
 
-    The last of an odd number has no partner. For an even number of channels all orders give the same pairs.
+    The last of an odd number has no partner. For an even number of channels both orders give the same pairs.
 
     Attributes:
-        ROWS: one sequence ``(kh, kw, c)``, c fastest: ONNX Runtime, and OpenVINO's product of matrices.
-        TAPS: a sequence ``c`` for each tap: OpenVINO's direct convolution.
-        COLUMNS: one sequence ``(kw, kh, c)``: OpenVINO on AVX-512, one channel.
+        ROWS: one sequence ``(kh, kw, c)``, c fastest: ONNX Runtime, and OpenVINO's groups on AVX2.
+        TAPS: a sequence ``c`` for each tap: OpenVINO.
     """
 
     ROWS = "rows"
     TAPS = "taps"
-    COLUMNS = "columns"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +72,7 @@ def pair_indices(shape: Sequence[int], orders: Sequence[Order], *, groups: int =
 
 def _in_order(every: Tensor, order: Order) -> Tensor:
     """(sequences, length): the indices of one filter, (C, *kernel), as the kernel reads them."""
-    last = every.movedim(0, -1)
-    if order is Order.TAPS:
-        return last.reshape(-1, len(every))
-    if order is Order.COLUMNS:
-        return every.permute(*range(every.ndim - 1, -1, -1)).reshape(1, -1)
-    return last.reshape(1, -1)
+    return every.movedim(0, -1).reshape(-1, len(every) if order is Order.TAPS else every.numel())
 
 
 def _neighbours(sequences: Tensor) -> Tensor:

@@ -21,8 +21,6 @@ def padded(filter_codes: np.ndarray, order: Order) -> list[int]:
     """A filter (C, Kh, Kw) as the bytes that a kernel reads, written as its loops; a lone byte has a zero beside it."""
     channels, height, width = filter_codes.shape
     taps = [(y, x) for y in range(height) for x in range(width)]
-    if order is Order.COLUMNS:
-        taps = [(y, x) for x in range(width) for y in range(height)]
     read = list[int]()
     for y, x in taps:
         read += [int(filter_codes[c, y, x]) for c in range(channels)]
@@ -74,10 +72,8 @@ def test_pairs_of_a_filter_are_disjoint_within_an_order(shape):
 
 
 @given(st.tuples(st.integers(1, 3), st.sampled_from([2, 4, 6]), st.integers(1, 4), st.integers(1, 4)))
-def test_every_order_pairs_an_even_number_of_channels_alike(shape):
-    rows = pair_indices(shape, [Order.ROWS])
-    for order in Order:
-        assert torch.equal(pair_indices(shape, [order]), rows)
+def test_both_orders_pair_an_even_number_of_channels_alike(shape):
+    assert torch.equal(pair_indices(shape, [Order.TAPS]), pair_indices(shape, [Order.ROWS]))
 
 
 def test_a_pair_straddles_two_taps_where_channels_are_odd():
