@@ -9,6 +9,7 @@ import pytest
 from commands import refused, said
 
 from fxqat.cli import main
+from fxqat.policy import Policy
 
 SIZE = ["--imgsz", "64"]
 
@@ -84,6 +85,18 @@ def test_explain_shows_line_reason_and_share(capsys: pytest.CaptureFixture[str])
     assert "role: detect_out" in out
     assert "(box and class logits" in out
     assert out.splitlines()[-1].startswith("97.97% of 4.37 billion multiply-adds")
+
+
+@pytest.mark.parametrize("target", ["openvino", "tensorrt"])
+def test_explain_counts_integer_layers_whose_target_keeps_biases_in_float(
+    target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shipped = Policy.load("yolov8_w8a8").text
+    policy = tmp_path / "own.yaml"
+    policy.write_text(shipped.replace("target: ort-cpu", f"target: {target}"))
+    assert f"target: {target}" in policy.read_text()
+    out = said(capsys, "explain", "yolov8n.yaml", "--policy", str(policy), "model.0.conv")
+    assert out.splitlines()[-1].startswith("99.99% of 4.37 billion multiply-adds")
 
 
 def test_text_diff_and_why_not(capsys: pytest.CaptureFixture[str]) -> None:

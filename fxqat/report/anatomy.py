@@ -18,11 +18,9 @@ from fxqat.graph.text import line
 from fxqat.models.detector import Detector, Recipe
 from fxqat.passes import Assign, Rules, fusing, preparing
 from fxqat.passes.assign import decidable
+from fxqat.passes.quant_graph import QuantGraph, layer_of, quant_info
 from fxqat.policy import Decision, Policy
-from fxqat.quant.modules import QATConv2d, QATLinear
 from fxqat.report.drawing import Op
-
-_LAYERS = (QATConv2d, QATLinear)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,36 +117,25 @@ def _parts(start: fx.GraphModule, prepared: fx.GraphModule, policy: Policy, rule
 
 
 def _part(node: fx.Node, after: dict[str, fx.Node], counts: dict[str, int]) -> Part:
-    layer, site = _is_layer(node), site_of(node)
-    found = after.get(site)
-    integer = found is not None and (_integer_weight(found) if layer else _integer(found))
+    layer, site, decision = layer_of(node) is not None, site_of(node), quant_info(node).decision
+    assert decision is not None, "the pass assign decides every site"
     return Part(
         site=site,
         op="input" if node.op == "placeholder" else operation(node),
         words=_words(node) if layer else "",
         inputs=tuple(site_of(one) for one in node.all_input_nodes if one.op != "get_attr"),
-        decision=node.meta["decision"],
-        integer=integer,
+        decision=decision,
+        integer=site in after and _computes_integers(after[site]),
         layer=layer,
         macs=counts.get(site, 0),
     )
 
 
-def _is_layer(node: fx.Node) -> bool:
-    owner = node.graph.owning_module
-    return owner is not None and node.op == "call_module" and isinstance(owner.get_submodule(str(node.target)), _LAYERS)
-
-
-def _integer(node: fx.Node) -> bool:
-    """Whether its value is of integers; a tuple of tensors is what it was parted from."""
-    parted = operation(node) in {"chunk", "split"}
-    return (node.all_input_nodes[0] if parted else node).meta.get("quantizer") is not None
-
-
-def _integer_weight(node: fx.Node) -> bool:
-    owner = node.graph.owning_module
+def _computes_integers(node: fx.Node) -> bool:
+    """Whether a layer's weight, or the value of anything else, is of integers."""
+    owner, layer = node.graph.owning_module, layer_of(node)
     assert owner is not None
-    return getattr(owner.get_submodule(str(node.target)), "weight_fake_quant", None) is not None
+    return QuantGraph(owner).is_integer(node) if layer is None else layer.weight_fake_quant is not None
 
 
 def _words(node: fx.Node) -> str:

@@ -9,7 +9,7 @@ from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import check_classes
 from fxqat.evaluation.predictor import Evaluated
 from fxqat.models.detector import Detector
-from fxqat.passes.calibrate import quantizers
+from fxqat.passes.quant_graph import QuantGraph
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.training import resume_state
 from fxqat.training.config import TrainingConfig
@@ -102,7 +102,7 @@ def check_same(found: resume_state.State, start: str, plan: TrainingConfig, path
 
 def widest_site(detector: Detector) -> str:
     """A clause that names the site of the widest quantization range, or nothing in a float graph."""
-    spans = {site: _span(fake) for site, fake in quantizers(detector.gm).items()}
+    spans = {site: _span(fake) for site, fake in QuantGraph(detector.gm).quantizers().items()}
     if not spans:
         return ""
     # a scale that is no number is wider than any

@@ -20,8 +20,8 @@ from fxqat.graph.pipeline import Pipeline
 from fxqat.models import offline
 from fxqat.models.detector import Detector, cut
 from fxqat.passes.absorb_norms import AbsorbNorms, normed
-from fxqat.passes.calibrate import quantizers
 from fxqat.passes.learn_scales import LearnScales, learned_scales
+from fxqat.passes.quant_graph import QuantGraph
 from fxqat.passes.unquantize import Unquantize
 from fxqat.quant import compiled_kernels
 from fxqat.quant.fake_quantize import LSQFakeQuantize
@@ -337,7 +337,7 @@ class QATTrainer(Trainer):
         super()._model_train()
         gm = self.trainee.detector.gm
         if 0 < self.epoch < self.plan.freeze_observers * self.epochs:
-            plain = [one for one in quantizers(gm).values() if not isinstance(one, LSQFakeQuantize)]
+            plain = [one for one in QuantGraph(gm).quantizers().values() if not isinstance(one, LSQFakeQuantize)]
             observe_again(self, gm, plain, RANGE_IMAGES)
         learning = self.epoch / self.epochs < self.plan.freeze_scales
         for scale in learned_scales(self.trainee):

@@ -18,8 +18,8 @@ from fxqat.errors import Problem
 from fxqat.evaluation.predictor import from_onnx
 from fxqat.passes import Rules
 from fxqat.passes.absorb_norms import normed
-from fxqat.passes.calibrate import quantizers
 from fxqat.passes.learn_scales import learned_scales
+from fxqat.passes.quant_graph import QuantGraph
 from fxqat.quant.fake_quantize import LSQFakeQuantize
 from fxqat.quant.modules import QATConv2d
 from fxqat.runtime.integer_model import executed
@@ -175,12 +175,12 @@ def test_ranges_are_observed_anew_until_they_freeze(trainer, scripted):
 
     class Spoil:
         def on_train_batch_start(self, running: Trainer) -> None:
-            scale = quantizers(running.trainee.detector.gm)["model.1.conv.silu"].scale
+            scale = QuantGraph(running.trainee.detector.gm).quantizers()["model.1.conv.silu"].scale
             seen.append(float(scale))
             scale.fill_(123.0)
 
     run = trainer("ranges", epochs=3, freeze_observers=0.5, callbacks=[Spoil()])
-    right = float(quantizers(run.given.gm)["model.1.conv.silu"].scale)
+    right = float(QuantGraph(run.given.gm).quantizers()["model.1.conv.silu"].scale)
     run.train()
     # two batches an epoch; observed on the images of the calibration, with the layers before it spoiled by none
     assert seen[1::2] == [123.0] * 3
