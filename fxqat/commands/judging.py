@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fxqat.commands.command import Command, add_images, add_patterns, add_quiet, add_trust, check_counts, progress
+from fxqat.commands.command import Command, add_images, add_quiet, add_trust, check_counts, progress
 
 if TYPE_CHECKING:
     from fxqat.evaluation.comparison import Compared
@@ -28,7 +28,6 @@ def _val_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--split", default="val", help="split of the data set (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="threads when timing (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write every number here, too")
-    add_patterns(parser)
     add_trust(parser)
     add_quiet(parser)
 
@@ -50,7 +49,6 @@ def _val(options: Namespace) -> None:
             split=options.split,
             threads=options.threads,
             trust=options.trust,
-            patterns=options.patterns,
             progress=step,
         )
     print(_val_table(rows))
@@ -102,7 +100,6 @@ def _verify_arguments(parser: ArgumentParser) -> None:
         "--bound", type=float, default=1e-6, help="share of all codes, for --strict (default: %(default)s)"
     )
     parser.add_argument("--json", metavar="FILE", help="write every tensor's counts here, too")
-    add_patterns(parser)
     add_quiet(parser)
 
 
@@ -113,11 +110,9 @@ def _verify(options: Namespace) -> None:
     check_counts(options)
     if options.json:
         check_writable(options.json)
-    model = fxqat.load(options.model, patterns=options.patterns)
+    model = fxqat.load(options.model)
     with tempfile.TemporaryDirectory(prefix="fxqat-verify-") as folder:
-        onnx = options.onnx or fxqat.export(
-            model, Path(folder) / "model.onnx", imgsz=options.imgsz, patterns=options.patterns
-        )
+        onnx = options.onnx or fxqat.export(model, Path(folder) / "model.onnx", imgsz=options.imgsz)
         with progress("verifying", options.quiet) as step:
             found = fxqat.verify(
                 model,
@@ -127,7 +122,6 @@ def _verify(options: Namespace) -> None:
                 imgsz=options.imgsz,
                 progress=step,
                 runtimes=options.runtimes,
-                patterns=options.patterns,
             )
     print(_verify_table(found, options.rows))
     if options.json:

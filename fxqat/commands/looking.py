@@ -27,7 +27,7 @@ def _model_arguments(parser: ArgumentParser) -> None:
 def _float_model(options: Namespace) -> Detector:
     import fxqat
 
-    return fxqat.load(options.model, trust=options.trust, patterns=options.patterns)
+    return fxqat.load(options.model, trust=options.trust)
 
 
 def _sites(options: Namespace) -> None:

@@ -15,32 +15,9 @@ from torch import Tensor, nn
 
 from fxqat.errors import Problem
 from fxqat.models import offline  # noqa: F401  (quiet before Ultralytics is imported)
+from fxqat.models.anchor_grid import AnchorGrid
 
 from ultralytics.nn.modules.head import Detect  # isort: skip
-from ultralytics.utils.tal import make_anchors  # isort: skip
-
-
-class AnchorGrid(nn.Module):
-    """Anchor points or strides of all feature maps, a leaf of the trace: its result depends on shapes alone.
-
-    Args:
-        strides: pixels per cell of each level.
-        item: 0 for the points, in cells, shape (1, 2, A); 1 for the strides, in pixels, shape (1, A).
-    """
-
-    def __init__(self, strides: Tensor, item: int) -> None:
-        super().__init__()
-        self.item = item
-        self.level_strides = [float(stride) for stride in strides]
-
-    def forward(self, *features: Tensor) -> Tensor:
-        """Grid for feature maps (B, C, H, W) of every level; A is the sum of H * W."""
-        grid: Tensor = make_anchors(list(features), self.level_strides, 0.5)[self.item].transpose(0, 1)
-        return grid.unsqueeze(0) if self.item == 0 else grid
-
-    def extra_repr(self) -> str:
-        """The word in the graph's text."""
-        return "strides" if self.item else "points"
 
 
 class ExpectedDistance(nn.Module):

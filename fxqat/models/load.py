@@ -18,7 +18,6 @@ from fxqat.errors import Problem
 from fxqat.files import sha256
 from fxqat.graph.site import nearest
 from fxqat.models import offline  # noqa: F401  (quiet before Ultralytics is imported)
-from fxqat.models.channels import Channels, channels_of, set_channels
 from fxqat.models.detector import Source
 from fxqat.models.unpickle import unpickled
 
@@ -69,15 +68,12 @@ def fetched(path: Path) -> Path:
         ) from error
 
 
-def build(
-    architecture: str | Path | dict[str, Any], *, classes: int | None = None, channels: Channels | None = None
-) -> tuple[nn.Module, Source]:
+def build(architecture: str | Path | dict[str, Any], *, classes: int | None = None) -> tuple[nn.Module, Source]:
     """A model with random weights from an architecture file, its Ultralytics name (``yolov8n.yaml``), or its content.
 
     Args:
         architecture: as above.
         classes: number of classes, instead of the architecture's.
-        channels: (in, out) of convolutions by path, where they are not what Ultralytics makes of the architecture.
 
     Raises:
         Problem: an unknown name, or an architecture whose entries are not layers.
@@ -89,9 +85,6 @@ def build(
     torch.manual_seed(0)
     try:
         model = tasks.DetectionModel(dict(content), nc=classes, verbose=False)
-        set_channels(model, channels or {}, where)
-    except Problem:
-        raise
     except Exception as error:  # whatever Ultralytics makes of arguments that do not fit
         raise Problem(
             where, f"cannot be built ({error!r})", expected="an Ultralytics detection architecture"
@@ -136,7 +129,6 @@ def _source(model: Any, name: str, digest: str) -> Source:
         architecture=architecture,
         names={int(key): str(value) for key, value in model.names.items()},
         stride=tuple(float(s) for s in model.model[-1].stride),
-        channels=channels_of(model),
     )
 
 

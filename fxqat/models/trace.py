@@ -11,7 +11,8 @@ from torch import fx, nn
 
 from fxqat.graph.info import note
 from fxqat.graph.site import assign_sites, covers, module_of, site_of
-from fxqat.models.head import AnchorGrid, adapt
+from fxqat.models.anchor_grid import AnchorGrid
+from fxqat.models.head import adapt
 
 
 class _CountedProxy(fx.Proxy):

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import fx
 
 import fxqat.api as api
-from fxqat.checkpoint.model_io import policy_of, rebuilt, same_rules
+from fxqat.checkpoint.network import network_of, policy_of
 from fxqat.errors import Problem
 from fxqat.evaluation.multiply_adds import macs
-from fxqat.graph.pipeline import Pipeline, Step
+from fxqat.graph.pipeline import Pipeline
 from fxqat.graph.site import operation, site_of
 from fxqat.graph.text import line
-from fxqat.models.detector import Detector, Recipe
-from fxqat.passes import Assign, Rules, fusing, preparing
+from fxqat.models.detector import Detector, PassRecord
+from fxqat.passes import Assign
 from fxqat.passes.assign import decidable
 from fxqat.passes.quant_graph import QuantGraph, layer_of, quant_info
 from fxqat.policy import Decision, Policy
@@ -73,11 +72,12 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Anatomy:
-    """The parts in the order of the computation, the policy, and the passes as they ran."""
+    """The parts in the order of the computation, the policy, and the passes as they ran, lowering included where the
+    model was calibrated."""
 
     parts: tuple[Part, ...]
     policy: Policy
-    steps: tuple[Step, ...]
+    passes: tuple[PassRecord, ...]
 
     @property
     def integer_share(self) -> float:
@@ -86,12 +86,11 @@ class Anatomy:
         return sum(part.macs for part in self.parts if part.integer) / total if total else 0.0
 
 
-def dissect(model: Detector, patterns: Sequence[str | Path] = ()) -> Anatomy:
-    """Run the passes of ``model``'s recipe again on a fresh trace, and look.
+def dissect(model: Detector) -> Anatomy:
+    """Look at the network before the policy and at the graph after it.
 
     Args:
         model: stage ``qat``; where it was calibrated, the pass lower runs on its own numbers.
-        patterns: the rule files it was prepared with.
 
     Raises:
         Problem: another stage.
@@ -99,19 +98,13 @@ def dissect(model: Detector, patterns: Sequence[str | Path] = ()) -> Anatomy:
     if model.stage != "qat":
         expected = "a prepared, calibrated or trained .fxqat"
         raise Problem(Path(model.source.name).name, f"is at stage {model.stage}", expected=expected)
-    recipe = model.recipe
-    policy = policy_of(recipe)
-    rules = same_rules(recipe, patterns)
-    start = rebuilt(model.source, Recipe(), model.source.name, (), ()).gm
-    prepared, report = preparing(policy, rules).run(start)
-    steps = report.steps
-    if recipe.calibration:
-        steps += api.convert(model, patterns=patterns)[1].steps
-    return Anatomy(parts=_parts(start, prepared, policy, rules), policy=policy, steps=steps)
+    policy, fused = policy_of(model.recipe), network_of(model)
+    Pipeline((Assign(policy=policy),)).apply(fused)
+    passes = api.convert(model)[0].recipe.passes if model.recipe.calibration else model.recipe.passes
+    return Anatomy(parts=_parts(fused, model.gm), policy=policy, passes=passes)
 
 
-def _parts(start: fx.GraphModule, prepared: fx.GraphModule, policy: Policy, rules: Rules) -> tuple[Part, ...]:
-    fused, _ = Pipeline((*fusing(rules).passes, Assign(policy=policy))).run(start)
+def _parts(fused: fx.GraphModule, prepared: fx.GraphModule) -> tuple[Part, ...]:
     counts, after = macs(fused), {site_of(node): node for node in prepared.graph.nodes}
     return tuple(_part(node, after, counts) for node in decidable(fused))
 

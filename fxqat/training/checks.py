@@ -55,14 +55,11 @@ def check_devices(detector: Detector, plan: TrainingConfig) -> None:
     """Refuse on several devices what their processes could not be told, or would not agree about.
 
     Raises:
-        Problem: rules or passes of the user's own, or a schedule that watches the mAP.
+        Problem: a schedule that watches the mAP.
     """
     if "," not in plan.device:
         return
     where = f"device {plan.device}"
-    if detector.recipe.patterns or detector.recipe.passes:
-        own = ", ".join([*(name for name, _ in detector.recipe.patterns), *detector.recipe.passes])
-        raise Problem(where, f"the model was prepared with rules of your own ({own})", remedy="train on one device")
     if plan.schedule == "ReduceLROnPlateau":
         raise Problem(where, "ReduceLROnPlateau watches the mAP, which one process knows", remedy="use cosine")
 
