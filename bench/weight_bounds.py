@@ -39,9 +39,7 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
     model = fxqat.calibrate(prepared, options.train, images_limit=options.calibrate, imgsz=options.imgsz)
     layers = [one for one in model.modules() if isinstance(one, Layer) and one.weight_fake_quant is not None]
     base = apart.of(model)
-    print(
-        "| weights | noise of weights | divergence, nats | median of images, times plain |\n| --- | --- | --- | --- |"
-    )
+    print("| weights | their noise | divergence, nats | median over images, times plain |\n| --- | --- | --- | --- |")
     rows = [_row("plain 8 bits", 1.0, base, base)]
     plain = _noise(layers)
     for name, way in WAYS.items():
@@ -53,7 +51,7 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
 
 def _row(name: str, noise: float, found: Tensor, base: Tensor) -> dict[str, Any]:
     times = float((found / base).median())
-    row = {"weights": name, "noise": noise, "divergence": summary(found), "median_ratio": times}
+    row: dict[str, Any] = {"weights": name, "noise": noise, "divergence": summary(found), "median_ratio": times}
     print(f"| {name} | {noise:.2f} | {shown(row['divergence'])} | {times:.2f} |", flush=True)
     return row
 

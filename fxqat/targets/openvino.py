@@ -9,6 +9,7 @@ from fxqat.targets.vocabulary import DECODE, IMAGES, PLACES, UINT8, WEIGHT_REASO
 OPENVINO = Target(
     name="openvino",
     doc="OpenVINO's CPU plugin: uint8 at the inputs of convolutions and residual branches, SiLU inside the convolution",
+    runtime="openvino",
     activation=UINT8,
     weight=WEIGHTS,
     pair_orders=(Order.ROWS, Order.TAPS),

@@ -11,6 +11,7 @@ ORT_ARM = replace(
     ORT_CPU,
     name="ort-arm",
     doc="ONNX Runtime on Arm: int8 activations and weights; quantized as for ort-cpu",
+    runtime="ONNX Runtime on Arm",
     activation=replace(UINT8, signed=True),
     pair_orders=(),
     channels_last=False,  # its kernels differ, and no such machine was at hand to measure on

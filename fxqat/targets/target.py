@@ -26,6 +26,7 @@ class Target:
 
     Attributes:
         name: as in a policy's ``target:``.
+        runtime: that runs its files, a name from ``fxqat.runtime.sessions.RUNTIMES`` where it can be run here.
         activation: the legal form of activations, and the one that a policy's spec has where it names none; a policy
             may differ in observer and learning, not in type or scheme.
         weight: the same for weights.
@@ -53,6 +54,7 @@ class Target:
     activation: QuantSpec
     weight: QuantSpec
     places: Mapping[str, Place]
+    runtime: str = "ort"
     readers: frozenset[str] | None = None
     restates: bool = True
     integer_bias: bool = True

@@ -12,6 +12,7 @@ TENSORRT = replace(
     OPENVINO,
     name="tensorrt",
     doc="TensorRT: symmetric int8 at the inputs of convolutions and residual branches, zero points 0, biases in float",
+    runtime="TensorRT",
     restates=True,  # as it was; no such runtime was at hand to measure in
     activation=QuantSpec(bits=8, signed=True, symmetric=True),
     pair_orders=(),
