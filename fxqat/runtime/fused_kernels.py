@@ -36,7 +36,7 @@ def _is_quantized_alone(node: fx.Node) -> bool:
 
 
 def clamps_as_relu(node: fx.Node) -> bool:
-    """Whether ``node`` is a ReLU that the clamp of the one quantize behind it computes: its lowest code stands for 0."""
+    """Whether ``node`` is a ReLU that the clamp of the one quantize behind it computes: the lowest code is 0."""
     if not (node.op == "call_module" and isinstance(module_of(node), nn.ReLU)) or len(node.users) != 1:
         return False
     (reader,) = node.users
