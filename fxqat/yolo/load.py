@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 import yaml
-from torch import nn
+from torch import Tensor, nn
 
 from fxqat.errors import Problem
 from fxqat.files import sha256
 from fxqat.graph.site import nearest
 from fxqat.yolo import offline  # noqa: F401  (quiet before Ultralytics is imported)
 from fxqat.yolo.channels import Channels, channels_of, set_channels
+from fxqat.yolo.checkpoint_names import Leftover
 from fxqat.yolo.detector import Source
 from fxqat.yolo.unpickle import unpickled
 
@@ -32,23 +33,25 @@ def load_pt(path: Path, *, trust: bool = False) -> tuple[nn.Module, Source]:
     some.
 
     Args:
-        path: a .pt file as Ultralytics writes it.
-        trust: unpickle classes outside the allow-list too; they can run any code.
+        path: a .pt file as Ultralytics writes it, finished or not, of any version.
+        trust: grant the file what the allow-list does not offer; it can run any code.
 
     Raises:
-        Problem: missing, empty, damaged, not a detector, or naming a class outside the allow-list.
+        Problem: missing, empty, damaged, not a detector, or asking for more than it may.
     """
     model = _model_in(unpickled(path, trust=trust), path)
-    layers = getattr(model, "model", None)
-    head = type(layers[-1] if isinstance(layers, nn.Sequential) and len(layers) else model).__name__
+    head = _head(model)
     if not isinstance(model, tasks.DetectionModel) or head != "Detect":
         raise Problem(
             path, f"holds no detector but {head}", expected="a YOLOv8 detection model", remedy="use a yolov8*.pt"
         )
-    for layer in model.modules():
-        if isinstance(layer, nn.Upsample) and not hasattr(layer, "recompute_scale_factor"):
-            layer.recompute_scale_factor = None  # checkpoints of torch 1.10 and before lack it
-    return model.float().eval(), _source(model, path.name, sha256(path))
+    try:
+        _update(model)
+        source = _source(model, path.name, sha256(path))
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # state that was damaged
+        raise Problem(path, f"holds a damaged model ({error})", remedy="download it again") from error
+    _check_channels(model, path)
+    return model, source
 
 
 def fetched(path: Path) -> Path:
@@ -90,6 +93,7 @@ def build(
     try:
         model = tasks.DetectionModel(dict(content), nc=classes, verbose=False)
         set_channels(model, channels or {}, where)
+        _check_channels(model, where)
     except Problem:
         raise
     except Exception as error:  # whatever Ultralytics makes of arguments that do not fit
@@ -121,23 +125,81 @@ def check_architecture(content: dict[str, Any], where: str) -> None:
 
 def _model_in(content: Any, path: Path) -> nn.Module:
     if isinstance(content, dict):
-        content = content.get("ema") or content.get("model") or content
+        content = next((content[key] for key in ("ema", "model") if content.get(key) is not None), content)
+    while isinstance(content, Leftover) and isinstance(content.state, dict):  # DataParallel, or a whole YOLO object
+        inner = {**content.state, **content.state.get("_modules", {})}
+        content = inner.get("module", inner.get("model"))
+    if isinstance(content, nn.parallel.DataParallel):
+        content = content.module
     if isinstance(content, nn.Module):
         return content
+    if isinstance(content, dict) and content and all(isinstance(one, Tensor) for one in content.values()):
+        raise Problem(
+            path,
+            "holds tensors but no model (a state_dict)",
+            expected="a checkpoint written by Ultralytics",
+            remedy="load them into the model and write it with YOLO.save",
+        )
     raise Problem(path, f"holds no model but {type(content).__name__}", expected="a checkpoint written by Ultralytics")
 
 
+def _head(model: nn.Module) -> str:
+    """The class of a model's last layer, or of what is no model of layers."""
+    layers = model._modules.get("model")
+    return type(layers[-1] if isinstance(layers, nn.Sequential) and len(layers) else model).__name__
+
+
+def _update(model: nn.Module) -> None:
+    """Make a model of any version one of today's, in float32 and eval mode."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Upsample) and not hasattr(layer, "recompute_scale_factor"):
+            layer.recompute_scale_factor = None  # checkpoints of torch 1.10 and before lack it
+    model.float().eval()
+
+
+def _check_channels(model: nn.Module, where: object) -> None:
+    first = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
+    if first.in_channels != 3:
+        raise Problem(
+            where,
+            f"takes images of {first.in_channels} channel{'s' * (first.in_channels > 1)}",
+            expected="3 channels (RGB)",
+            remedy="use a model that was trained on colour images",
+        )
+
+
 def _source(model: Any, name: str, digest: str) -> Source:
-    architecture = {key: value for key, value in model.yaml.items() if key not in {"yaml_file"}}
-    architecture["nc"] = model.model[-1].nc
+    head = model.model[-1]
     return Source(
         name=name,
         sha256=digest,
-        architecture=architecture,
-        names={int(key): str(value) for key, value in model.names.items()},
-        stride=tuple(float(s) for s in model.model[-1].stride),
+        architecture=_architecture_of(model) | {"nc": int(head.nc)},
+        names=_names(getattr(model, "names", None), int(head.nc)),
+        stride=tuple(float(s) for s in head.stride),
         channels=channels_of(model),
     )
+
+
+def _architecture_of(model: nn.Module) -> dict[str, Any]:
+    """What the model was built from, where it tells; entries that no YAML file holds are left out."""
+    content = getattr(model, "yaml", None)
+    entries = content.items() if isinstance(content, dict) else ()
+    return {key: value for key, value in entries if key != "yaml_file" and _is_plain(value)}
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(one) for key, one in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(one) for one in value)
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _names(names: object, classes: int) -> dict[int, str]:
+    """A name for each class: those given, as a mapping or a list, and numbers for the others, as Ultralytics has it."""
+    given = dict(enumerate(names)) if isinstance(names, (list, tuple)) else names if isinstance(names, dict) else {}
+    known = {int(key): str(value) for key, value in given.items()}
+    return {index: known.get(index, str(index)) for index in range(classes)}
 
 
 def _architecture(name: str) -> dict[str, Any]:

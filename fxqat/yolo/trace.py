@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from torch import fx, nn
 
+from fxqat.errors import Problem
 from fxqat.graph.site import assign_sites, covers, module_of, site_of
 from fxqat.yolo.head import AnchorGrid, adapt
 
@@ -62,16 +63,36 @@ def trace(model: nn.Module, where: str = "model") -> fx.GraphModule:
     (predictions (B, 4 + nc, A), {"boxes", "scores", "feats"}).
 
     Raises:
-        Problem: the head has no adapter.
+        Problem: the head has no adapter, or a layer cannot be traced.
     """
     layers = _Layers(copy.deepcopy(model.model), list(model.save), where)  # type: ignore[arg-type]
     _part(layers)
-    tracer = _Tracer()
-    graph = tracer.trace(layers)
+    graph = _graph(layers, where)
     assign_sites(graph)
     gm = fx.GraphModule(layers, graph, "Detector")
-    _assign_roles(gm, _roles(layers, len(model.yaml["backbone"])))  # type: ignore[index]
+    _assign_roles(gm, _roles(layers, _backbone(model)))
     return gm.train(model.training)
+
+
+def _graph(layers: _Layers, where: str) -> fx.Graph:
+    try:
+        return _Tracer().trace(layers)
+    except Problem:
+        raise
+    except Exception as error:  # the code of any layer runs here, on the attributes that a checkpoint gave it
+        raise Problem(
+            where,
+            f"cannot be traced ({(str(error).splitlines() or [type(error).__name__])[0]})",
+            expected="a model whose layers are those of Ultralytics",
+        ) from error
+
+
+def _backbone(model: nn.Module) -> int:
+    """How many layers the backbone has: as the architecture says, or all before the first that upsamples or joins."""
+    architecture, layers = getattr(model, "yaml", None), cast(nn.Sequential, model.model)
+    if isinstance(architecture, dict) and isinstance(architecture.get("backbone"), list):
+        return len(architecture["backbone"])
+    return next(i for i, one in enumerate(layers) if isinstance(one, nn.Upsample) or isinstance(one.f, list))
 
 
 def _roles(layers: _Layers, backbone: int) -> dict[str, tuple[str, ...]]:
