@@ -57,6 +57,7 @@ _LEFTOVERS = (
     "numpy.ndarray",
     "numpy._core.multiarray._reconstruct",
     "numpy._core.numeric._frombuffer",
+    "dill._dill._create_array",
 )
 _NUMBER = re.compile(r"[?biufcSU]\d*")
 _PLAIN = (list, tuple, dict, set, frozenset, OrderedDict)
@@ -207,6 +208,13 @@ def _attribute(owner: Any, name: Any) -> Any:
     raise Refused(f"it takes {name!r} of a {getattr(owner, 'name', kind)} by getattr")
 
 
+def _method(function: Any, owner: Any) -> Any:
+    """A method of a layer as dill writes it: a function that getattr gave, and the layer."""
+    if not (isinstance(function, FunctionType) and isinstance(owner, nn.Module)):
+        raise Refused(f"it makes a method of a {type(owner).__name__}")
+    return function.__get__(owner)
+
+
 def _reconstructed(kind: Any, base: Any, state: Any) -> Any:
     """``copyreg._reconstructor``, by which protocols 0 and 1 make the objects that NEWOBJ makes since."""
     if not isinstance(kind, Global) or kind.new is None or state is not None:
@@ -232,6 +240,14 @@ def _default_dict(factory: Any = None, items: Any = ()) -> dict[Any, Any]:
 def _bytes(text: str, encoding: str = "latin1") -> bytes:
     """``_codecs.encode``, by which protocol 2 writes bytes."""
     return text.encode("latin1")
+
+
+def _dill_type(name: Any) -> Global:
+    """A built-in class as dill writes it; versions 8.0.196 to 8.3 of Ultralytics used dill where it was installed."""
+    found = _GLOBALS.get(f"builtins.{name}", _GLOBALS.get(f"types.{name}"))
+    if not isinstance(found, Global):
+        raise Refused(f"it names {name} by dill, which could run any code")
+    return found
 
 
 @dataclass
@@ -307,9 +323,11 @@ _GLOBALS: dict[str, Any] = _by_name(
         "collections.deque": _from_items(deque),
         "collections.defaultdict": _default_dict,
         "types.SimpleNamespace": SimpleNamespace,
+        "types.MethodType": _method,
         "ultralytics.utils.IterableSimpleNamespace": SimpleNamespace,
         "_codecs.encode": _bytes,
         "copyreg._reconstructor": _reconstructed,
+        "dill._dill._load_type": _dill_type,
         "pathlib.Path": lambda *parts: str(PurePosixPath(*parts)),
         "pathlib.PosixPath": lambda *parts: str(PurePosixPath(*parts)),
         "pathlib.PurePosixPath": lambda *parts: str(PurePosixPath(*parts)),
