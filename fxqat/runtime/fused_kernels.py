@@ -1,0 +1,94 @@
+"""What a runtime computes on codes, read from an INT8 graph."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from fxqat.quant import ort_kernels
+from fxqat.quant.torch_ao import dequantize_per_channel, dequantize_per_tensor, quantize_per_tensor
+
+LOWEST = {torch.uint8: 0, torch.int8: -128}
+READS = (dequantize_per_tensor, dequantize_per_channel)
+OPERANDS: dict[Any, int] = {torch.conv2d: 2, torch.sigmoid: 1, operator.mul: 2, operator.add: 2}
+
+
+def is_fused(node: fx.Node) -> bool:
+    """Whether a runtime computes ``node`` on codes: each of its operands is a tensor that was dequantized for it, and a
+    quantize alone reads the result."""
+    operands = node.args[: OPERANDS.get(node.target, 0)]
+    if not operands or not all(isinstance(one, fx.Node) for one in operands):
+        return False
+    written = [user.target for user in node.users]
+    return all(one.target in READS for one in node.all_input_nodes) and written == [quantize_per_tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class SiLU:
+    """``quantize(dequantize(x) * dequantize(gate))`` with ``gate = quantize(sigmoid(dequantize(x)))``, all nodes."""
+
+    product: Any
+    x: Any
+    gate: Any
+
+    def table(self, dtype: torch.dtype) -> Tensor:
+        """What becomes of each of the 256 codes of ``dtype``, lowest first, in the type of the result."""
+        (last,) = self.product.users
+        read = self.gate.args[0].all_input_nodes[0]
+        x = torch.arange(256) + LOWEST[dtype]
+        gate = ort_kernels.sigmoid(x, *read.args[1:3], *self.gate.args[1:5])
+        sides = {self.x: x, self.gate: gate}
+        a, b = self.product.args
+        scales, zeros = (tuple(one.args[place] for one in (a, b, last)) for place in (1, 2))
+        return ort_kernels.mul(sides[a.args[0]], sides[b.args[0]], scales, zeros, *last.args[3:5]).to(last.args[5])
+
+
+def silu(n: Any) -> SiLU | None:
+    """What ``n`` quantizes, where that is a SiLU of codes."""
+    product = n.args[0] if n.target is quantize_per_tensor else None
+    if not isinstance(product, fx.Node) or product.target is not operator.mul or not is_fused(product):
+        return None
+    sides: list[Any] = [one.args[0] for one in product.args]  # type: ignore[union-attr]
+    for x, gate in (sides, reversed(sides)):
+        squashed = gate.args[0] if gate.target is quantize_per_tensor else x
+        if squashed.target is torch.sigmoid and is_fused(squashed) and squashed.all_input_nodes[0].args[0] is x:
+            return SiLU(product, x, gate)
+    return None
+
+
+def idle_nodes(nodes: Sequence[fx.Node], silus: Iterable[SiLU]) -> set[fx.Node]:
+    """Nodes that need no value of their own: a kernel works on the codes in front of them."""
+    idle = {node for node in nodes if is_fused(node)}
+    idle |= {one.gate for one in silus if _reaches_only(one.product, one.gate)}
+    return idle | {node for node in nodes if node.target in READS and node.users.keys() <= idle}
+
+
+def _reaches_only(product: fx.Node, gate: fx.Node) -> bool:
+    """Whether codes of ``gate`` are read for ``product`` alone."""
+    return all(read.target in READS and read.users.keys() == {product} for read in gate.users)
+
+
+def last_reads(nodes: Sequence[fx.Node], idle: set[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
+    """What nothing reads any more once a node is computed."""
+    last: dict[fx.Node, fx.Node] = {}
+    for node in nodes:
+        if node not in idle:
+            last |= dict.fromkeys(_read(node, idle), node)
+    found: dict[fx.Node, list[fx.Node]] = {}
+    for read, reader in last.items():
+        found.setdefault(reader, []).append(read)
+    return found
+
+
+def _read(node: fx.Node, idle: set[fx.Node]) -> Iterator[fx.Node]:
+    for one in node.all_input_nodes:
+        # A kernel reads the codes in front of a dequantize, wherever else its values are read.
+        if one in idle or one.target in READS:
+            yield from _read(one, idle)
+        if one not in idle:
+            yield one
