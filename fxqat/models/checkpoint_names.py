@@ -46,6 +46,7 @@ _LEFTOVERS = (
     "ultralytics.utils.loss.*",
     "ultralytics.utils.tal.*",
     "ultralytics.utils.callbacks.*",
+    "ultralytics.nn.distill_model.*",
     "ultralytics.models.yolo.*.train.*Loss",
     "ultralytics.models.yolo.model.*",
     "ultralytics.engine.model.*",
@@ -53,17 +54,19 @@ _LEFTOVERS = (
     "torch.amp.grad_scaler.*",
     "torch.cuda.amp.grad_scaler.*",
     "torch.nn.parallel.*",
+    "torch.distributed.*",
     "torchvision.transforms.*",
     "numpy.ndarray",
     "numpy._core.multiarray._reconstruct",
     "numpy._core.numeric._frombuffer",
     "dill._dill._create_array",
 )
+_GROUPS = ("_modules", "_parameters", "_buffers")
 _NUMBER = re.compile(r"[?biufcSU]\d*")
 _PLAIN = (list, tuple, dict, set, frozenset, OrderedDict)
 
 
-@dataclass
+@dataclass(eq=False)
 class Leftover:
     """An object of a class that is not loaded: its name, how it was made, and its state."""
 
@@ -103,11 +106,11 @@ class CheckpointNames:
             _build_layer(instance, state)
         elif isinstance(instance, Leftover):
             instance.state = state
-        elif type(instance) in (SimpleNamespace, OrderedDict):
-            instance.__dict__.update(state)
         elif isinstance(instance, _DType):
             instance.order = state[1]
-        elif not isinstance(instance, Tensor):  # attributes of tensors are not read
+        elif type(instance) is SimpleNamespace and type(state) is dict:
+            vars(instance).update(state)
+        elif not isinstance(instance, (Tensor, OrderedDict)):  # attributes of these are not read
             raise Refused(f"it gives a {type(instance).__name__} a state")
 
     def persistent(self, key: Any) -> Any:
@@ -125,13 +128,16 @@ def modern(module: str, name: str) -> tuple[str, str]:
 def _layer(full: str) -> type[nn.Module] | None:
     """The class of a layer or model, if ``full`` names one. Nothing outside three packages is imported."""
     module, _, name = full.rpartition(".")
-    package = next((one for one in _LAYERS if module == one or module.startswith(f"{one}.")), None)
-    if package is None and module != _MODELS:
+    if (package := _package(module)) is None:
         return None
-    found = [vars(one).get(name) for one in (_imported(module), _imported(package or _MODELS)) if one is not None]
+    found = [vars(one).get(name) for one in (_imported(module), _imported(package)) if one is not None]
     kind = next((one for one in found if isinstance(one, type) and issubclass(one, nn.Module)), None)
-    own = kind is not None and kind.__module__.startswith((*_LAYERS, _MODELS))
-    return kind if own else None
+    return kind if kind is not None and _package(kind.__module__) else None
+
+
+def _package(module: str) -> str | None:
+    """The package of layers or models that ``module`` belongs to."""
+    return next((one for one in (*_LAYERS, _MODELS) if f"{module}.".startswith(f"{one}.")), None)
 
 
 def _imported(module: str) -> Any:
@@ -149,7 +155,7 @@ def _unknown(full: str) -> Refused:
             f"it names {full}, a layer of the yolov5 or yolov7 repository, which Ultralytics does not have",
             "train the model with the ultralytics package",
         )
-    if module.startswith((*_LAYERS, _MODELS)) and not hasattr(_imported(module), name):
+    if _package(module) and not hasattr(_imported(module), name):
         return Refused(
             f"it names {full}, which Ultralytics {_version()} does not have",
             "install the version of Ultralytics that it was trained with",
@@ -168,24 +174,27 @@ def _version() -> str:
 
 def _build_layer(layer: nn.Module, state: Any) -> None:
     """Restore ``layer`` as ``nn.Module`` does, once what it computes with is known to be layers and tensors."""
-    if not (isinstance(state, dict) and all(isinstance(key, str) for key in state)):
-        raise Malformed(f"damaged: the state of a {type(layer).__name__} is no mapping")
-    groups = {name: state.get(name) for name in ("_modules", "_parameters", "_buffers")}
-    if not all(isinstance(group, dict) for group in groups.values()):
-        raise Malformed(f"damaged: a {type(layer).__name__} without layers and parameters")
+    kind = type(layer).__name__
+    if type(state) is not dict or not all(isinstance(state.get(name), dict) for name in _GROUPS):
+        raise Malformed(f"damaged: a {kind} without layers and parameters")
+    state = {**state, **{name: _without_leftovers(state[name]) for name in state if name.endswith("_hooks")}}
     if type(layer).__module__ == _MODELS:  # a model may hold its loss
-        children = {name: one for name, one in state["_modules"].items() if not isinstance(one, Leftover)}
-        state = {**state, "_modules": children}
-    _expect(layer, state["_modules"], nn.Module)
-    _expect(layer, state["_parameters"] | state["_buffers"], Tensor)
-    layer.__setstate__(state)
+        state["_modules"] = _without_leftovers(state["_modules"])
+    _expect(kind, state["_modules"], nn.Module)
+    _expect(kind, state["_parameters"] | state["_buffers"], Tensor)
+    type(layer).__setstate__(layer, state)  # not the instance's, which a state may have set
 
 
-def _expect(layer: nn.Module, group: dict[Any, Any], kind: type) -> None:
+def _without_leftovers(group: Any) -> Any:
+    """``group`` without objects that were not loaded, such as the hooks by which distillation listens."""
+    return {name: one for name, one in group.items() if not isinstance(one, Leftover)} if group else group
+
+
+def _expect(layer: str, group: dict[Any, Any], kind: type) -> None:
     for name, one in group.items():
         if not (isinstance(name, str) and (one is None or isinstance(one, kind))):
-            what = one.name if isinstance(one, (Leftover, Global)) else type(one).__name__
-            raise Refused(f"the {name} of a {type(layer).__name__} is a {what}", "load it where it was trained")
+            what = one.name if isinstance(one, (Leftover, Global)) else f"a {type(one).__name__}"
+            raise Refused(f"the {name} of a {layer} is {what}, which is no {kind.__name__}")
 
 
 def _leftover(full: str) -> Global:
@@ -195,17 +204,19 @@ def _leftover(full: str) -> Global:
     return Global(name=full, call=make, new=make, kind=Leftover)
 
 
-def _attribute(owner: Any, name: Any) -> Any:
+def _attribute(owner: Any, name: Any = None, *_: Any) -> Any:
     """``getattr`` as Ultralytics writes it: ``Detect.forward`` of segmentation heads, the ``forward_fuse`` that
     ``fuse()`` puts over ``forward``, a member of an enumeration."""
-    kind = owner.kind if isinstance(owner, Global) else type(owner)
-    if isinstance(name, str) and isinstance(kind, type) and not name.startswith("_"):
-        if kind is Leftover and isinstance(owner, Global):
-            return Leftover(f"{owner.name}.{name}")
-        function = inspect.getattr_static(kind, name, None) if issubclass(kind, nn.Module) else None
-        if isinstance(function, FunctionType) and name.startswith("forward"):
-            return function if isinstance(owner, Global) else function.__get__(owner)
-    raise Refused(f"it takes {name!r} of a {getattr(owner, 'name', kind)} by getattr")
+    is_class = isinstance(owner, Global)
+    kind = owner.kind if is_class else type(owner)
+    if isinstance(name, str) and kind is Leftover and is_class and not name.startswith("_"):
+        return Leftover(f"{owner.name}.{name}")
+    if isinstance(name, str) and name.startswith("forward") and isinstance(kind, type) and issubclass(kind, nn.Module):
+        function = inspect.getattr_static(kind, name, None)
+        if isinstance(function, FunctionType):
+            return function if is_class else function.__get__(owner)
+    what = owner.name if is_class else f"a {type(owner).__name__}"
+    raise Refused(f"it calls getattr({what}, {name!r}), which could run any code")
 
 
 def _method(function: Any, owner: Any) -> Any:

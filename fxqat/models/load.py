@@ -28,6 +28,11 @@ from ultralytics.nn.modules import Conv  # isort: skip
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset  # isort: skip
 
 
+# Where the model is in what wraps it: DataParallel, a distillation, a whole YOLO object.
+_WRAPPED = ("module", "student_model", "model")
+_DEPTH = 3  # of wrappers around a model
+
+
 def load_pt(path: Path, *, trust: bool = False) -> tuple[nn.Module, Source]:
     """The float model in a checkpoint, in eval mode, and where it came from. The EMA weights are taken where there are
     some.
@@ -124,23 +129,44 @@ def check_architecture(content: dict[str, Any], where: str) -> None:
 
 
 def _model_in(content: Any, path: Path) -> nn.Module:
+    """The model of a checkpoint, out of whatever it was wrapped in."""
     if isinstance(content, dict):
+        _check_content(content, path)
         content = next((content[key] for key in ("ema", "model") if content.get(key) is not None), content)
-    while isinstance(content, Leftover) and isinstance(content.state, dict):  # DataParallel, or a whole YOLO object
-        inner = {**content.state, **content.state.get("_modules", {})}
-        content = inner.get("module", inner.get("model"))
-    if isinstance(content, nn.parallel.DataParallel):
-        content = content.module
+    for _ in range(_DEPTH):
+        content = _unwrapped(content)
     if isinstance(content, nn.Module):
         return content
-    if isinstance(content, dict) and content and all(isinstance(one, Tensor) for one in content.values()):
+    raise Problem(path, f"holds no model but {type(content).__name__}", expected="a checkpoint written by Ultralytics")
+
+
+def _unwrapped(content: Any) -> Any:
+    """What a DataParallel, a distillation or a YOLO object holds; or ``content`` itself where it is none of them."""
+    if isinstance(content, nn.parallel.DataParallel):
+        return content.module
+    if not (isinstance(content, Leftover) and isinstance(content.state, dict)):
+        return content
+    inner = {**content.state, **content.state.get("_modules", {})}
+    return next((inner[key] for key in _WRAPPED if inner.get(key) is not None), content)
+
+
+def _check_content(content: dict[Any, Any], path: Path) -> None:
+    """Refuse checkpoints that lack the model itself, or whose numbers mean something with their quantizers alone."""
+    tensors = next((content[key] for key in ("ema", "model") if content.get(key) is not None), content)
+    if isinstance(tensors, dict) and tensors and all(isinstance(one, Tensor) for one in tensors.values()):
         raise Problem(
             path,
             "holds tensors but no model (a state_dict)",
             expected="a checkpoint written by Ultralytics",
             remedy="load them into the model and write it with YOLO.save",
         )
-    raise Problem(path, f"holds no model but {type(content).__name__}", expected="a checkpoint written by Ultralytics")
+    if content.get("modelopt"):
+        raise Problem(
+            path,
+            "was trained with the quantizers of NVIDIA ModelOpt",
+            expected="a float model",
+            remedy="use the checkpoint that it was trained from",
+        )
 
 
 def _head(model: nn.Module) -> str:

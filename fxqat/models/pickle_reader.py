@@ -19,12 +19,20 @@ class Refused(Exception):
     """A pickle asks for something that its vocabulary does not offer: what, and what to do about it."""
 
     def __init__(self, what: str, remedy: str = "pass --trust if you trust its author") -> None:
-        super().__init__(what)
+        super().__init__(_printable(what))
         self.remedy = remedy
 
 
 class Malformed(Exception):
     """Bytes that are no pickle, or one that was damaged."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(_printable(what))
+
+
+def _printable(text: str) -> str:
+    """One short line of ``text``, which may hold whatever a file holds."""
+    return "".join(one if one.isprintable() else " " for one in text)[:240]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,6 +65,8 @@ class Vocabulary(Protocol):
         """What the persistent id ``key`` stands for. Raises Refused."""
 
 
+# What the opcodes of a damaged pickle lead to; the reader itself calls no code that could raise anything else.
+_FAILURES = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 _PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 _LISTS, _DICTS, _SETS = (list, deque), (dict, OrderedDict, Counter), (set,)
 

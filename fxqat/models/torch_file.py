@@ -114,7 +114,7 @@ class _ZipStorages:
         self.read: dict[str, Storage] = {}
         swapped = f"{root}byteorder" in archive.namelist() and self.record("byteorder") != b"little"
         if swapped:
-            raise Refused("it was written on a big-endian machine")
+            raise Refused("it was written on a big-endian machine")  # torch swaps bytes where it is trusted
 
     def record(self, name: str) -> bytes:
         info = self.archive.getinfo(self.root + name)

@@ -1,8 +1,8 @@
 """Unpickling checkpoints without running what a stranger put into them.
 
 A .pt file is a pickle, and a pickle may call any function it names. `PickleReader` calls nothing but the short list of
-``fxqat.models.checkpoint_names``, where layers can be restored but not constructed: a constructor is a function like any
-other, and DetectionModel's evaluates the ``activation`` of the architecture it is given.
+``fxqat.models.checkpoint_names``, where layers can be restored but not constructed: a constructor is a function like
+any other, and DetectionModel's evaluates the ``activation`` of the architecture it is given.
 """
 
 from __future__ import annotations
