@@ -204,7 +204,7 @@ def _leftover(full: str) -> Global:
     return Global(name=full, call=make, new=make, kind=Leftover)
 
 
-def _attribute(owner: Any, name: Any = None, *_: Any) -> Any:
+def _attribute(owner: Any = None, name: Any = None, *_: Any) -> Any:
     """``getattr`` as Ultralytics writes it: ``Detect.forward`` of segmentation heads, the ``forward_fuse`` that
     ``fuse()`` puts over ``forward``, a member of an enumeration."""
     is_class = isinstance(owner, Global)
@@ -337,6 +337,7 @@ _GLOBALS: dict[str, Any] = _by_name(
         "types.MethodType": _method,
         "ultralytics.utils.IterableSimpleNamespace": SimpleNamespace,
         "_codecs.encode": _bytes,
+        "builtins.bytes": lambda: b"",
         "copyreg._reconstructor": _reconstructed,
         "dill._dill._load_type": _dill_type,
         "pathlib.Path": lambda *parts: str(PurePosixPath(*parts)),

@@ -98,7 +98,6 @@ def build(
     try:
         model = tasks.DetectionModel(dict(content), nc=classes, verbose=False)
         set_channels(model, channels or {}, where)
-        _check_channels(model, where)
     except Problem:
         raise
     except Exception as error:  # whatever Ultralytics makes of arguments that do not fit
@@ -196,13 +195,16 @@ def _check_channels(model: nn.Module, where: object) -> None:
 
 def _source(model: Any, name: str, digest: str) -> Source:
     head = model.model[-1]
+    classes = int(head.nc)
+    names = _names(getattr(model, "names", None))
     return Source(
         name=name,
         sha256=digest,
-        architecture=_architecture_of(model) | {"nc": int(head.nc)},
-        names=_names(getattr(model, "names", None), int(head.nc)),
+        architecture=_architecture_of(model) | {"nc": classes},
+        names={index: names.get(index, str(index)) for index in range(classes)},
         stride=tuple(float(s) for s in head.stride),
         channels=channels_of(model),
+        unnamed=sum(index not in names for index in range(classes)),
     )
 
 
@@ -221,11 +223,10 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, (bool, int, float, str))
 
 
-def _names(names: object, classes: int) -> dict[int, str]:
-    """A name for each class: those given, as a mapping or a list, and numbers for the others, as Ultralytics has it."""
+def _names(names: object) -> dict[int, str]:
+    """The class names of a model, which are a mapping since Ultralytics 8 and a list before it."""
     given = dict(enumerate(names)) if isinstance(names, (list, tuple)) else names if isinstance(names, dict) else {}
-    known = {int(key): str(value) for key, value in given.items()}
-    return {index: known.get(index, str(index)) for index in range(classes)}
+    return {int(key): str(value) for key, value in given.items()}
 
 
 def _architecture(name: str) -> dict[str, Any]:

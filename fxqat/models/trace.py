@@ -65,18 +65,8 @@ def trace(model: nn.Module, where: str = "model") -> fx.GraphModule:
     Raises:
         Problem: the head has no adapter, or a layer cannot be traced.
     """
-    layers = _Layers(copy.deepcopy(model.model), list(model.save), where)  # type: ignore[arg-type]
-    _part(layers)
-    graph = _graph(layers, where)
-    assign_sites(graph)
-    gm = fx.GraphModule(layers, graph, "Detector")
-    _assign_roles(gm, _roles(layers, _backbone(model)))
-    return gm.train(model.training)
-
-
-def _graph(layers: _Layers, where: str) -> fx.Graph:
     try:
-        return _Tracer().trace(layers)
+        layers, graph = _traced(model, where)
     except Problem:
         raise
     except Exception as error:  # the code of any layer runs here, on the attributes that a checkpoint gave it
@@ -85,6 +75,16 @@ def _graph(layers: _Layers, where: str) -> fx.Graph:
             f"cannot be traced ({(str(error).splitlines() or [type(error).__name__])[0]})",
             expected="a model whose layers are those of Ultralytics",
         ) from error
+    assign_sites(graph)
+    gm = fx.GraphModule(layers, graph, "Detector")
+    _assign_roles(gm, _roles(layers, _backbone(model)))
+    return gm.train(model.training)
+
+
+def _traced(model: Any, where: str) -> tuple[_Layers, fx.Graph]:
+    layers = _Layers(copy.deepcopy(model.model), list(model.save), where)
+    _part(layers)
+    return layers, _Tracer().trace(layers)
 
 
 def _backbone(model: nn.Module) -> int:
