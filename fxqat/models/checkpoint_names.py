@@ -88,7 +88,7 @@ class CheckpointNames:
         full = f"{module}.{name}"
         if full in _GLOBALS:
             return _GLOBALS[full]
-        if any(fnmatch.fnmatchcase(full, glob) for glob in _LEFTOVERS):
+        if is_leftover(full):
             return _leftover(full)
         if (layer := _layer(full)) is not None:
             return Global(name=layer.__name__, new=partial(layer.__new__, layer), kind=layer)
@@ -123,6 +123,11 @@ def modern(module: str, name: str) -> tuple[str, str]:
     old = next((one for one in _MOVED_MODULES if f"{module}.".startswith(f"{one}.")), "")
     module = _MOVED_MODULES.get(old, "") + module.removeprefix(old)
     return _MOVED.get((module, name), (module, name))
+
+
+def is_leftover(full: str) -> bool:
+    """Whether ``full`` names what may stand beside a model and is not loaded."""
+    return any(fnmatch.fnmatchcase(full, glob) for glob in _LEFTOVERS)
 
 
 def _layer(full: str) -> type[nn.Module] | None:

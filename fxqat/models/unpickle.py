@@ -17,7 +17,7 @@ import torch
 
 from fxqat.errors import Problem
 from fxqat.models import torch_file
-from fxqat.models.checkpoint_names import CheckpointNames, modern
+from fxqat.models.checkpoint_names import CheckpointNames, is_leftover, modern
 from fxqat.models.pickle_reader import Malformed, Refused
 
 
@@ -61,7 +61,22 @@ class _TrustingUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """The class, by the name that it has in the versions at hand."""
         module, name = modern(module, name)
-        return super().find_class(module, _PORTABLE.get((module, name), name))
+        try:
+            return super().find_class(module, _PORTABLE.get((module, name), name))
+        except (AttributeError, ImportError):
+            if is_leftover(f"{module}.{name}"):
+                return _Gone
+            raise
+
+
+class _Gone:
+    """An object beside the model, such as its loss, whose class the versions at hand do not have."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
 
 
 # A path of another system cannot be made; a pure one, which touches no file, can.

@@ -56,6 +56,20 @@ def test_trust_takes_whatever_loads_without_it(form, tmp_path, inputs):
     assert torch.equal(*(predictions(load_pt(path, trust=trust)[0], inputs) for trust in (False, True)))
 
 
+class Strange(nn.Module):
+    """A layer of the program that wrote the checkpoint."""
+
+
+def test_trust_takes_old_names_beside_foreign_classes(tmp_path, inputs):
+    """Where the allow-list is not enough, Python's unpickler reads the whole file, old names included."""
+    model = files.detector()
+    source = copy.deepcopy(model)
+    model.extra = Strange()
+    path = files.write_ultralytics_8_0(tmp_path / "best.pt", model)
+    assert "it names test_checkpoints.Strange" in refusal(load_pt, path)
+    assert torch.equal(predictions(load_pt(path, trust=True)[0], inputs), predictions(source, inputs))
+
+
 @pytest.mark.parametrize("variant", files.VARIANTS)
 def test_every_variant_of_a_model_loads(variant, tmp_path, inputs):
     model = files.VARIANTS[variant](files.detector())
@@ -161,10 +175,6 @@ def test_images_that_are_not_of_three_channels(channels, word, tmp_path):
     path = files.write(tmp_path / "grey.pt", {"model": model})
     line = f"takes images of {word}; expected 3 channels (RGB); use a model that was trained on colour images"
     assert refusal(load_pt, path) == f"{path}: {line}"
-
-
-class Strange(nn.Module):
-    """A layer of the program that wrote the checkpoint."""
 
 
 def renamed(old, new):
