@@ -19,7 +19,7 @@ from fxqat.files import sha256
 from fxqat.graph.site import nearest
 from fxqat.models import offline  # noqa: F401  (quiet before Ultralytics is imported)
 from fxqat.models.channels import Channels, channels_of, set_channels
-from fxqat.models.checkpoint_names import Leftover
+from fxqat.models.checkpoint_values import Leftover
 from fxqat.models.detector import Source
 from fxqat.models.unpickle import unpickled
 
@@ -45,18 +45,12 @@ def load_pt(path: Path, *, trust: bool = False) -> tuple[nn.Module, Source]:
         Problem: missing, empty, damaged, not a detector, or asking for more than it may.
     """
     model = _model_in(unpickled(path, trust=trust), path)
-    head = _head(model)
-    if not isinstance(model, tasks.DetectionModel) or head != "Detect":
-        raise Problem(
-            path, f"holds no detector but {head}", expected="a YOLOv8 detection model", remedy="use a yolov8*.pt"
-        )
     try:
+        _expect_detector(model, path)
         _update(model)
-        source = _source(model, path.name, sha256(path))
+        return model, _source(model, path.name, sha256(path))
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # state that was damaged
         raise Problem(path, f"holds a damaged model ({error})", remedy="download it again") from error
-    _check_channels(model, path)
-    return model, source
 
 
 def fetched(path: Path) -> Path:
@@ -168,10 +162,22 @@ def _check_content(content: dict[Any, Any], path: Path) -> None:
         )
 
 
-def _head(model: nn.Module) -> str:
-    """The class of a model's last layer, or of what is no model of layers."""
+def _expect_detector(model: nn.Module, path: Path) -> None:
+    """Refuse models of other tasks, and those of other images than RGB."""
     layers = model._modules.get("model")
-    return type(layers[-1] if isinstance(layers, nn.Sequential) and len(layers) else model).__name__
+    head = type(layers[-1] if isinstance(layers, nn.Sequential) and len(layers) else model).__name__
+    if not isinstance(model, tasks.DetectionModel) or head != "Detect":
+        raise Problem(
+            path, f"holds no detector but {head}", expected="a YOLOv8 detection model", remedy="use a yolov8*.pt"
+        )
+    channels = next((layer.in_channels for layer in model.modules() if isinstance(layer, nn.Conv2d)), 0)
+    if channels != 3:
+        raise Problem(
+            path,
+            f"takes images of {channels} channel{'s' * (channels != 1)}",
+            expected="3 channels (RGB)",
+            remedy="use a model that was trained on colour images",
+        )
 
 
 def _update(model: nn.Module) -> None:
@@ -180,17 +186,6 @@ def _update(model: nn.Module) -> None:
         if isinstance(layer, nn.Upsample) and not hasattr(layer, "recompute_scale_factor"):
             layer.recompute_scale_factor = None  # checkpoints of torch 1.10 and before lack it
     model.float().eval()
-
-
-def _check_channels(model: nn.Module, where: object) -> None:
-    first = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
-    if first.in_channels != 3:
-        raise Problem(
-            where,
-            f"takes images of {first.in_channels} channel{'s' * (first.in_channels > 1)}",
-            expected="3 channels (RGB)",
-            remedy="use a model that was trained on colour images",
-        )
 
 
 def _source(model: Any, name: str, digest: str) -> Source:

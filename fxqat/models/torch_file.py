@@ -18,6 +18,7 @@ from fxqat.models.pickle_reader import Malformed, PickleReader, Refused, Vocabul
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
+_DAMAGED = (EOFError, LookupError, RuntimeError, ValueError, struct.error, zlib.error)  # what zipfile raises besides
 _PADDING = 64  # bytes by which a record may be longer than its tensors
 # What people find under the name of a checkpoint, by its first bytes.
 _FOREIGN = {
@@ -84,7 +85,7 @@ def _load_zip(path: Path, file: IO[bytes], vocabulary: Vocabulary) -> Any:
             return PickleReader(BytesIO(storages.record("data.pkl")), _Stored(vocabulary, storages)).load()
     except zipfile.BadZipFile as error:
         raise _not_torch(path) from error
-    except (EOFError, NotImplementedError, OSError, UnicodeError, struct.error, zlib.error) as error:
+    except _DAMAGED as error:
         raise Malformed(f"damaged archive: {error}") from error
 
 
@@ -172,7 +173,7 @@ class _LegacyStorages:
         return replace(self.made[name], elements=self.made[name].elements.narrow(0, offset, length))
 
     def fill(self, keys: Any, file: IO[bytes]) -> None:
-        if not isinstance(keys, list) or set(keys) != set(self.made):
+        if not (isinstance(keys, list) and all(isinstance(key, str) for key in keys) and set(keys) == set(self.made)):
             raise Malformed("damaged: its list of tensor data does not fit")
         for key in keys:
             elements = self.made[key].elements

@@ -13,6 +13,9 @@ from fxqat.errors import Problem
 from fxqat.graph.site import assign_sites, covers, module_of, site_of
 from fxqat.models.head import AnchorGrid, adapt
 
+# What the code of a layer raises on attributes that a checkpoint lacks or holds changed.
+_FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
 
 class _CountedProxy(fx.Proxy):
     """A proxy that knows how many parts ``chunk`` and ``split`` gave: C2f iterates over them, which stops a plain
@@ -66,25 +69,23 @@ def trace(model: nn.Module, where: str = "model") -> fx.GraphModule:
         Problem: the head has no adapter, or a layer cannot be traced.
     """
     try:
-        layers, graph = _traced(model, where)
-    except Problem:
-        raise
-    except Exception as error:  # the code of any layer runs here, on the attributes that a checkpoint gave it
+        return _traced(model, where).train(model.training)
+    except _FAILURES as error:
         raise Problem(
             where,
             f"cannot be traced ({(str(error).splitlines() or [type(error).__name__])[0]})",
             expected="a model whose layers are those of Ultralytics",
         ) from error
+
+
+def _traced(model: Any, where: str) -> fx.GraphModule:
+    layers = _Layers(copy.deepcopy(model.model), list(model.save), where)
+    _part(layers)
+    graph = _Tracer().trace(layers)
     assign_sites(graph)
     gm = fx.GraphModule(layers, graph, "Detector")
     _assign_roles(gm, _roles(layers, _backbone(model)))
-    return gm.train(model.training)
-
-
-def _traced(model: Any, where: str) -> tuple[_Layers, fx.Graph]:
-    layers = _Layers(copy.deepcopy(model.model), list(model.save), where)
-    _part(layers)
-    return layers, _Tracer().trace(layers)
+    return gm
 
 
 def _backbone(model: nn.Module) -> int:
@@ -92,7 +93,8 @@ def _backbone(model: nn.Module) -> int:
     architecture, layers = getattr(model, "yaml", None), cast(nn.Sequential, model.model)
     if isinstance(architecture, dict) and isinstance(architecture.get("backbone"), list):
         return len(architecture["backbone"])
-    return next(i for i, one in enumerate(layers) if isinstance(one, nn.Upsample) or isinstance(one.f, list))
+    joins = (i for i, one in enumerate(layers) if isinstance(one, nn.Upsample) or isinstance(one.f, list))
+    return next(joins, len(layers) - 1)
 
 
 def _roles(layers: _Layers, backbone: int) -> dict[str, tuple[str, ...]]:

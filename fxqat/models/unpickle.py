@@ -41,6 +41,8 @@ def unpickled(path: Path, *, trust: bool = False) -> Any:
         if trust:
             return _trusted(path)
         raise Problem(path, f"is refused: {error}", remedy=error.remedy) from error
+    except OSError as error:
+        raise Problem(path, f"cannot be read ({error.strerror or error})", remedy="check its permissions") from error
     except Malformed as error:
         raise Problem(
             path, f"cannot be read ({error})", expected="a .pt checkpoint", remedy="download it again"
