@@ -46,6 +46,10 @@ def prepare(options: Namespace) -> None:
 
     path = output(options, f"{Path(options.model).stem}.fxqat")
     model = fxqat.load(options.model, trust=options.trust, classes=options.classes)
+    if model.source.unnamed:
+        print(
+            f"{model.source.unnamed} of {len(model.names)} classes have no name in {options.model}: their number is it"
+        )
     qat, report = fxqat.prepare(model, options.policy, target=options.target, patterns=options.patterns)
     fxqat.save(qat, path)
     print(report, end="")
