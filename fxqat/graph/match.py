@@ -130,8 +130,8 @@ def match(pattern: Pattern, root: fx.Node) -> Match:
 
 
 def fits(pattern: Pattern, root: fx.Node) -> bool:
-    """Whether the operations of ``pattern`` end at ``root``, whoever else uses their values: for promises, which nothing
-    is rewritten by."""
+    """Whether the operations of ``pattern`` end at ``root``, whoever else uses their values: for promises, by which
+    nothing is rewritten."""
     try:
         _fit(pattern, root, _Found())
     except NoMatch:

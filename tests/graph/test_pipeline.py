@@ -68,7 +68,8 @@ def test_a_promise_also_sees_values_that_others_read():
             y = self.bn(self.conv(x))
             return self.act(y) + y
 
-    stage = Stage(name="APART", promises=(never(module(nn.SiLU, module(nn.BatchNorm2d, value())), "no SiLU of a norm"),))
+    activated = module(nn.SiLU, module(nn.BatchNorm2d, value()))
+    stage = Stage(name="APART", promises=(never(activated, "no SiLU follows a batch norm"),))
     with pytest.raises(BrokenPromise, match=r"^pass nothing at act: is still SiLU"):
         Pipeline((Named("nothing", lambda gm: None, stage),)).run(traced(Read()))
 
