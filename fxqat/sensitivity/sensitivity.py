@@ -17,7 +17,7 @@ from fxqat.errors import Problem
 from fxqat.evaluation.disagreement import Confident, confident, disagreement, ratio
 from fxqat.graph.site import nearest
 from fxqat.models.detector import Detector, cut
-from fxqat.sensitivity.divergence import divergence
+from fxqat.models.divergence import divergence
 from fxqat.sensitivity.error_report import check_calibrated
 from fxqat.sensitivity.gradient_probe import probe
 from fxqat.sensitivity.policy_groups import GROUPS, Unit, downstream, units
