@@ -50,7 +50,7 @@ def export(
         Problem: a bad size, opset or path.
     """
     path = Path(path)
-    _check(path, imgsz, batch, opset)
+    _check(path, imgsz, model.stride, batch, opset)
     check_input(input)
     check_writable(path)
     target = TARGETS.get(model.recipe.target)
@@ -70,8 +70,8 @@ def export(
     return path
 
 
-def _check(path: Path, imgsz: int, batch: int, opset: int) -> None:
-    check_imgsz(imgsz)
+def _check(path: Path, imgsz: int, stride: int, batch: int, opset: int) -> None:
+    check_imgsz(imgsz, stride)
     if path.suffix != ".onnx":
         raise Problem(path, f"ends in {path.suffix or 'nothing'!r}", expected="a name that ends in .onnx")
     if batch < 1:
@@ -155,7 +155,7 @@ def _metadata(model: Detector, imgsz: int, batch: int, dynamic: bool) -> Mapping
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": fxqat.__version__,
         "license": "AGPL-3.0",
-        "stride": int(max(model.source.stride)),
+        "stride": model.stride,
         "task": "detect",
         "batch": batch,
         "imgsz": [imgsz, imgsz],

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn, optim
 
-from fxqat.data import images
 from fxqat.errors import Problem
 from fxqat.evaluation.validators import SquareValidator
 from fxqat.graph.pipeline import Pipeline
@@ -131,7 +130,8 @@ class Trainer(DetectionTrainer):
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
         """Ultralytics' data set; square in validation too, as a runtime is given its images."""
-        return build_yolo_dataset(self.args, img_path, batch, self.data, mode=mode, rect=False, stride=images.STRIDE)
+        stride = self.trainee.detector.stride
+        return build_yolo_dataset(self.args, img_path, batch, self.data, mode=mode, rect=False, stride=stride)
 
     def get_validator(self) -> SquareValidator:
         """Ultralytics' validator."""
