@@ -128,6 +128,10 @@ def _model_in(content: Any, path: Path) -> nn.Module:
 
 
 def _source(model: Any, name: str, digest: str) -> Source:
+    head = model.model[-1]
+    if not (hasattr(head, "nc") and hasattr(head, "stride")):
+        what = f"its head is {type(head).__name__}"
+        raise Problem(name, what, expected="one with classes and strides", remedy="use a detection model")
     architecture = {key: value for key, value in model.yaml.items() if key not in {"yaml_file"}}
     architecture["nc"] = model.model[-1].nc
     return Source(
