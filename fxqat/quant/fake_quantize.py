@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fxqat.errors import Problem
 from fxqat.quant.affine import SMALLEST_SCALE, choose_qparams
+from fxqat.quant.compiled_kernels import has_compiler
 from fxqat.quant.gradients import DifferentiableSoft, LearnedScale, StraightThrough
 from fxqat.quant.observers import RangeObserver, keep_float32, make_observer
 from fxqat.quant.spec import QParams, QuantSpec
@@ -35,6 +36,7 @@ class FakeQuantize(FakeQuantizeBase):
         zero_point: int32, shape [1].
         calibrated: uint8, shape [1]: whether scale and zero_point mean anything yet.
         activation_post_process: the observer.
+        compiled: compute with compiled kernels where they apply; see ``use_kernels``.
     """
 
     scale: Tensor
@@ -44,6 +46,7 @@ class FakeQuantize(FakeQuantizeBase):
     _observing: bool
     _quantizing: bool
     _ready: bool
+    compiled: bool = False
 
     def __init__(self, spec: QuantSpec, site: str = "", *, channels: int | None = None, live: bool = False) -> None:
         super().__init__()
@@ -165,6 +168,7 @@ class FakeQuantize(FakeQuantizeBase):
             quant_max=self.quant_max,
             axis=self.ch_axis,
             dtype=self.dtype,
+            compiled=self.compiled,
         )
 
     def _set(self, qparams: QParams) -> None:
@@ -273,6 +277,16 @@ class LSQFakeQuantize(FakeQuantize):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         names = () if self.offset is None else ("offset",)
         return keep_float32(self, names, lambda: super(LSQFakeQuantize, self)._apply(fn, recurse))
+
+
+def use_kernels(module: nn.Module, wanted: bool = True) -> bool:
+    """Let every fake quantizer in ``module`` compute with compiled kernels, where there is a compiler; gives whether
+    they do. The bits of the forward stay, gradients change by the order of their sums."""
+    compiled = wanted and has_compiler()
+    for one in module.modules():
+        if isinstance(one, FakeQuantize):
+            one.compiled = compiled
+    return compiled
 
 
 def make_fake_quantize(
