@@ -15,7 +15,7 @@ import fxqat
 from fxqat.errors import Problem
 from fxqat.graph.pipeline import Pipeline
 from fxqat.graph.site import operation, site_of
-from fxqat.passes import Assign, Insert, Rules, fusing, sites
+from fxqat.passes import Assign, Insert, Rules, converting, fusing, sites
 from fxqat.passes.insert import scale_groups
 from fxqat.policy import Policy
 from fxqat.quant.fake_quantize import FakeQuantize
@@ -223,6 +223,18 @@ def test_an_operation_outside_the_vocabulary_stops_with_its_site():
         "erf: the operation erf is outside the vocabulary of target ort-cpu; expected one of: input, QATConv2d"
     )
     assert str(caught.value).endswith("rewrite it with a rule (--patterns)")
+
+
+def test_a_batch_norm_by_itself_runs_in_float_between_integers():
+    net = nn.Sequential(nn.BatchNorm2d(4), conv_bn(nn.ReLU()))
+    with pytest.raises(Problem, match=r"p.yaml:.*runs QATBatchNorm2d in float only; add {op: QATBatchNorm2d"):
+        quantized(net, unit_images(), policy=Policy.parse(SPECS + ALL, "p.yaml"))
+    gm = quantized(net, unit_images(), policy=policy("{op: QATBatchNorm2d, float: true}"))
+    lowered, _ = converting(Rules.load()).run(gm)
+    assert not any(isinstance(one, nn.BatchNorm2d) for one in lowered.modules())
+    with torch.no_grad():
+        # a value beside a rounding tie of the next quantizer may land one step away, none does here
+        assert torch.equal(gm(unit_images()), lowered(unit_images()))
 
 
 def test_groups_need_no_quantizer_yet(fused):
