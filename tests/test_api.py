@@ -18,6 +18,7 @@ from refusals import refusal
 from torch import fx, nn
 
 import fxqat
+from fxqat import quant, training
 from fxqat.evaluation.accuracy import evaluate
 from fxqat.evaluation.predictor import Evaluated, from_onnx
 from fxqat.graph.pipeline import PassReport
@@ -32,6 +33,13 @@ def test_the_public_names_are_there_and_no_others():
     assert all(getattr(fxqat, name) is not None for name in fxqat.__all__)
     with pytest.raises(AttributeError, match="module 'fxqat' has no attribute 'prepair'"):
         fxqat.prepair  # noqa: B018
+
+
+def test_rooms_give_the_names_that_they_say():
+    for room in (quant, training):
+        assert all(getattr(room, name).__name__ == name for name in room._HOMES)
+        with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+            room.nothing  # noqa: B018
 
 
 def test_importing_costs_no_torch():

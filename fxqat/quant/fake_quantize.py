@@ -206,28 +206,6 @@ class PerChannelFakeQuantize(FakeQuantize):
         super().__init__(spec, site, channels=channels, live=live)
 
 
-class LiveFakeQuantize(FakeQuantize):
-    """For torch.ao's own QAT flow: follows its observer, learns the number of channels from the first tensor, and says
-    its dtype in torch's quantized types.
-
-    Args:
-        spec: how to quantize; ``spec.scale`` must be "fixed".
-        factory_kwargs: device of the state.
-    """
-
-    def __init__(self, *, spec: QuantSpec, factory_kwargs: dict[str, Any] | None = None) -> None:
-        if spec.scale != "fixed":
-            raise ValueError(f"scale: {spec.scale!r} is not legal in torch.ao's flow, expected fixed")
-        super().__init__(spec, live=True)
-        self.dtype = {torch.int8: torch.qint8, torch.uint8: torch.quint8}.get(spec.dtype, spec.dtype)
-        self.to((factory_kwargs or {}).get("device"))
-
-    def _set(self, qparams: QParams) -> None:
-        if qparams.scale.shape != self.scale.shape:
-            self.scale, self.zero_point = torch.empty_like(qparams.scale), torch.empty_like(qparams.zero_point)
-        super()._set(qparams)
-
-
 class LSQFakeQuantize(FakeQuantize):
     """Learns its scale (LSQ), and its offset where ``spec.scale`` is "lsq+"; starts from calibration.
 
