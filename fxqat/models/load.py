@@ -190,6 +190,9 @@ def _update(model: nn.Module) -> None:
 
 def _source(model: Any, name: str, digest: str) -> Source:
     head = model.model[-1]
+    if not (hasattr(head, "nc") and hasattr(head, "stride")):
+        what = f"its head is {type(head).__name__}"
+        raise Problem(name, what, expected="one with classes and strides", remedy="use a detection model")
     classes = int(head.nc)
     names = _names(getattr(model, "names", None))
     return Source(

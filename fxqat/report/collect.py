@@ -110,7 +110,7 @@ def collect(
     anatomy = dissect(model, asked.patterns)
     if asked.data and not model.recipe.calibration:
         raise Problem(asked.model, "was never calibrated", expected="a calibrated .fxqat for --data")
-    imgsz = images.check_imgsz(asked.imgsz or int(model.recipe.calibration.get("imgsz", 640)))
+    imgsz = images.check_imgsz(asked.imgsz or int(model.recipe.calibration.get("imgsz", 640)), model.stride)
     base = Measured(integer_share=anatomy.integer_share, size=_size(model, asked.onnx))
     common = {
         "title": asked.model.name,
@@ -201,7 +201,9 @@ class _Look:
         gm, _ = Pipeline((Unquantize(),)).run(self.model.gm)
         float_model = self.model.with_graph(gm).eval()
         name = "the same weights in float"
-        return Evaluated(name=name, predict=_predict(float_model), names=dict(self.model.names))
+        return Evaluated(
+            name=name, predict=_predict(float_model), names=dict(self.model.names), stride=self.model.stride
+        )
 
     def _after(self) -> Evaluated:
         return open_model(self.asked.onnx or self.asked.model, patterns=self.asked.patterns)

@@ -40,7 +40,7 @@ def clamps_as_relu(node: fx.Node) -> bool:
     if not (node.op == "call_module" and isinstance(module_of(node), nn.ReLU)) or len(node.users) != 1:
         return False
     (reader,) = node.users
-    return reader.target is quantize_per_tensor and reader.args[2] == reader.args[3]
+    return reader.target is quantize_per_tensor and bool(reader.args[2] == reader.args[3])
 
 
 def computed_from(n: fx.Node) -> fx.Node | None:

@@ -95,6 +95,7 @@ class Target:
         where: str,
         site: str,
         preactivation: QuantSpec | None = None,
+        input: QuantSpec | None = None,
     ) -> None:
         """Refuse what the runtime cannot run as integers.
 
@@ -121,6 +122,7 @@ class Target:
             ("weight", qconfig.weight, self.weight),
             ("activation", qconfig.activation, self.activation),
             ("preactivation", preactivation, self.activation),
+            ("input", input, self.activation),
         ):
             if given is not None:
                 self._check_form(kind, given, legal, where, site)

@@ -26,6 +26,7 @@ PLACES = {
     "getitem": Place.SAME,
     "flatten": Place.SAME,
     "Identity": Place.SAME,
+    "QATBatchNorm2d": Place.NONE,
     "unflatten": Place.NONE,
     "transpose": Place.NONE,
     "permute": Place.NONE,

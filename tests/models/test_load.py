@@ -98,6 +98,8 @@ def test_a_model_of_another_task(tmp_path, kind, name):
 
 def test_a_segmentation_architecture_has_no_adapter():
     assert "its head is Segment; expected one of: Detect" in refusal(fxqat.load, "yolov8n-seg.yaml")
+    assert refusal(fxqat.load, "yolov8n-cls.yaml").startswith("yolov8n-cls.yaml: its head is Classify; expected one")
+    assert refusal(fxqat.load, "rtdetr-l.yaml").startswith("rtdetr-l.yaml: its head is RTDETRDecoder")
 
 
 @pytest.mark.parametrize(
