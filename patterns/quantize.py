@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import operator
 
 import torch
@@ -30,9 +29,7 @@ def silu_as_sigmoid_and_mul(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
     info = quant_info(conv)
     if info.activation is None:
         raise NoMatch("the policy leaves it in float", conv)
-    bare = copy.copy(fused)
-    bare._modules = {**fused._modules, "activation": None}
-    before, tensor = edit.call(bare, x, at=conv), site_of(conv)
+    before, tensor = edit.call(fused.with_activation(None), x, at=conv), site_of(conv)
     annotate(before, activation=info.preactivation or info.activation, tensor_name=f"{tensor}.before")
     gate = edit.function(torch.sigmoid, before, at=f"{tensor}.sigmoid")
     annotate(gate, weight=None, tensor_name=f"{tensor}.sigmoid")
@@ -45,6 +42,7 @@ def silu_as_sigmoid_and_mul(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
 # For OpenVINO and TensorRT a block stays as it is: convolution, SiLU and a residual Add are one kernel.
 QUANTIZE = {
     "ort-cpu": (silu_as_sigmoid_and_mul,),
+    "ort-cpu-vnni": (silu_as_sigmoid_and_mul,),
     "ort-cpu-avx2": (silu_as_sigmoid_and_mul,),
     "ort-arm": (silu_as_sigmoid_and_mul,),
     "openvino": (),

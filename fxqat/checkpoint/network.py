@@ -50,7 +50,7 @@ def network_of(model: Detector) -> fx.GraphModule:
 
 def policy_of(recipe: Recipe) -> Policy:
     """The policy that a detector was prepared with, for the target it was prepared for."""
-    return Policy.parse(recipe.policy_text, recipe.policy_name, target=recipe.target)
+    return Policy.parse(recipe.policy_text, recipe.policy_name, target=recipe.target, recorded=True)
 
 
 def records(pipeline: Pipeline, report: Report) -> tuple[PassRecord, ...]:

@@ -28,6 +28,7 @@ from fxqat.models.anchor_grid import AnchorGrid
 from fxqat.quant.fake_quantize import FakeQuantize, LSQFakeQuantize, PerChannelFakeQuantize, make_fake_quantize
 from fxqat.quant.modules import QATBatchNorm2d, QATConv2d, QATLinear, QATReLU
 from fxqat.quant.observers import make_observer
+from fxqat.quant.pairs import Order
 from fxqat.quant.spec import OBSERVERS, QuantSpec
 from fxqat.quant.torch_ao import dequantize_per_channel, dequantize_per_tensor, quantize_per_tensor
 
@@ -169,12 +170,16 @@ def _fused_conv() -> ModuleWord:
 def _fused(kind: type[nn.Module], layer: ModuleWord, make: Callable[[Any], Any]) -> ModuleWord:
     """The word of a layer that holds its batch norm, activation and weight quantizer; these are words of their own."""
 
-    def build(*, bn_frozen: bool, **arguments: Any) -> nn.Module:
+    def read(module: Any) -> Arguments:
+        orders = [order.value for order in module.pair_orders]
+        return {**layer.read(module), "bn_frozen": module.bn_frozen, "pair_orders": orders}
+
+    def build(*, bn_frozen: bool, pair_orders: Sequence[str], **arguments: Any) -> nn.Module:
         made = make(layer.build(**arguments))
-        made.bn_frozen = bool(bn_frozen)
+        made.bn_frozen, made.pair_orders = bool(bn_frozen), tuple(map(Order, pair_orders))
         return made
 
-    return ModuleWord(kind=kind, read=lambda one: {**layer.read(one), "bn_frozen": one.bn_frozen}, build=build)
+    return ModuleWord(kind=kind, read=read, build=build)
 
 
 def _lone_norm() -> ModuleWord:

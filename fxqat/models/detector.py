@@ -14,13 +14,15 @@ from fxqat.graph.prune import drop_unused_modules
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The float model that a graph was traced from, as a record."""
+    """The float model that a graph was traced from, as a record. ``unnamed`` is how many classes the model gives no
+    name, so that their number is used."""
 
     name: str
     sha256: str
     architecture: Mapping[str, Any]
     names: Mapping[int, str]
     stride: tuple[float, ...]
+    unnamed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +125,11 @@ class Detector(nn.Module):
     def names(self) -> Mapping[int, str]:
         """Class names by index."""
         return self.source.names
+
+    @property
+    def stride(self) -> int:
+        """Pixels that an image's sides are multiples of: those of a cell of the coarsest level, and 32 at least."""
+        return max(32, *map(int, self.source.stride))
 
     @property
     def stage(self) -> str:

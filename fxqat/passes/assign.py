@@ -12,7 +12,9 @@ from fxqat.graph.site import operation, site_of
 from fxqat.passes.quant_graph import annotate
 from fxqat.passes.stages import ASSIGNED
 from fxqat.policy import Decision, Policy, Site
+from fxqat.policy.policy import FORM
 from fxqat.quant.spec import QuantSpec
+from fxqat.targets import Target
 
 
 def sites(gm: fx.GraphModule) -> list[Site]:
@@ -40,7 +42,7 @@ class Assign:
             target.place(_op(node), site_of(node))
         decisions = self.policy.assign(sites(gm))
         for node in decidable(gm):
-            _write(node, decisions[site_of(node)])
+            _write(node, decisions[site_of(node)], target)
         quantized = sum(not decision.qconfig.is_float for decision in decisions.values())
         return PassReport(says=f"{quantized} of {len(decisions)} sites quantized by {self.policy.name}")
 
@@ -51,11 +53,20 @@ def default_preactivation(activation: QuantSpec, function: str = "silu") -> Quan
     return replace(activation, observer="histogram", method="mse", through=function)
 
 
-def _write(node: fx.Node, decision: Decision) -> None:
+def default_input(activation: QuantSpec, target: Target) -> QuantSpec:
+    """The spec of a float tensor that an integer layer reads, where a policy gives none: the target's codes, and the
+    range chosen as the policy chooses the layer's output, but for what only holds of that output (a function after it,
+    a range that is known)."""
+    codes = {name: getattr(target.activation, name) for name in FORM}
+    return replace(activation, **codes, through=None, fixed=None)
+
+
+def _write(node: fx.Node, decision: Decision, target: Target) -> None:
     activation = decision.qconfig.activation
     before = decision.preactivation or (default_preactivation(activation) if activation else None)
+    read = decision.input or (default_input(activation, target) if activation else None)
     weight = decision.qconfig.weight
-    annotate(node, decision=decision, weight=weight, activation=activation, preactivation=before)
+    annotate(node, decision=decision, weight=weight, activation=activation, preactivation=before, input=read)
 
 
 def _site(node: fx.Node) -> Site:

@@ -122,7 +122,8 @@ def _quantize_after(gm: fx.GraphModule, node: fx.Node, path: str) -> None:
 def _quantize_layer(gm: fx.GraphModule, node: fx.Node, target: Target) -> None:
     """Quantize the weight, and give the layer its input's scale where the bias is of integers; a float input gets a
     quantizer for the layers that read it."""
-    module_of(node).quantize_weight(quant_info(node).weight, site_of(node), calibrate=False)
+    info = quant_info(node)
+    module_of(node).quantize_weight(info.weight, site_of(node), pair_orders=target.pair_orders, calibrate=False)
     source = node.all_input_nodes[0]
     if quant_info(source).quantizer is None:
         source = _quantized_input(gm, source, node)

@@ -9,7 +9,7 @@ from torch import Tensor
 from fxqat.models.detector import Detector, cut
 from fxqat.passes import Rules, converting
 from fxqat.runtime.integer_interpreter import IntegerExecution
-from fxqat.targets import TARGETS
+from fxqat.targets import target_of
 
 
 def lowered(model: Detector) -> Detector | None:
@@ -21,7 +21,7 @@ def lowered(model: Detector) -> Detector | None:
     Raises:
         Problem: rules of the user's own that lower it are not at hand.
     """
-    target = TARGETS.get(model.recipe.target)
+    target = target_of(model.recipe.target)
     if model.stage == "float" or target is None or not target.known_kernels:
         return None
     if model.stage == "int8":

@@ -18,9 +18,8 @@ from fxqat.graph.site import covers, module_of, nearest, operation
 from fxqat.models.detector import Detector
 from fxqat.passes.quant_graph import quant_info, rounded_site
 from fxqat.quant.fake_quantize import FakeQuantize
-from fxqat.sensitivity.divergence import Gap
 from fxqat.sensitivity.error_statistics import Tally, weight_tally
-from fxqat.sensitivity.gradient_probe import Probed, probe
+from fxqat.sensitivity.gradient_probe import Gap, Probed, probe
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn, optim
 
-from fxqat.data import images
 from fxqat.errors import Problem
 from fxqat.evaluation.validators import SquareValidator
 from fxqat.graph.pipeline import Pipeline
@@ -23,8 +22,7 @@ from fxqat.passes.absorb_norms import AbsorbNorms, normed
 from fxqat.passes.learn_scales import LearnScales, learned_scales
 from fxqat.passes.quant_graph import QuantGraph
 from fxqat.passes.unquantize import Unquantize
-from fxqat.quant import compiled_kernels
-from fxqat.quant.fake_quantize import LSQFakeQuantize
+from fxqat.quant.fake_quantize import LSQFakeQuantize, use_kernels
 from fxqat.quant.modules import freeze_bn_stats, update_bn_stats
 from fxqat.quant.torch_ao import disable_observer
 from fxqat.training import resume_state
@@ -64,6 +62,7 @@ class Trainer(DetectionTrainer):
     Attributes:
         history: one row an epoch, epoch 0 first: ``epoch``, ``map5095``, ``map50``, ``lr``, and the parts of the loss.
         best_epoch: of the highest validated mAP50-95.
+        compiled: whether quantizers compute with compiled kernels.
         phase: the phase of an epoch (0 is the first trained), of a schedule that has phases.
     """
 
@@ -75,6 +74,7 @@ class Trainer(DetectionTrainer):
     best_epoch: int
     kept: dict[str, Tensor]
     phase: Callable[[float], str] | None
+    compiled: bool = False
 
     def __init__(self, cfg: Any = None, overrides: dict[str, Any] | None = None, _callbacks: Any = None) -> None:
         threads = torch.get_num_threads()
@@ -113,7 +113,13 @@ class Trainer(DetectionTrainer):
         summary = self.plan.summary()
         summary["data"] = Path(summary["data"]).name
         measured = [row["map5095"] for row in self.history]
-        return {"config": summary, "epoch": epoch, "best_epoch": self.best_epoch, "map5095": measured}
+        return {
+            "config": summary,
+            "compiled": self.compiled,
+            "epoch": epoch,
+            "best_epoch": self.best_epoch,
+            "map5095": measured,
+        }
 
     # What Ultralytics calls.
 
@@ -131,7 +137,8 @@ class Trainer(DetectionTrainer):
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
         """Ultralytics' data set; square in validation too, as a runtime is given its images."""
-        return build_yolo_dataset(self.args, img_path, batch, self.data, mode=mode, rect=False, stride=images.STRIDE)
+        stride = self.trainee.detector.stride
+        return build_yolo_dataset(self.args, img_path, batch, self.data, mode=mode, rect=False, stride=stride)
 
     def get_validator(self) -> SquareValidator:
         """Ultralytics' validator."""
@@ -166,8 +173,7 @@ class Trainer(DetectionTrainer):
                 self._recall(found)
                 return
         try:
-            with compiled_kernels.kernels(self.plan.compile):
-                super()._do_train()
+            super()._do_train()
         except Problem as problem:
             if all(bool(torch.isfinite(one).all()) for one in self.trainee.parameters()):
                 raise
@@ -319,6 +325,7 @@ class QATTrainer(Trainer):
         AbsorbNorms()(self.trainee.detector.gm)
         if self.plan.lsq:
             LearnScales()(self.trainee.detector.gm)
+        self.compiled = use_kernels(self.trainee, self.plan.compile)
         self.trainee.refresh()
 
     def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> optim.Optimizer:

@@ -185,3 +185,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, yolov
         fxqat.save(yolov8n, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("stage", ["yolov8n", "calibrated", "converted"])
+def test_graphs_take_a_hundredth_of_the_file(stage, request, tmp_path):
+    path = fxqat.save(request.getfixturevalue(stage), tmp_path / "a.fxqat")
+    assert header(path)[1]["#graphs"].numel() < path.stat().st_size / 50

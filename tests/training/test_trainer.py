@@ -16,7 +16,6 @@ from refusals import refusal
 import fxqat
 from fxqat.errors import Problem
 from fxqat.evaluation.predictor import from_onnx
-from fxqat.passes import Rules
 from fxqat.passes.absorb_norms import normed
 from fxqat.passes.learn_scales import learned_scales
 from fxqat.passes.quant_graph import QuantGraph
@@ -130,7 +129,7 @@ def test_validation_sees_what_the_exported_file_computes(trainer, ptq, monkeypat
     run = trainer("executed", epochs=1, lr0=1e-3, lsq=True)
     run.train()
     images, boxes = heard[0]
-    given = executed(ptq, Rules.load())
+    given = executed(ptq)
     assert given is not None
     assert torch.equal(boxes, given.run(images)) is (way == "integers")
     same_boxes(boxes, given.run(images))  # not yet what training made of its batch norms and scales
