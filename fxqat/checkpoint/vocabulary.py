@@ -184,8 +184,9 @@ def _fused(kind: type[nn.Module], layer: ModuleWord, make: Callable[[Any], Any])
 
 def _lone_norm() -> ModuleWord:
     def build(*, bn_frozen: bool, **arguments: Any) -> nn.Module:
-        made = told_by(QATBatchNorm2d, _NORM, device="meta").build(**arguments)
-        made.bn_frozen = bool(bn_frozen)  # type: ignore[assignment]
+        made: Any = told_by(QATBatchNorm2d, _NORM, device="meta").build(**arguments)
+        if bn_frozen:
+            made.freeze_bn_stats()
         return made
 
     return ModuleWord(
