@@ -21,7 +21,7 @@ def few(data: Path, folder: Path) -> Path:
     content = yaml.safe_load(data.read_text())
     for split in ("train", "val"):
         paths = reader.image_paths(data, split=split, limit=4)
-        (folder / f"{split}.txt").write_text("".join(f"{path}\n" for path in paths))
+        (folder / f"{split}.txt").write_text("".join(f"{path}\n" for path in paths.paths))
         content[split] = str(folder / f"{split}.txt")
     path = folder / "few.yaml"
     path.write_text(yaml.safe_dump({"path": str(data.parent), **content}))
