@@ -7,6 +7,7 @@ their ``activation`` entry and looks up layers by name among everything it has i
 from __future__ import annotations
 
 import ast
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fxqat.graph.site import nearest
 from fxqat.models import offline  # noqa: F401  (quiet before Ultralytics is imported)
 from fxqat.models.channels import Channels, channels_of, set_channels
 from fxqat.models.detector import Source
+from fxqat.models.families import family_of
 from fxqat.models.unpickle import unpickled
 
 from ultralytics.nn import tasks  # isort: skip
@@ -128,15 +130,20 @@ def _model_in(content: Any, path: Path) -> nn.Module:
 
 
 def _source(model: Any, name: str, digest: str) -> Source:
+    head = model.model[-1]
+    family = family_of(head, name)
+    spec = family.spec(head)
     architecture = {key: value for key, value in model.yaml.items() if key not in {"yaml_file"}}
-    architecture["nc"] = model.model[-1].nc
+    architecture["nc"] = spec.classes
     return Source(
         name=name,
         sha256=digest,
         architecture=architecture,
         names={int(key): str(value) for key, value in model.names.items()},
-        stride=tuple(float(s) for s in model.model[-1].stride),
+        stride=tuple(float(s) for s in head.stride),
         channels=channels_of(model),
+        task=family.task,
+        head=asdict(spec),
     )
 
 

@@ -10,7 +10,8 @@ from typing import Any, cast
 from torch import fx, nn
 
 from fxqat.graph.site import assign_sites, covers, module_of, site_of
-from fxqat.models.head import AnchorGrid, adapt
+from fxqat.models.families import adapt
+from fxqat.models.families.decode import Opaque
 
 
 class _CountedProxy(fx.Proxy):
@@ -30,7 +31,7 @@ class _Tracer(fx.Tracer):
         return _CountedProxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, AnchorGrid) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, Opaque) or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Layers(nn.Module):
@@ -55,11 +56,11 @@ class _Layers(nn.Module):
 
 
 def trace(model: nn.Module, where: str = "model") -> fx.GraphModule:
-    """The FX graph of an Ultralytics detection model, every node with its site, sharing the model's parameters with no
+    """The FX graph of an Ultralytics model, every node with its site, sharing the model's parameters with no
     one.
 
-    The graph takes images (B, 3, H, W) in 0..1 and returns what the model returns in eval, bit for bit:
-    (predictions (B, 4 + nc, A), {"boxes", "scores", "feats"}).
+    The graph takes images (B, 3, H, W) in 0..1 and returns what the model computes in eval, bit for bit:
+    (predictions, raw predictions), as its family has them.
 
     Raises:
         Problem: the head has no adapter.
@@ -75,12 +76,12 @@ def trace(model: nn.Module, where: str = "model") -> fx.GraphModule:
 
 
 def _roles(layers: _Layers, backbone: int) -> dict[str, tuple[str, ...]]:
-    """Globs of sites, and the roles of what they cover: those that the head names, and that of the first ``backbone``
-    layers."""
-    head = f"model.{len(layers.model) - 1}."
+    """Globs of sites, and the roles of what they cover: the first ``backbone`` layers, those behind them, the head, and
+    what the head names within itself."""
+    last = len(layers.model) - 1
     named: Mapping[str, tuple[str, ...]] = layers.model[-1].roles  # type: ignore[assignment]
-    layer = {f"model.{index}.**": ("backbone",) for index in range(backbone)}
-    return layer | {head + glob: names for glob, names in named.items()}
+    layer = {f"model.{index}.**": ("backbone" if index < backbone else "neck",) for index in range(last)}
+    return layer | {f"model.{last}.**": ("head",)} | {f"model.{last}.{glob}": names for glob, names in named.items()}
 
 
 def _assign_roles(gm: fx.GraphModule, roles: Mapping[str, tuple[str, ...]]) -> None:

@@ -31,11 +31,13 @@ class Apart:
         self, detector: Detector, data: str | Path, *, count: int | None, imgsz: int, split: str = "val"
     ) -> None:
         self.data, self.count, self.imgsz, self.split = data, count, imgsz, split
+        self.outputs = detector.compared
         self.wanted = list(self._raw(detector))
 
     def of(self, detector: Detector) -> Tensor:
         """The divergence (fxqat.sensitivity.divergence) of each image, nats, shape (images,)."""
-        return torch.cat([divergence(*pair) for pair in zip(self.wanted, self._raw(detector), strict=True)])
+        pairs = zip(self.wanted, self._raw(detector), strict=True)
+        return torch.cat([divergence(self.outputs, *pair) for pair in pairs])
 
     @torch.no_grad()
     def _raw(self, detector: Detector) -> Iterator[Raw]:

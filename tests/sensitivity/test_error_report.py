@@ -18,15 +18,20 @@ import fxqat
 from fxqat.errors import Problem
 from fxqat.graph.site import site_of
 from fxqat.models.detector import Detector, cut
+from fxqat.models.families.detect import DETECT
+from fxqat.models.family import HeadSpec
+from fxqat.models.links import directions
 from fxqat.passes.calibrate import quantizers
 from fxqat.quant.affine import choose_qparams
 from fxqat.quant.spec import QuantSpec
-from fxqat.sensitivity.divergence import directions, divergence
+from fxqat.sensitivity.divergence import divergence
 from fxqat.sensitivity.error_report import COLUMNS, ErrorReport, analyze
 from fxqat.sensitivity.error_statistics import Tally
 from fxqat.sensitivity.gradient_probe import probe
 from fxqat.sensitivity.selective import asleep, members, run
-from fxqat.training.losses import _divergences
+from fxqat.training.losses import DistillationLoss, Seen
+
+OUTPUTS = DETECT.compared(HeadSpec(classes=3))
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +84,12 @@ def test_clipping_and_range_use():
 
 def test_the_divergence_is_what_distillation_minimises():
     teacher, student = logits(1), logits(2)
-    parts = _divergences(student, teacher)
+    batch = {"img": torch.zeros(1, 3, 32, 32)}
+    seen = Seen(raw=student, batch=batch, gm=torch.nn.Module())
+    parts = DistillationLoss(lambda images: teacher, OUTPUTS)(seen)
     # float32 sums of some hundred terms of size 1
-    assert float(divergence(teacher, student)) == pytest.approx(float(sum(parts.values())), rel=1e-5)
-    assert float(divergence(teacher, teacher)) == 0.0
+    assert float(divergence(OUTPUTS, teacher, student)) == pytest.approx(float(sum(parts.values())), rel=1e-5)
+    assert float(divergence(OUTPUTS, teacher, teacher)) == 0.0
 
 
 def test_directions_feel_the_divergence_of_a_small_change():
@@ -92,11 +99,11 @@ def test_directions_feel_the_divergence_of_a_small_change():
     generator = torch.Generator().manual_seed(0)
     felt = []
     for _ in range(4000):
-        boxes, scores = directions(teacher, generator)
+        boxes, scores = directions(OUTPUTS, teacher, generator)
         felt.append(float((boxes * change["boxes"]).sum() + (scores * change["scores"]).sum()) * step)
     # The mean of 4000 squares of a sum of many independent terms deviates by sqrt(2 / 4000) = 2.2 %: 5 deviations;
     # the third order adds about the step, 2 %.
-    assert np.mean(np.square(felt)) / 2 == pytest.approx(float(divergence(teacher, student)), rel=0.13)
+    assert np.mean(np.square(felt)) / 2 == pytest.approx(float(divergence(OUTPUTS, teacher, student)), rel=0.13)
 
 
 def test_all_on_is_the_quantized_network_and_none_on_the_float_one(calibrated, images):
@@ -119,7 +126,7 @@ def test_the_probe_feels_what_a_quantizer_alone_does(calibrated, images):
     strongest = sorted(alone, key=lambda name: -alone[name])[:12]
     with asleep(view):
         plain = run(view, one, ())
-        exact = [float(divergence(plain, run(view, one, {name}))) for name in strongest]
+        exact = [float(divergence(calibrated.compared, plain, run(view, one, {name}))) for name in strongest]
     ratios = np.array([alone[name] for name in strongest]) / np.array(exact)
     # 200 squares of a sum of four anchors' terms: a deviation of 10 to 20 %, plus what is not linear; a wrong
     # gradient or a missing factor of two would be off everywhere.
