@@ -98,6 +98,11 @@ class Detector(nn.Module):
         return self.source.family.compared(self.source.head_spec)
 
     @property
+    def trained(self) -> tuple[RawOutput, ...]:
+        """The raw outputs that training moves."""
+        return self.source.family.trained(self.source.head_spec)
+
+    @property
     def final(self) -> tuple[FinalOutput, ...]:
         """What it predicts."""
         return self.source.family.final(self.source.head_spec)

@@ -21,7 +21,8 @@ from fxqat.graph.site import nearest
 from fxqat.models import offline  # noqa: F401  (quiet before Ultralytics is imported)
 from fxqat.models.channels import Channels, channels_of, set_channels
 from fxqat.models.detector import Source
-from fxqat.models.families import family_of
+from fxqat.models.families import family_named, family_of
+from fxqat.models.family import imported
 from fxqat.models.unpickle import unpickled
 
 from ultralytics.nn import tasks  # isort: skip
@@ -42,11 +43,7 @@ def load_pt(path: Path, *, trust: bool = False) -> tuple[nn.Module, Source]:
     """
     model = _model_in(unpickled(path, trust=trust), path)
     layers = getattr(model, "model", None)
-    head = type(layers[-1] if isinstance(layers, nn.Sequential) and len(layers) else model).__name__
-    if not isinstance(model, tasks.DetectionModel) or head != "Detect":
-        raise Problem(
-            path, f"holds no detector but {head}", expected="a YOLOv8 detection model", remedy="use a yolov8*.pt"
-        )
+    family_of(layers[-1] if isinstance(layers, nn.Sequential) and len(layers) else model, path.name)
     for layer in model.modules():
         if isinstance(layer, nn.Upsample) and not hasattr(layer, "recompute_scale_factor"):
             layer.recompute_scale_factor = None  # checkpoints of torch 1.10 and before lack it
@@ -87,17 +84,16 @@ def build(
     content = architecture if isinstance(architecture, dict) else _architecture(str(architecture))
     where = "architecture" if isinstance(architecture, dict) else str(architecture)
     check_architecture(content, where)
+    family = family_named(content["head"][-1][2], where)
     torch_state, activation = torch.random.get_rng_state(), Conv.default_act
     torch.manual_seed(0)
     try:
-        model = tasks.DetectionModel(dict(content), nc=classes, verbose=False)
+        model = imported(family.model)(dict(content), nc=classes, verbose=False)
         set_channels(model, channels or {}, where)
     except Problem:
         raise
     except Exception as error:  # whatever Ultralytics makes of arguments that do not fit
-        raise Problem(
-            where, f"cannot be built ({error!r})", expected="an Ultralytics detection architecture"
-        ) from error
+        raise Problem(where, f"cannot be built ({error!r})", expected="an Ultralytics architecture") from error
     finally:
         torch.random.set_rng_state(torch_state)
         Conv.default_act = activation  # Ultralytics sets it for the process, and leaves it so where building fails
@@ -140,7 +136,7 @@ def _source(model: Any, name: str, digest: str) -> Source:
         sha256=digest,
         architecture=architecture,
         names={int(key): str(value) for key, value in model.names.items()},
-        stride=tuple(float(s) for s in head.stride),
+        stride=tuple(float(s) for s in model.stride),
         channels=channels_of(model),
         task=family.task,
         head=asdict(spec),

@@ -11,6 +11,7 @@ from torch import fx, nn
 
 from fxqat.graph.site import assign_sites, covers, module_of, site_of
 from fxqat.models.families import adapt
+from fxqat.models.families.blocks import adapt_blocks
 from fxqat.models.families.decode import Opaque
 
 
@@ -43,6 +44,7 @@ class _Layers(nn.Module):
         head, source = adapt(layers[-1], where), layers[-1]
         head.f, head.i = source.f, source.i
         self.model = nn.Sequential(*layers[:-1], head)
+        adapt_blocks(self.model)
         self.save = save
 
     def forward(self, images: Any) -> Any:
@@ -77,11 +79,12 @@ def trace(model: nn.Module, where: str = "model") -> fx.GraphModule:
 
 def _roles(layers: _Layers, backbone: int) -> dict[str, tuple[str, ...]]:
     """Globs of sites, and the roles of what they cover: the first ``backbone`` layers, those behind them, the head, and
-    what the head names within itself."""
+    what adapters name within themselves."""
     last = len(layers.model) - 1
-    named: Mapping[str, tuple[str, ...]] = layers.model[-1].roles  # type: ignore[assignment]
-    layer = {f"model.{index}.**": ("backbone" if index < backbone else "neck",) for index in range(last)}
-    return layer | {f"model.{last}.**": ("head",)} | {f"model.{last}.{glob}": names for glob, names in named.items()}
+    part = {f"model.{index}.**": ("backbone" if index < backbone else "neck",) for index in range(last)}
+    named = [(path, getattr(one, "roles", {})) for path, one in layers.named_modules()]
+    within = {f"{path}.{glob}": names for path, globs in named for glob, names in globs.items()}
+    return part | {f"model.{last}.**": ("head",)} | within
 
 
 def _assign_roles(gm: fx.GraphModule, roles: Mapping[str, tuple[str, ...]]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from fxqat.errors import Problem
-from fxqat.models.family import Family, HeadSpec, RawOutput, features
+from fxqat.models.family import Family, RawOutput, features
 from fxqat.models.links import divergences
 from fxqat.quant.modules import QATConv2d, QATLinear
 
@@ -85,21 +85,20 @@ class TaskLoss:
     """Ultralytics' own loss of the task, a mean over the batch: of a head with two branches that of both.
 
     Args:
-        model: as Ultralytics' models are; its ``args`` give the gains.
-        family: of the model.
-        spec: of its head.
+        model: a Trainee; its ``args`` give the gains.
         focal: gamma of the focal loss for the classes, 0 for none.
 
     Raises:
         Problem: a focal loss for a task without class logits of anchors.
     """
 
-    def __init__(self, model: Any, family: Family, spec: HeadSpec, focal: float = 0.0) -> None:
-        self.family = family
-        self.criterion = family.criterion(model, spec)
+    def __init__(self, model: Any, focal: float = 0.0) -> None:
+        source = model.detector.source
+        self.family: Family = source.family
+        self.criterion = self.family.criterion(model, source.head_spec)
         if focal:
             for one in self._branches():
-                _check_focal(one, family)
+                _check_focal(one, self.family)
                 one.bce = FocalLoss(gamma=focal)
 
     def __call__(self, seen: Seen) -> Parts:
@@ -224,7 +223,7 @@ def build_loss_function(
 
     Args:
         config: or its fields as a mapping.
-        model: as Ultralytics' models are, with the detector behind it.
+        model: a Trainee.
         teacher: images to the float network's raw predictions.
 
     Raises:
@@ -235,15 +234,13 @@ def build_loss_function(
             config = LossConfig(**config)
         except (TypeError, ValueError) as error:
             raise Problem("loss", str(error), expected=f"fields of LossConfig: {', '.join(_FIELDS)}") from error
-    source = model.detector.source
-    family, spec = source.family, source.head_spec
-    parts: list[Part] = [TaskLoss(model, family, spec, config.focal)] if config.task else []
+    parts: list[Part] = [TaskLoss(model, config.focal)] if config.task else []
     if config.task not in (0.0, 1.0):
         parts = [_Weighted(parts[0], config.task)]
     if config.needs_teacher:
         if teacher is None:
             raise Problem("loss", "distillation needs a teacher", remedy="give the float detector as teacher")
-        parts.append(DistillationLoss(teacher, family.trained(spec), config.distill, config.features))
+        parts.append(DistillationLoss(teacher, model.detector.trained, config.distill, config.features))
     if config.penalty:
         parts.append(QATPenaltyLoss(config.penalty, config.penalty_warmup))
     return ComposedLoss(parts)

@@ -8,10 +8,14 @@ from typing import Any
 from torch import nn
 
 from fxqat.errors import Problem
+from fxqat.models.families.classify import CLASSIFY
 from fxqat.models.families.detect import DETECT
+from fxqat.models.families.obb import OBB
+from fxqat.models.families.pose import POSE
+from fxqat.models.families.segment import SEGMENT
 from fxqat.models.family import Family
 
-FAMILIES: Mapping[str, Family] = {one.task: one for one in (DETECT,)}
+FAMILIES: Mapping[str, Family] = {one.task: one for one in (DETECT, SEGMENT, POSE, OBB, CLASSIFY)}
 
 DEFAULT = DETECT  # what a file that does not say its task is taken for
 
@@ -19,6 +23,8 @@ DEFAULT = DETECT  # what a file that does not say its task is taken for
 REFUSED: Mapping[str, str] = {
     "RTDETRDecoder": "a transformer decoder whose anchors depend on the data",
     "WorldDetect": "it compares with texts that are given at run time",
+    "Depth": "it predicts a map of distances",
+    "SemanticSegment": "it predicts a map of classes",
     "YOLOEDetect": "it compares with prompts that are given at run time",
     "YOLOESegment": "it compares with prompts that are given at run time",
 }
@@ -30,7 +36,15 @@ def family_of(head: Any, where: str) -> Family:
     Raises:
         Problem: no family does.
     """
-    kind = type(head).__name__
+    return family_named(type(head).__name__, where)
+
+
+def family_named(kind: str, where: str) -> Family:
+    """The family that takes heads of Ultralytics' class ``kind``.
+
+    Raises:
+        Problem: no family does.
+    """
     for family in FAMILIES.values():
         if kind in family.heads:
             return family
