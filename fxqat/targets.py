@@ -85,6 +85,7 @@ class Target:
         where: str,
         site: str,
         preactivation: QuantSpec | None = None,
+        input: QuantSpec | None = None,
     ) -> None:
         """Refuse what the runtime cannot run as integers.
 
@@ -111,6 +112,7 @@ class Target:
             ("weight", qconfig.weight, self.weight),
             ("activation", qconfig.activation, self.activation),
             ("preactivation", preactivation, self.activation),
+            ("input", input, self.activation),
         ):
             if given is not None:
                 self._check_form(kind, given, legal, where, site)
@@ -169,6 +171,7 @@ _PLACES = {
     "getitem": Place.SAME,
     "flatten": Place.SAME,
     "Identity": Place.SAME,
+    "QATBatchNorm2d": Place.NONE,
     "unflatten": Place.NONE,
     "transpose": Place.NONE,
     "permute": Place.NONE,

@@ -8,7 +8,7 @@ from torch import fx, nn
 from fxqat.graph.match import NoMatch, module, value
 from fxqat.graph.rewrite import Edit, rule
 from fxqat.graph.site import module_of
-from fxqat.quant.modules import QATConv2d, QATLinear, QATReLU
+from fxqat.quant.modules import QATBatchNorm2d, QATConv2d, QATLinear, QATReLU
 
 x = value("x")
 conv = module(nn.Conv2d, x, name="conv")
@@ -39,13 +39,24 @@ def conv_alone(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
     return _fused(edit, x, conv, None, None)
 
 
+@rule(module(nn.BatchNorm2d, x, name="norm"))
+def norm_alone(edit: Edit, x: fx.Node, norm: fx.Node) -> fx.Node:
+    """BatchNorm2d by itself: the identity branch of RepVGG's blocks. It stays in float."""
+    given = module_of(norm)
+    if isinstance(given, QATBatchNorm2d):
+        raise NoMatch("it is a QATBatchNorm2d already", norm)
+    if given.running_var is None:
+        raise NoMatch("no running statistics, expected track_running_stats=True", norm)
+    return edit.call(QATBatchNorm2d.of(given), x, at=norm)
+
+
 @rule(module(nn.Linear, x, name="linear"))
 def linear(edit: Edit, x: fx.Node, linear: fx.Node) -> fx.Node:
     """Linear: the last layer of a classifier."""
     return edit.call(QATLinear.fused(module_of(linear)), x, at=linear)
 
 
-FUSE = (conv_bn_silu, conv_bn_relu, conv_bn, conv_alone, linear)
+FUSE = (conv_bn_silu, conv_bn_relu, conv_bn, conv_alone, norm_alone, linear)
 
 
 def _fused(edit: Edit, x: fx.Node, conv: fx.Node, bn: fx.Node | None, activation: nn.Module | None) -> fx.Node:

@@ -102,7 +102,7 @@ def add_images(parser: ArgumentParser, *, limit: int | None, batch: int) -> None
         help=f"so many images, evenly spread (default: {limit or 'all'})",
     )
     parser.add_argument(
-        "--imgsz", type=int, default=640, help="pixels, square, a multiple of 32 (default: %(default)s)"
+        "--imgsz", type=int, default=640, help="pixels, square, a multiple of the model's stride (default: %(default)s)"
     )
     parser.add_argument("--batch", type=int, default=batch, help="images at a time (default: %(default)s)")
 

@@ -127,7 +127,7 @@ def _export_arguments(parser: ArgumentParser) -> None:
         "model", metavar="X", help="calibrated, trained or converted .fxqat; or a .pt, which is exported in float"
     )
     parser.add_argument(
-        "--imgsz", type=int, default=640, help="pixels, square, a multiple of 32 (default: %(default)s)"
+        "--imgsz", type=int, default=640, help="pixels, square, a multiple of the model's stride (default: %(default)s)"
     )
     parser.add_argument("--batch", type=int, default=1, help="images at a time (default: %(default)s)")
     parser.add_argument("--dynamic", action="store_true", help="leave the batch size open")

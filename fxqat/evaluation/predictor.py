@@ -28,7 +28,8 @@ class Evaluated:
             them.
         names: class names by index.
         path: its file, where there is one.
-        imgsz: the only image size it takes; None for any.
+        imgsz: the only image size it takes; None for any multiple of ``stride``.
+        stride: pixels of a cell of the coarsest level, 32 at least.
         family: of its task.
         spec: sizes of its head; by default those of YOLOv8's with its classes.
     """
@@ -38,6 +39,7 @@ class Evaluated:
     names: dict[int, str]
     path: Path | None = None
     imgsz: int | None = None
+    stride: int = 32
     family: Family = DEFAULT
     spec: HeadSpec | None = None
 
@@ -57,6 +59,7 @@ class Evaluated:
             predict=predict,
             names=dict(model.names),
             path=path,
+            stride=model.stride,
             family=source.family,
             spec=source.head_spec,
         )
@@ -107,6 +110,7 @@ def from_onnx(path: str | Path, *, threads: int | None = None) -> Evaluated:
         names=names,
         path=path,
         imgsz=height,
+        stride=_stride(path, session),
         family=family,
         spec=family.described(metadata, len(names), [one.shape for one in session.get_outputs()]),
     )
@@ -182,6 +186,13 @@ def _names(path: Path, session: Any) -> dict[int, str]:
     if len(shape) != bare.rank or not isinstance(shape[bare.axis], int) or shape[bare.axis] <= others:
         raise Problem(path, f"has no class names and an output of shape {shape}", expected="Ultralytics' metadata")
     return {index: f"class_{index}" for index in range(shape[bare.axis] - others)}
+
+
+def _stride(path: Path, session: Any) -> int:
+    text = session.get_modelmeta().custom_metadata_map.get("stride", "32")
+    if not text.isdigit():
+        raise Problem(path, f"its metadata 'stride' is {text!r}", expected="a whole number of pixels")
+    return max(32, int(text))
 
 
 def _parse_names(path: Path, text: str) -> dict[int, str]:

@@ -113,6 +113,11 @@ class Detector(nn.Module):
         return self.source.names
 
     @property
+    def stride(self) -> int:
+        """Pixels that an image's sides are multiples of: those of a cell of the coarsest level, and 32 at least."""
+        return max(32, *map(int, self.source.stride))
+
+    @property
     def stage(self) -> str:
         """``float``, ``qat`` or ``int8``."""
         return self.recipe.stage

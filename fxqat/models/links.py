@@ -30,24 +30,27 @@ def confidences(outputs: Sequence[RawOutput], raw: Any) -> Weights:
     return {one.branch: one.of(raw).sigmoid().amax(1) for one in outputs if one.confidence and one.anchored}
 
 
-def divergences(
-    outputs: Sequence[RawOutput], teacher: Any, student: Any, *, over_batch: bool = False
-) -> dict[str, Tensor]:
-    """The distance from ``teacher`` to ``student`` for each output, nats, by the output's key, (B,).
+def divergence(outputs: Sequence[RawOutput], teacher: Any, student: Any) -> Tensor:
+    """The distance from ``teacher`` to ``student``, nats, shape (B,): the sum of ``divergences``."""
+    return torch.stack(list(divergences(outputs, teacher, student).values())).sum(0)
+
+
+def divergences(outputs: Sequence[RawOutput], teacher: Any, student: Any) -> dict[str, Tensor]:
+    """The distance from ``teacher`` to ``student`` in each output, nats, by its path, each of shape (B,).
+
+    An image's numbers do not depend on the batch that it is in.
 
     Args:
         outputs: of both.
         teacher: raw predictions.
         student: raw predictions of the other network.
-        over_batch: let weights add up to 1 over the batch instead of over each image, so that an image in which the
-            teacher sees nothing counts for nothing.
     """
     found: dict[str, Tensor] = {}
-    weights = {key: _shares(one, over_batch) for key, one in confidences(outputs, teacher).items()}
+    weights = {key: _shares(one) for key, one in confidences(outputs, teacher).items()}
     for one in outputs:
         distance = DISTANCES[one.link](one, one.of(teacher), one.of(student))
-        value = (distance * weights[one.branch]).sum(1) if one.branch in weights and one.anchored else _whole(distance)
-        found[".".join(one.path)] = value / len(value) if over_batch and not one.anchored else value
+        weight = weights.get(one.branch) if one.anchored else None
+        found[".".join(one.path)] = _whole(distance) if weight is None else (distance * weight).sum(1)
     return found
 
 
@@ -59,7 +62,7 @@ def directions(outputs: Sequence[RawOutput], raw: Any, generator: torch.Generato
     ``r = sqrt(w) (y - p)`` with y drawn from Bernoulli(p), or one of a group's bins drawn from its distribution; for a
     Gaussian of variance v, ``r = sqrt(w) n / sqrt(v)`` with n a standard normal number.
     """
-    weights = {key: _shares(one, False).sqrt() for key, one in confidences(outputs, raw).items()}
+    weights = {key: _shares(one).sqrt() for key, one in confidences(outputs, raw).items()}
     found = []
     for one in reversed(outputs):
         z = one.of(raw).detach()
@@ -69,9 +72,8 @@ def directions(outputs: Sequence[RawOutput], raw: Any, generator: torch.Generato
     return found[::-1]
 
 
-def _shares(weight: Tensor, over_batch: bool) -> Tensor:
-    total = weight.sum() if over_batch else weight.sum(1, keepdim=True)
-    return weight / total.clamp(min=_LEAST)
+def _shares(weight: Tensor) -> Tensor:
+    return weight / weight.sum(1, keepdim=True).clamp(min=_LEAST)
 
 
 def _places(z: Tensor) -> int:

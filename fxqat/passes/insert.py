@@ -141,9 +141,9 @@ def _quantized_input(gm: fx.GraphModule, source: fx.Node, node: fx.Node) -> fx.N
     otherwise compute the same codes for each."""
     for user in source.users:
         path = user.meta.get("quantizer")
-        if user.target == path and path and gm.get_submodule(path).spec == node.meta["activation"]:
+        if user.target == path and path and gm.get_submodule(path).spec == node.meta["input"]:
             return user
-    path = _add_quantizer(gm, node.meta["activation"], f"{site_of(node)}.input")
+    path = _add_quantizer(gm, node.meta["input"], f"{site_of(node)}.input")
     with gm.graph.inserting_before(node):
         fake = gm.graph.call_module(path, (source,))
     _describe(fake, node, f"{site_of(node)}.input.quantized", path)

@@ -18,7 +18,9 @@ from fxqat.targets import TARGETS, Target
 
 VERSION = 1
 # What a target decides where a spec does not: the type of the codes and how they are laid over a range.
-_FORM = ("bits", "signed", "symmetric", "narrow", "axis")
+FORM = ("bits", "signed", "symmetric", "narrow", "axis")
+# The keys of a rule that name a spec.
+_SPEC_KEYS = ("weight", "activation", "preactivation", "input")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,7 @@ class PolicyRule:
     weight: QuantSpec | None = None
     activation: QuantSpec | None = None
     preactivation: QuantSpec | None = None
+    input: QuantSpec | None = None
     why: str = ""
 
     def covers(self, site: Site) -> bool:
@@ -66,6 +69,7 @@ class Decision:
     rule: PolicyRule
     qconfig: QConfig
     preactivation: QuantSpec | None = None
+    input: QuantSpec | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +141,15 @@ class Policy:
             where=f"{self.name}:{rule.line}",
             site=site.path,
             preactivation=rule.preactivation,
+            input=rule.input if has_weight else None,
         )
-        return Decision(site=site, rule=rule, qconfig=qconfig, preactivation=rule.preactivation)
+        return Decision(
+            site=site,
+            rule=rule,
+            qconfig=qconfig,
+            preactivation=rule.preactivation,
+            input=rule.input if has_weight else None,
+        )
 
     def _check_used(self, sites: Sequence[Site], used: set[int]) -> None:
         for rule in self.rules:
@@ -208,7 +219,7 @@ class _Reader:
     def _spec(self, name: str, entry: Lines, legal: QuantSpec) -> QuantSpec:
         """The spec of an entry; the form that it does not name is the target's."""
         self._known(entry, [one.name for one in fields(QuantSpec)], f"spec {name}")
-        values: dict[str, Any] = {key: getattr(legal, key) for key in _FORM if key not in entry}
+        values: dict[str, Any] = {key: getattr(legal, key) for key in FORM if key not in entry}
         values |= {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
         try:
             return QuantSpec(**values)
@@ -217,14 +228,10 @@ class _Reader:
             raise self._problem(entry, f"spec {name}: {error}", bad) from error
 
     def _rule(self, entry: Lines, specs: _Specs) -> PolicyRule:
-        self._known(entry, ("site", "role", "op", "weight", "activation", "preactivation", "float", "why"), "rule")
+        self._known(entry, ("site", "role", "op", *_SPEC_KEYS, "float", "why"), "rule")
         if not entry.keys() & {"site", "role", "op"}:
             raise self._problem(entry, "a rule selects nothing", expected="site:, role: or op:")
-        chosen = {
-            key: self._named_spec(entry, key, specs)
-            for key in ("weight", "activation", "preactivation")
-            if key in entry
-        }
+        chosen = {key: self._named_spec(entry, key, specs) for key in _SPEC_KEYS if key in entry}
         self._check_glob(entry)
         if entry.get("float", False) is not True and not chosen:
             raise self._problem(entry, "a rule says nothing to do", expected="float: true, or weight: and activation:")
@@ -232,8 +239,18 @@ class _Reader:
             raise self._problem(
                 entry, f"a rule says float and {next(iter(chosen))} at once", "float", expected="one of them"
             )
+        self._check_input(entry, chosen)
         words = {key: str(entry[key]) for key in ("site", "role", "op", "why") if key in entry}
         return PolicyRule(line=entry.line, **words, **chosen)  # type: ignore[arg-type]
+
+    def _check_input(self, entry: Lines, chosen: Mapping[str, QuantSpec]) -> None:
+        if "input" not in chosen:
+            return
+        if "weight" not in chosen:
+            raise self._problem(entry, "a rule gives an input spec without a weight spec", "input", expected="both")
+        if (function := chosen["input"].through) is not None:
+            what = f"an input spec looks through {function}, which no layer applies to its input"
+            raise self._problem(entry, what, "input", expected="a spec without through")
 
     def _corrections(self, content: Lines, text: str) -> tuple[Wanted, ...]:
         raw = content.get("corrections", [])

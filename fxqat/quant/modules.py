@@ -55,6 +55,15 @@ class _Quantizable(nn.Module):
         self.bn_frozen = False
         self.training = layer.training
 
+    def with_activation(self, activation: nn.Module | None) -> Any:
+        """The same layer, parameters and quantizer shared, with another activation after it."""
+        made = self._sharing(activation)
+        made.weight_fake_quant, made.bn_frozen = self.weight_fake_quant, self.bn_frozen
+        return made
+
+    def _sharing(self, activation: nn.Module | None) -> _Quantizable:
+        raise NotImplementedError
+
     def quantize_weight(self, spec: QuantSpec, site: str = "", *, calibrate: bool = True) -> None:
         """Quantize the folded weight as ``spec`` says from now on; its range follows the weight.
 
@@ -232,6 +241,9 @@ class QATConv2d(_Quantizable):
         _check_norm(conv.out_channels, bn)
         return cls(conv, bn, activation)
 
+    def _sharing(self, activation: nn.Module | None) -> QATConv2d:
+        return QATConv2d(self, self.bn, activation)  # type: ignore[arg-type]
+
     def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
@@ -260,6 +272,9 @@ class QATLinear(_Quantizable):
         """The two layers as one module."""
         return cls(linear, activation)
 
+    def _sharing(self, activation: nn.Module | None) -> QATLinear:
+        return QATLinear(self, activation)  # type: ignore[arg-type]
+
     def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x, weight, bias)
 
@@ -285,6 +300,16 @@ class QATBatchNorm2d(nn.BatchNorm2d):
         made = cls(bn.num_features, bn.eps, bn.momentum, bn.affine, bn.track_running_stats)
         made._parameters, made._buffers = bn._parameters, bn._buffers
         return made.train(bn.training)
+
+    @torch.no_grad()
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Factor ``gamma / sqrt(var + eps)`` and shift ``beta - mean * factor`` of a channel, detached, shape [C]."""
+        assert self.running_var is not None
+        assert self.running_mean is not None
+        factor = torch.rsqrt(self.running_var + self.eps)
+        factor = factor * self.weight if self.affine else factor
+        shift = -self.running_mean * factor
+        return factor, shift + self.bias if self.affine else shift
 
     def freeze_bn_stats(self) -> None:
         """Use the running statistics and stop updating them, in training too."""

@@ -10,7 +10,7 @@ Fisher metric.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +24,25 @@ from fxqat.errors import Problem
 from fxqat.graph.site import module_of
 from fxqat.models.detector import Detector, cut
 from fxqat.models.family import RawOutput
-from fxqat.models.links import directions
+from fxqat.models.links import directions, divergence
 from fxqat.passes.calibrate import feeds_silu
-from fxqat.sensitivity.divergence import Gap, divergence
 from fxqat.sensitivity.error_statistics import Tally
 from fxqat.sensitivity.selective import Selective, asleep, is_fake, is_layer, members, rounded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """The distance of a quantized network's output from the float one's, mean over images.
+
+    Attributes:
+        divergence: nats, see ``fxqat.models.links``.
+        sqnr: of each raw output, dB, by its title.
+        main: the title of the output that says what is in an image.
+    """
+
+    divergence: float
+    sqnr: Mapping[str, float]
+    main: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

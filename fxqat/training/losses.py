@@ -136,13 +136,13 @@ class FocalLoss(nn.Module):
 class DistillationLoss:
     """Divergence from a float teacher that sees the same images; no label is needed.
 
-    One part for each raw output, see ``fxqat.models.links``: for detection ``distill_cls`` (Bernoulli, each class) and
-    ``distill_box`` (the distributions of a box's sides), with weights that add up to 1 over the batch; and::
+    One part for each raw output, a mean over images of fxqat.models.links.divergences: for detection ``distill_cls``
+    (Bernoulli, each class) and ``distill_box`` (the distributions of a box's sides); and::
 
         distill_feat = mean over maps of |f_s - f_t|^2 / |f_t|^2
 
-    All are 0 where student and teacher agree (Hinton et al. 2015, arXiv:1503.02531; for boxes Zheng et al. 2022,
-    arXiv:2102.12252).
+    All are 0 where student and teacher agree. The weight of an anchor keeps the thousands that see nothing from
+    drowning the few that do (Hinton et al. 2015, arXiv:1503.02531; for boxes Zheng et al. 2022, arXiv:2102.12252).
 
     Args:
         teacher: images to raw predictions; used without gradients.
@@ -166,10 +166,10 @@ class DistillationLoss:
             target = self.teacher(seen.batch["img"])
         parts: Parts = {}
         if self.weight:
-            found = divergences(self.outputs, target, seen.raw, over_batch=True)
+            found = divergences(self.outputs, target, seen.raw)
             for output in self.outputs:
                 name = "_".join(("distill", *output.branch, output.loss))
-                parts[name] = self.weight * found[".".join(output.path)].sum()
+                parts[name] = self.weight * found[".".join(output.path)].mean()
         if self.features:
             maps = zip(features(seen.raw), features(target), strict=True)
             errors = [F.mse_loss(mine, theirs) / theirs.square().mean().clamp(min=1e-12) for mine, theirs in maps]
@@ -284,4 +284,6 @@ def _rounding(layer: QATConv2d | QATLinear) -> Tensor:
     return ((weight - rounded) / scale).square().mean() * 12
 
 
+# What is distilled, by the name under which it is logged.
+_DISTILLED = {"distill_cls": "scores", "distill_box": "boxes"}
 _FIELDS = tuple(LossConfig.__dataclass_fields__)

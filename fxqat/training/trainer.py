@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, optim
 
-from fxqat.data import images
 from fxqat.errors import Problem
 from fxqat.evaluation.validators import square_validator
 from fxqat.graph.pipeline import Pipeline
@@ -22,7 +21,6 @@ from fxqat.models import offline
 from fxqat.models.detector import Detector, cut
 from fxqat.models.family import Metric
 from fxqat.passes.unquantize import Unquantize
-from fxqat.quant import compiled_kernels
 from fxqat.quant.modules import freeze_bn_stats, update_bn_stats
 from fxqat.training import resume_state
 from fxqat.training.checks import check_same, widest_site
@@ -57,6 +55,7 @@ class Trainer(BaseTrainer):
     Attributes:
         history: one row an epoch, epoch 0 first: ``epoch``, ``map5095``, ``map50``, ``lr``, and the parts of the loss.
         best_epoch: of the highest validated mAP50-95.
+        compiled: whether quantizers compute with compiled kernels.
         phase: the phase of an epoch (0 is the first trained), of a schedule that has phases.
     """
 
@@ -68,6 +67,7 @@ class Trainer(BaseTrainer):
     best_epoch: int
     kept: dict[str, Tensor]
     phase: Callable[[float], str] | None
+    compiled: bool = False
 
     def __init__(self, cfg: Any = None, overrides: dict[str, Any] | None = None, _callbacks: Any = None) -> None:
         threads = torch.get_num_threads()
@@ -111,7 +111,13 @@ class Trainer(BaseTrainer):
         summary = self.plan.summary()
         summary["data"] = Path(summary["data"]).name
         measured = [row["map5095"] for row in self.history]
-        return {"config": summary, "epoch": epoch, "best_epoch": self.best_epoch, "map5095": measured}
+        return {
+            "config": summary,
+            "compiled": self.compiled,
+            "epoch": epoch,
+            "best_epoch": self.best_epoch,
+            "map5095": measured,
+        }
 
     # What Ultralytics calls.
 
@@ -129,7 +135,8 @@ class Trainer(BaseTrainer):
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
         """Ultralytics' data set; square in validation too, as a runtime is given its images."""
-        return build_yolo_dataset(self.args, img_path, batch, self.data, mode=mode, rect=False, stride=images.STRIDE)
+        stride = self.trainee.detector.stride
+        return build_yolo_dataset(self.args, img_path, batch, self.data, mode=mode, rect=False, stride=stride)
 
     def get_validator(self) -> Any:
         """Ultralytics' validator."""
@@ -164,8 +171,7 @@ class Trainer(BaseTrainer):
                 self._recall(found)
                 return
         try:
-            with compiled_kernels.kernels(self.plan.compile):
-                super()._do_train()
+            super()._do_train()
         except Problem as problem:
             if all(bool(torch.isfinite(one).all()) for one in self.trainee.parameters()):
                 raise
