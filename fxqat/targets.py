@@ -72,6 +72,10 @@ class Target:
             )
         return self.places[op]
 
+    def is_float(self, op: str) -> bool:
+        """Whether there is no integer kernel for ``op``."""
+        return self.places.get(op) is Place.NONE
+
     def has_weight(self, op: str) -> bool:
         """Whether ``op`` multiplies by a weight of its own."""
         return op in _WEIGHTED
@@ -172,6 +176,23 @@ _PLACES = {
     "flatten": Place.SAME,
     "Identity": Place.SAME,
     "QATBatchNorm2d": Place.NONE,
+    "Dropout": Place.SAME,
+    "PixelShuffle": Place.SAME,
+    "StopGradient": Place.SAME,
+    "AdaptiveAvgPool2d": Place.NONE,
+    "AvgPool2d": Place.NONE,
+    "BatchNorm2d": Place.NONE,
+    "ConvTranspose2d": Place.NONE,
+    "EnlargedLike": Place.NONE,
+    "Scaled": Place.NONE,
+    "Selection": Place.NONE,
+    "SpaceLike": Place.NONE,
+    "ZeroPad2d": Place.NONE,
+    "cos": Place.NONE,
+    "matmul": Place.NONE,
+    "sin": Place.NONE,
+    "stack": Place.NONE,
+    "sum": Place.NONE,
     "unflatten": Place.NONE,
     "transpose": Place.NONE,
     "permute": Place.NONE,

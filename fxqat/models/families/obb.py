@@ -59,6 +59,16 @@ class OBBAdapter(TowersAdapter):
             if spec.end2end:
                 self.one2one.add_module(ANGLES.joined, TurnedLevels())
 
+    @property
+    def roles(self) -> dict[str, tuple[str, ...]]:
+        """As of its towers; what turns logits into angles is decode."""
+        found = super().roles
+        if self.spec.kind == "OBB":
+            for joined in (ANGLES.joined, f"one2one.{ANGLES.joined}"):
+                found[f"{joined}.logits.**"] = found.pop(f"{joined}.**")
+                found[f"{joined}.*"] = ("decode",)
+        return found
+
     def boxes(self, distances: Tensor, raw: dict[str, Any], features: list[Tensor]) -> Tensor:
         """Turned boxes in pixels, (B, 4, A)."""
         return self.decode(distances, raw[ANGLES.key], features)

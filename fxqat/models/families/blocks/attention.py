@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fxqat.models.families.decode import Opaque
 
 ROLE = "attention"
-_OPERATIONS = ("mul", "transpose*", "matmul*", "softmax", "split*", "flatten*", "unflatten*", "permute*", "place*")
+_OPERATIONS = ("scaled", "transpose*", "matmul*", "softmax", "split*", "flatten*", "unflatten*", "permute*", "place*")
 
 
 class SpaceLike(Opaque):
@@ -18,6 +18,22 @@ class SpaceLike(Opaque):
     def forward(self, x: Tensor, like: Tensor) -> Tensor:
         """(B, C, H, W), contiguous, with H and W of ``like`` (B, ?, H, W)."""
         return x.unflatten(2, like.shape[2:]).contiguous()
+
+
+class Scaled(Opaque):
+    """A tensor times a number: no product of two tensors, and so no operation of an integer kernel."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` times the factor."""
+        return x * self.factor
+
+    def extra_repr(self) -> str:
+        """The factor."""
+        return f"{self.factor:.9g}"
 
 
 class AttentionAdapter(nn.Module):
@@ -29,7 +45,7 @@ class AttentionAdapter(nn.Module):
     def __init__(self, block: Any) -> None:
         super().__init__()
         self.qkv, self.proj, self.pe = block.qkv, block.proj, block.pe
-        self.heads, self.scale = block.num_heads, block.scale
+        self.heads, self.scaled = block.num_heads, Scaled(block.scale)
         self.sizes = [block.key_dim, block.key_dim, block.head_dim]
         self.place = SpaceLike()
 
@@ -37,7 +53,7 @@ class AttentionAdapter(nn.Module):
         """(B, C, H, W) to (B, C, H, W)."""
         each = self.qkv(x).flatten(2).unflatten(1, (self.heads, sum(self.sizes)))
         q, k, v = each.split(self.sizes, 2)
-        weights = ((q * self.scale).transpose(-2, -1) @ k).softmax(-1)
+        weights = (self.scaled(q).transpose(-2, -1) @ k).softmax(-1)
         seen = self.place((v @ weights.transpose(-2, -1)).flatten(1, 2), x)
         return self.proj(seen + self.pe(self.place(v.flatten(1, 2), x)))
 
@@ -51,7 +67,7 @@ class AreaAttentionAdapter(nn.Module):
         super().__init__()
         self.qkv, self.proj, self.pe = block.qkv, block.proj, block.pe
         self.heads, self.size, self.area = block.num_heads, block.head_dim, block.area
-        self.place = SpaceLike()
+        self.place, self.scaled = SpaceLike(), Scaled(self.size**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H, W); H * W is a multiple of ``area``."""
@@ -59,7 +75,7 @@ class AreaAttentionAdapter(nn.Module):
         rows = rows.unflatten(1, (self.area, -1)).flatten(0, 1) if self.area > 1 else rows
         each = rows.unflatten(2, (self.heads, 3 * self.size)).permute(0, 2, 3, 1)
         q, k, v = each.split([self.size] * 3, 2)
-        weights = ((q * self.size**-0.5).transpose(-2, -1) @ k).softmax(-1)
+        weights = (self.scaled(q).transpose(-2, -1) @ k).softmax(-1)
         seen = self._map(v @ weights.transpose(-2, -1), x)
         return self.proj(seen + self.pe(self._map(v, x)))
 
