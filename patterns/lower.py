@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from fxqat.graph.match import NoMatch, function, method, module, one_of, value
 from fxqat.graph.rewrite import Edit, rule
 from fxqat.graph.site import module_of, site_of
+from fxqat.models.families.towers import StopGradient
 from fxqat.passes.quant_graph import QUANTIZED, quant_info
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.quant.modules import QATBatchNorm2d, QATConv2d, QATLinear
@@ -59,6 +60,12 @@ def float_conv(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
         if activation is None
         else edit.call(activation, folded, at=f"{site_of(conv)}.{type(activation).__name__.lower()}")
     )
+
+
+@rule(module((StopGradient, nn.Dropout), x))
+def nothing_to_train(edit: Edit, x: fx.Node) -> fx.Node:
+    """What matters in training alone."""
+    return x
 
 
 @rule(module(QATBatchNorm2d, x, name="norm"))
@@ -109,7 +116,7 @@ def fake_quantize(edit: Edit, x: fx.Node, fake: fx.Node) -> fx.Node:
 
 @rule(
     one_of(
-        module((nn.MaxPool2d, nn.Upsample, nn.Identity)),
+        module((nn.MaxPool2d, nn.Upsample, nn.PixelShuffle, nn.Identity)),
         function((torch.cat, operator.getitem)),
         method("flatten"),
         name="root",
@@ -127,6 +134,7 @@ def carried_codes(edit: Edit, root: fx.Node) -> fx.Node:
 
 LOWER = (
     dfl_as_one_product,
+    nothing_to_train,
     float_conv,
     float_norm,
     integer_layer,

@@ -24,7 +24,8 @@ from torch.nn import functional as F
 from fxqat.checkpoint.notes import read_note, read_spec, write_note, write_spec
 from fxqat.errors import Problem
 from fxqat.graph.vocabulary import FOLDER, Arguments, ModuleWord, Vocabulary, told_by
-from fxqat.models.anchor_grid import AnchorGrid
+from fxqat.models.families.decode import AnchorGrid
+from fxqat.models.families.towers import Selection, StopGradient
 from fxqat.quant.fake_quantize import FakeQuantize, LSQFakeQuantize, PerChannelFakeQuantize, make_fake_quantize
 from fxqat.quant.modules import QATBatchNorm2d, QATConv2d, QATLinear, QATReLU
 from fxqat.quant.observers import make_observer
@@ -71,6 +72,8 @@ _PLAIN: Mapping[type[nn.Module], str] = {
     nn.Flatten: "start_dim end_dim",
     nn.Unflatten: "dim unflattened_size",
     nn.Sequential: "",
+    Selection: "most",
+    StopGradient: "",
 }
 _WITH_TENSORS: Mapping[type[nn.Module], str] = {
     nn.BatchNorm1d: " ".join(_NORM),

@@ -10,12 +10,24 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from fxqat.graph.prune import drop_unused_modules
+from fxqat.models.families import FAMILIES
+from fxqat.models.family import Family, FinalOutput, HeadSpec, RawOutput
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The float model that a graph was traced from, as a record. ``unnamed`` is how many classes the model gives no
-    name, so that their number is used."""
+    """The float model that a graph was traced from, as a record.
+
+    Attributes:
+        name: of its file.
+        sha256: of that file; empty for an architecture.
+        architecture: Ultralytics' YAML, where the model tells it.
+        names: class names by index.
+        stride: pixels per cell of each level.
+        unnamed: how many classes the model gives no name, so that their number is used.
+        task: Ultralytics' word, which names its family.
+        head: fields of the family's HeadSpec; none for a YOLOv8 detection head.
+    """
 
     name: str
     sha256: str
@@ -23,6 +35,18 @@ class Source:
     names: Mapping[int, str]
     stride: tuple[float, ...]
     unnamed: int = 0
+    task: str = "detect"
+    head: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def family(self) -> Family:
+        """What is known of its task."""
+        return FAMILIES[self.task]
+
+    @property
+    def head_spec(self) -> HeadSpec:
+        """The sizes of its head."""
+        return HeadSpec(**{"classes": len(self.names), **self.head})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +111,8 @@ class Recipe:
 class Detector(nn.Module):
     """A traced detector.
 
-    In eval, images (B, 3, H, W) in 0..1 give (predictions (B, 4 + nc, A), raw predictions) as Ultralytics' own model
-    does: boxes as centre and size in pixels, then class probabilities. In training they give the raw predictions alone,
-    and no decode is computed.
+    In eval, images (B, 3, H, W) in 0..1 give (predictions, raw predictions) as Ultralytics' own model does; its family
+    says what they are. In training they give the raw predictions alone, and no decode is computed.
 
     Attributes:
         gm: the graph.
@@ -120,6 +143,21 @@ class Detector(nn.Module):
     def with_graph(self, gm: fx.GraphModule, **changes: Any) -> Detector:
         """This detector with another graph and the given changes to its recipe."""
         return Detector(gm, self.source, replace(self.recipe, **changes), self.network).train(gm.training)
+
+    @property
+    def compared(self) -> tuple[RawOutput, ...]:
+        """The raw outputs that its predictions are made of."""
+        return self.source.family.compared(self.source.head_spec)
+
+    @property
+    def trained(self) -> tuple[RawOutput, ...]:
+        """The raw outputs that training moves."""
+        return self.source.family.trained(self.source.head_spec)
+
+    @property
+    def final(self) -> tuple[FinalOutput, ...]:
+        """What it predicts."""
+        return self.source.family.final(self.source.head_spec)
 
     @property
     def names(self) -> Mapping[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
@@ -41,8 +42,8 @@ def executed(model: Detector) -> IntegerExecution | None:
         model: see ``lowered``.
 
     Returns:
-        ``run(images)``, images (B, 3, H, W) float32 in 0..1, gives predictions (B, 4 + nc, A). None where the
-        arithmetic is not known: a float model, or another runtime's target.
+        ``run(images)``, images (B, 3, H, W) float32 in 0..1, gives the final outputs. None where the arithmetic is not
+        known: a float model, or another runtime's target.
     """
     int8 = lowered(model)
     return None if int8 is None else in_integers(int8)
@@ -53,7 +54,7 @@ def in_integers(int8: Detector) -> IntegerExecution:
     return IntegerExecution(cut(int8.gm, 0).eval(), keep=False)
 
 
-def predictor(model: Detector) -> Callable[[Tensor], Tensor]:
-    """Predictions (B, 4 + nc, A) for images, as ``executed`` computes them where it can, else as ``model`` does."""
+def predictor(model: Detector) -> Callable[[Tensor], Any]:
+    """The final outputs for images, as ``executed`` computes them where it can, else as ``model`` does."""
     execution = executed(model)
     return execution.run if execution is not None else lambda images: model(images)[0]

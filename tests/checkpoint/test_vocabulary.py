@@ -16,8 +16,9 @@ from fxqat.graph.deserialize import build
 from fxqat.graph.serialize import write
 from fxqat.graph.site import operation
 from fxqat.graph.text import text
-from fxqat.models.anchor_grid import AnchorGrid
 from fxqat.models.detector import Detector, Recipe
+from fxqat.models.families.decode import AnchorGrid
+from fxqat.models.families.towers import Selection, StopGradient
 from fxqat.models.load import build as architecture
 from fxqat.models.trace import trace
 from fxqat.passes.swap_activation import SwapActivation
@@ -71,6 +72,8 @@ INSTANCES: dict[str, Callable[[], nn.Module]] = {
     "PixelShuffle": lambda: nn.PixelShuffle(2),
     "Flatten": lambda: nn.Flatten(2, -1),
     "Unflatten": lambda: nn.Unflatten(1, (2, 2)),
+    "Selection": lambda: Selection(17),
+    "StopGradient": StopGradient,
     "Sequential": lambda: nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU()),
     "BatchNorm1d": lambda: nn.BatchNorm1d(4, eps=ODD, affine=False),
     "BatchNorm2d": lambda: nn.BatchNorm2d(4, eps=ODD, momentum=0.3, track_running_stats=False),
