@@ -17,6 +17,7 @@ def batches(
     limit: int | None,
     imgsz: int,
     batch: int,
+    stride: int,
     on_skip: Callable[[Path, str], None] | None,
 ) -> tuple[Iterable[Tensor], int, str]:
     """Batches (B, 3, H, W), how many images they are (0 where nobody counted), and a name for the data.
@@ -26,7 +27,7 @@ def batches(
     """
     if not isinstance(data, (str, Path)):
         return data, 0, "tensors"
-    images.check_imgsz(imgsz)
+    images.check_imgsz(imgsz, stride)
     found = images.image_paths(data, limit=limit)
     return images.batches(found, imgsz, batch, on_skip or (lambda path, why: None)), len(found), Path(data).name
 

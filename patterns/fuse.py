@@ -3,12 +3,16 @@ first."""
 
 from __future__ import annotations
 
+import operator
+
+import torch
 from torch import fx, nn
 
-from fxqat.graph.match import NoMatch, module, value
+from fxqat.graph.match import NoMatch, function, module, value
 from fxqat.graph.rewrite import Edit, rule
-from fxqat.graph.site import module_of
-from fxqat.quant.modules import QATConv2d, QATLinear, QATReLU
+from fxqat.graph.site import module_of, site_of
+from fxqat.quant.fold import parallel, spread
+from fxqat.quant.modules import QATBatchNorm2d, QATConv2d, QATLinear, QATReLU
 
 x = value("x")
 conv = module(nn.Conv2d, x, name="conv")
@@ -25,6 +29,29 @@ def conv_bn_silu(edit: Edit, x: fx.Node, conv: fx.Node, bn: fx.Node, act: fx.Nod
 def conv_bn_relu(edit: Edit, x: fx.Node, conv: fx.Node, bn: fx.Node, act: fx.Node) -> fx.Node:
     """Conv2d, BatchNorm2d, ReLU: the same block in a model trained with ``activation: nn.ReLU()``."""
     return _fused(edit, x, conv, bn, QATReLU())
+
+
+@rule(
+    module(
+        nn.SiLU,
+        function(
+            (operator.add, torch.add),
+            module(nn.BatchNorm2d, module(nn.Conv2d, x, name="large"), name="bn"),
+            module(nn.BatchNorm2d, module(nn.Conv2d, x, name="small"), name="bn_small"),
+        ),
+        name="act",
+    )
+)
+def parallel_convs_silu(
+    edit: Edit, x: fx.Node, large: fx.Node, bn: fx.Node, small: fx.Node, bn_small: fx.Node, act: fx.Node
+) -> fx.Node:
+    """RepConv and RepVGGDW: two convolutions of one input, added, are one convolution (arXiv:2101.03697, section 3.3);
+    their batch norms are folded, as in Ultralytics' deployed form."""
+    try:
+        one = parallel(module_of(large), module_of(bn), module_of(small), module_of(bn_small))
+        return edit.call(QATConv2d.fused(one, None, nn.SiLU()), x, at=large)
+    except ValueError as error:
+        raise NoMatch(str(error), small) from error
 
 
 @rule(bn)
@@ -45,10 +72,32 @@ def conv_relu(edit: Edit, x: fx.Node, conv: fx.Node, act: fx.Node) -> fx.Node:
     return _fused(edit, x, conv, None, QATReLU())
 
 
+@rule(module(nn.ConvTranspose2d, x, name="conv"))
+def transposed_conv(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
+    """ConvTranspose2d whose steps are as wide as its kernel: a convolution of one place, whose channels become places.
+    Runtimes have integer kernels for the latter."""
+    try:
+        one, shuffle = spread(module_of(conv))
+    except ValueError as error:
+        raise NoMatch(str(error), conv) from error
+    return edit.call(shuffle, edit.call(QATConv2d.fused(one), x, at=conv), at=f"{site_of(conv)}.shuffle")
+
+
 @rule(conv)
 def conv_alone(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
     """Conv2d by itself: the six that give YOLOv8n's logits, and the DFL's."""
     return _fused(edit, x, conv, None, None)
+
+
+@rule(module(nn.BatchNorm2d, x, name="norm"))
+def norm_alone(edit: Edit, x: fx.Node, norm: fx.Node) -> fx.Node:
+    """BatchNorm2d by itself: the identity branch of RepVGG's blocks. It stays in float."""
+    given = module_of(norm)
+    if isinstance(given, QATBatchNorm2d):
+        raise NoMatch("it is a QATBatchNorm2d already", norm)
+    if given.running_var is None:
+        raise NoMatch("no running statistics, expected track_running_stats=True", norm)
+    return edit.call(QATBatchNorm2d.of(given), x, at=norm)
 
 
 @rule(module(nn.Linear, x, name="linear"))
@@ -57,7 +106,18 @@ def linear(edit: Edit, x: fx.Node, linear: fx.Node) -> fx.Node:
     return edit.call(QATLinear.fused(module_of(linear)), x, at=linear)
 
 
-FUSE = (conv_bn_silu, conv_bn_relu, conv_bn, conv_silu, conv_relu, conv_alone, linear)
+FUSE = (
+    parallel_convs_silu,
+    conv_bn_silu,
+    conv_bn_relu,
+    conv_bn,
+    conv_silu,
+    conv_relu,
+    transposed_conv,
+    conv_alone,
+    norm_alone,
+    linear,
+)
 
 
 def _fused(edit: Edit, x: fx.Node, conv: fx.Node, bn: fx.Node | None, activation: nn.Module | None) -> fx.Node:

@@ -16,6 +16,7 @@ from fxqat.commands.command import (
     default_name,
     output,
     progress,
+    say_inexact,
     say_skipped,
 )
 from fxqat.commands.retargeting import COMMANDS as RETARGETING
@@ -131,7 +132,7 @@ def _export_arguments(parser: ArgumentParser) -> None:
         "model", metavar="X", help="calibrated, trained or converted .fxqat; or a .pt, which is exported in float"
     )
     parser.add_argument(
-        "--imgsz", type=int, default=640, help="pixels, square, a multiple of 32 (default: %(default)s)"
+        "--imgsz", type=int, default=640, help="pixels, square, a multiple of the model's stride (default: %(default)s)"
     )
     parser.add_argument("--batch", type=int, default=1, help="images at a time (default: %(default)s)")
     parser.add_argument("--dynamic", action="store_true", help="leave the batch size open")
@@ -169,9 +170,25 @@ def export(options: Namespace) -> None:
         input=options.input,
         patterns=options.patterns,
     )
+    print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
     if model.stage == "int8":
         print(account(model.gm))
-    print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
+        _say_exactness(path, model.recipe.target)
+
+
+def _say_exactness(path: Path, name: str) -> None:
+    """What the weights of a file for the target ``name`` say about 16-bit sums, and whether this machine is exact."""
+    from fxqat.runtime.overflow import prove
+    from fxqat.runtime.sessions import RUNTIMES
+    from fxqat.targets import target_of
+
+    target = target_of(name)
+    if target is None or target.runtime not in RUNTIMES:
+        return
+    runtime = RUNTIMES[target.runtime]
+    print(prove(path, runtime.pair_orders))
+    if runtime.installed:
+        say_inexact([path], runtime.name)
 
 
 def _run_arguments(parser: ArgumentParser) -> None:

@@ -89,7 +89,7 @@ def evaluate(
     Args:
         model: what to measure.
         data: data set YAML, or the name of one that Ultralytics ships.
-        imgsz: pixels, square, a multiple of 32.
+        imgsz: pixels, square, a multiple of the model's stride.
         batch: images at a time.
         split: which split of the YAML.
         limit: so many images, evenly spread; all of them by default.
@@ -99,7 +99,7 @@ def evaluate(
         Problem: the data set is missing, malformed or without labels, the model does not predict its classes or does
             not take this image size.
     """
-    images.check_imgsz(imgsz)
+    images.check_imgsz(imgsz, model.stride)
     if model.imgsz not in (None, imgsz):
         raise Problem(f"imgsz {imgsz}", f"{model.name} takes {model.imgsz} only", remedy=f"use {model.imgsz}")
     place = dataset.find(data)
@@ -144,13 +144,14 @@ def _measure(
     batch: int,
     progress: Callable[[int, int], None],
 ) -> Accuracy:
-    from fxqat.evaluation.validators import ImageValidator
+    from fxqat.evaluation.validators import ImageValidator, square_validator
 
     staged, skipped = _stage(found.paths, folder)
     if not staged:
         raise images.no_readable_image(found.source, len(found))
     try:
-        validator = ImageValidator(folder, data_set.names, imgsz=imgsz, batch=batch)
+        kind = square_validator(model.family, ImageValidator)
+        validator = kind(model.family, folder, data_set.names, imgsz=imgsz, batch=batch)
     except RuntimeError as error:  # Ultralytics refused every image or label file
         raise Problem(data_set.file, f"split '{found.split}' has no usable image: {error}") from error
     accepted = [file.name for file in validator.files]

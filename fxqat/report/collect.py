@@ -26,9 +26,10 @@ from fxqat.passes.unquantize import Unquantize
 from fxqat.report.anatomy import Anatomy, dissect
 from fxqat.report.diffs import Changed, changed
 from fxqat.report.facts import Facts, facts
-from fxqat.report.pictures import Predict, Shown, look
+from fxqat.report.pictures import Shown, look
 from fxqat.report.values import Spread, spreads
 from fxqat.report.verdict import Measured, Verdict, judge
+from fxqat.runtime.exactness import inexact_here
 from fxqat.runtime.verify import Difference
 from fxqat.sensitivity.error_report import ErrorReport, analyze
 
@@ -109,7 +110,7 @@ def collect(
     anatomy = dissect(model, asked.patterns)
     if asked.data and not model.recipe.calibration:
         raise Problem(asked.model, "was never calibrated", expected="a calibrated .fxqat for --data")
-    imgsz = images.check_imgsz(asked.imgsz or int(model.recipe.calibration.get("imgsz", 640)))
+    imgsz = images.check_imgsz(asked.imgsz or int(model.recipe.calibration.get("imgsz", 640)), model.stride)
     base = Measured(integer_share=anatomy.integer_share, size=_size(model, asked.onnx))
     common = {
         "title": asked.model.name,
@@ -164,6 +165,7 @@ class _Look:
             after=accuracy[1].map5095 if accuracy else None,
             agreement=shown.agreement if shown else None,
             codes=codes,
+            inexact=inexact_here(self.asked.onnx) if self.asked.onnx else None,
             errors=errors,
             integer_share=base.integer_share,
             size=base.size,
@@ -199,7 +201,7 @@ class _Look:
         gm, _ = Pipeline((Unquantize(),)).run(self.model.gm)
         float_model = self.model.with_graph(gm).eval()
         name = "the same weights in float"
-        return Evaluated(name=name, predict=_predict(float_model), names=dict(self.model.names))
+        return Evaluated.of(float_model, _predict(float_model), name=name)
 
     def _after(self) -> Evaluated:
         return open_model(self.asked.onnx or self.asked.model, patterns=self.asked.patterns)
@@ -217,7 +219,7 @@ class _Look:
     def _spreads(self, found: images.ImageList) -> Mapping[str, Spread]:
         return spreads(self.model, self._batches(found, _SPREAD_OVER))
 
-    def _shown(self, found: images.ImageList, before: Predict, after: Predict) -> Shown | None:
+    def _shown(self, found: images.ImageList, before: Evaluated, after: Evaluated) -> Shown | None:
         self.on_step("detecting before and after")
         shown, count = None, self.asked.pictures
         runs = look(found.paths, before, after, self.model.names, imgsz=self.imgsz, count=count)
@@ -272,7 +274,7 @@ class _Look:
         return verified.total("reference_runtime")
 
 
-def _predict(model: Detector) -> Predict:
+def _predict(model: Detector) -> Callable[[Tensor], Any]:
     @torch.no_grad()
     def predict(batch: Tensor) -> Tensor:
         found: Tensor = model(batch)[0]

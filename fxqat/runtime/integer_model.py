@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
 from fxqat.models.detector import Detector, cut
 from fxqat.passes import Rules, converting
 from fxqat.runtime.integer_interpreter import IntegerExecution
-from fxqat.targets import TARGETS
+from fxqat.targets import target_of
 
 
 def lowered(model: Detector, rules: Rules) -> Detector | None:
@@ -19,7 +20,7 @@ def lowered(model: Detector, rules: Rules) -> Detector | None:
         model: stage ``qat``, calibrated, or ``int8``; it stays as it is, and later changes of it are not seen.
         rules: that it was prepared with.
     """
-    target = TARGETS.get(model.recipe.target)
+    target = target_of(model.recipe.target)
     if model.stage == "float" or target is None or not target.known_kernels or rules.files != model.recipe.patterns:
         return None
     return model if model.stage == "int8" else model.with_graph(converting(rules).run(model.gm)[0], stage="int8")
@@ -37,7 +38,7 @@ def executed(model: Detector, rules: Rules) -> IntegerExecution | None:
         rules: that it was prepared with.
 
     Returns:
-        ``run(images)``, images (B, 3, H, W) float32 in 0..1, gives predictions (B, 4 + nc, A). None where the
+        ``run(images)``, images (B, 3, H, W) float32 in 0..1, gives the final outputs. None where the
         arithmetic is not known: a float model, another runtime's target, or rules other than the model's.
     """
     int8 = lowered(model, rules)
@@ -49,7 +50,7 @@ def in_integers(int8: Detector) -> IntegerExecution:
     return IntegerExecution(cut(int8.gm, 0).eval(), keep=False)
 
 
-def predictor(model: Detector, rules: Rules) -> Callable[[Tensor], Tensor]:
-    """Predictions (B, 4 + nc, A) for images, as ``executed`` computes them where it can, else as ``model`` does."""
+def predictor(model: Detector, rules: Rules) -> Callable[[Tensor], Any]:
+    """The final outputs for images, as ``executed`` computes them where it can, else as ``model`` does."""
     execution = executed(model, rules)
     return execution.run if execution is not None else lambda images: model(images)[0]

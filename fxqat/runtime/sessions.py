@@ -12,6 +12,7 @@ import onnx
 
 from fxqat.errors import Problem
 from fxqat.graph.site import nearest
+from fxqat.quant.pairs import Order
 from fxqat.runtime.ort_layout import PERMUTED
 
 CODES = ".codes"
@@ -23,11 +24,13 @@ class Runtime:
     """A runtime: its name on the command line and in words, the package it needs, and how it opens a file.
 
     ``open`` takes a model and gives a function from {input name: array} to its outputs in the model's order.
+    ``pair_orders`` say which weights its kernels pair where they add two products in 16 bits.
     """
 
     name: str
     title: str
     package: str
+    pair_orders: tuple[Order, ...] = ()
     open: Callable[[onnx.ModelProto], Callable[[Mapping[str, np.ndarray]], Arrays]]
 
     @property
@@ -71,6 +74,7 @@ RUNTIMES: Mapping[str, Runtime] = {
             name="ort",
             title="ONNX Runtime",
             package="onnxruntime",
+            pair_orders=(Order.ROWS,),
             open=lambda proto: _onnx_runtime(proto, optimized=True),
         ),
         Runtime(
@@ -80,7 +84,13 @@ RUNTIMES: Mapping[str, Runtime] = {
             open=lambda proto: _onnx_runtime(proto, optimized=False),
         ),
         Runtime(name="onnx", title="onnx.reference", package="onnx", open=_reference),
-        Runtime(name="openvino", title="OpenVINO", package="openvino", open=_openvino),
+        Runtime(
+            name="openvino",
+            title="OpenVINO",
+            package="openvino",
+            pair_orders=(Order.ROWS, Order.TAPS),
+            open=_openvino,
+        ),
     )
 }
 
@@ -107,23 +117,25 @@ def chosen(names: str | Sequence[str]) -> tuple[list[Runtime], list[Runtime]]:
 class Opened:
     """A file in one runtime.
 
-    Calling it with images (B, 3, H, W) float32 in 0..1 gives the predictions and the codes by site.
+    Calling it with images (B, 3, H, W) float32 in 0..1 gives the final outputs and the codes by site. ``final`` counts
+    the outputs that are not codes; they stand first.
     """
 
     runtime: Runtime
     run: Callable[[Mapping[str, np.ndarray]], Arrays]
     proto: onnx.ModelProto
     sites: tuple[str, ...]
+    final: int = 1
 
-    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Predictions and codes by site."""
+    def __call__(self, images: np.ndarray) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+        """Final outputs and codes by site."""
         (source,) = self.proto.graph.input
         pixels = as_input(images, source)
         outputs = self.run({source.name: pixels})
         names = [value.name for value in self.proto.graph.output]
-        codes = dict(zip(names[1:], outputs[1:], strict=True))
+        codes = dict(zip(names[self.final :], outputs[self.final :], strict=True))
         # in a file of bytes the image is its own codes
-        return outputs[0], {
+        return list(outputs[: self.final]), {
             site: codes.get(f"{site}{CODES}", np.round(images * 255).astype(np.uint8)) for site in self.sites
         }
 
@@ -134,8 +146,9 @@ def open_file(path: Path, sites: Sequence[str], runtime: Runtime) -> Opened:
     Raises:
         Problem: it is missing, no ONNX file, another model's, or the runtime cannot run it.
     """
-    proto = _read(path)
+    proto = read(path)
     (source,) = proto.graph.input[:1]
+    final = len(proto.graph.output)
     is_bytes = source.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     made, kind = {name for node in proto.graph.node for name in node.output}, _code_type(proto)
     for site in sites:
@@ -154,7 +167,7 @@ def open_file(path: Path, sites: Sequence[str], runtime: Runtime) -> Opened:
     except Exception as error:  # each runtime raises types of its own
         words = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise Problem(path, f"{runtime.title} cannot run it: {words}") from error
-    return Opened(runtime=runtime, run=run, proto=proto, sites=tuple(sites))
+    return Opened(runtime=runtime, run=run, proto=proto, sites=tuple(sites), final=final)
 
 
 def _code_type(proto: onnx.ModelProto) -> int:
@@ -183,7 +196,12 @@ def as_input(images: np.ndarray, source: onnx.ValueInfoProto) -> np.ndarray:
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)) if last else pixels
 
 
-def _read(path: Path) -> onnx.ModelProto:
+def read(path: Path) -> onnx.ModelProto:
+    """An ONNX file.
+
+    Raises:
+        Problem: it is missing, or none.
+    """
     if not path.is_file():
         raise Problem(path, "no such file", expected="an .onnx file", remedy="run fxqat export first")
     try:

@@ -72,7 +72,7 @@ class TrainingConfig:
         data: data set YAML; its val split needs labels, its train split only where the task loss is used.
         epochs: all in all; epoch 0 is the model as given.
         batch: images a step.
-        imgsz: pixels, square, a multiple of 32.
+        imgsz: pixels, square, a multiple of the model's stride.
         device: as Ultralytics': "" for a GPU where there is one, "cpu", "0", "0,1" for a process on each of two.
         seed: of weights' order, augmentation and everything random; each epoch's randomness follows from it alone.
         lsq: learn the scales of calibrated activations.
@@ -136,7 +136,7 @@ class TrainingConfig:
     def overrides(self) -> dict[str, Any]:
         """What Ultralytics' trainer is given; no step is accumulated over batches unless ``nbs`` says so."""
         ours = {name: getattr(self, name) for name in ("data", "epochs", "batch", "imgsz", "device", "seed")}
-        fixed = {"task": "detect", "mode": "train", "amp": False, "val": True, "save": True, "deterministic": True}
+        fixed = {"mode": "train", "amp": False, "val": True, "save": True, "deterministic": True}
         return {**RECIPE, "nbs": self.batch, **self.options, **ours, **fixed}
 
     def summary(self) -> dict[str, Any]:

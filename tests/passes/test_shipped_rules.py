@@ -12,7 +12,7 @@ from passes.small import FLOAT, ExpectedDistance, conv_bn, fused, node, policy, 
 from torch import Tensor, fx, nn
 
 from fxqat.graph.match import NoMatch
-from fxqat.graph.site import site_of
+from fxqat.graph.site import module_of, site_of
 from fxqat.passes import Rules
 from fxqat.quant.spec import QuantSpec
 
@@ -45,6 +45,11 @@ def pooled() -> nn.Sequential:
 
 def gated() -> fx.GraphModule:
     return wanted_integer(fused(conv_bn(nn.SiLU())))
+
+
+def normed() -> nn.Sequential:
+    """A batch norm that no convolution stands before."""
+    return nn.Sequential(nn.MaxPool2d(2), conv_bn()[1])
 
 
 def no_statistics() -> nn.Sequential:
@@ -109,6 +114,13 @@ CASES = {
         at="0",
         reason="padding_mode: 'circular' is not legal, expected 'zeros'",
     ),
+    "norm_alone": Case(
+        fires=lambda: traced(normed()),
+        within=0,
+        misses=lambda: traced(nn.Sequential(nn.BatchNorm2d(4, track_running_stats=False))),
+        at="0",
+        reason="no running statistics, expected track_running_stats=True",
+    ),
     "linear": Case(
         fires=lambda: traced(nn.Sequential(nn.Linear(8, 2))),
         within=0,
@@ -140,6 +152,14 @@ CASES = {
         misses=lambda: quantized(conv_bn(), unit_images()),
         at="0",
         reason="has 2 inputs, the pattern has 1",
+    ),
+    # One product and one sum in the place of a difference, two products and a sum: |y| below 8, four roundings.
+    "float_norm": Case(
+        fires=lambda: quantized(normed(), unit_images(), policy=policy(rest=FLOAT)),
+        within=8 * 4 * EPS,
+        misses=lambda: quantized(conv_bn(), unit_images(), policy=policy(rest=FLOAT)),
+        at="0",
+        reason="is QATConv2d, not QATBatchNorm2d",
     ),
     # The same integers times the same scales, in floats: what differs is removed by the quantizer behind it.
     "integer_layer": Case(
@@ -213,6 +233,14 @@ def test_what_the_policy_leaves_in_float_keeps_its_silu():
     gm = fused(conv_bn(nn.SiLU()))
     with pytest.raises(NoMatch, match="the policy leaves it in float"):
         shipped()["silu_as_sigmoid_and_mul"].apply(gm, node(gm, "0"))
+
+
+def test_lowering_leaves_the_layer_that_it_reads_as_it_was():
+    gm = quantized(conv_bn(nn.SiLU()), unit_images(), policy=policy(rest=FLOAT))
+    layer = module_of(node(gm, "0"))
+    shipped()["float_conv"].apply(gm, node(gm, "0"))
+    assert isinstance(layer.activation, nn.SiLU)
+    assert torch.equal(layer.with_activation(None).weight, layer.weight)
 
 
 def test_rules_by_name():
