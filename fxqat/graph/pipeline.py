@@ -143,7 +143,15 @@ class Pipeline:
             BrokenPromise: a pass did not keep the promise of the stage it gives.
         """
         gm = copy.deepcopy(gm)
-        return gm, Report(steps=tuple(_step(one, gm) for one in self.passes))
+        return gm, self.apply(gm)
+
+    def apply(self, gm: fx.GraphModule) -> Report:
+        """Run every pass on ``gm`` itself.
+
+        Raises:
+            BrokenPromise: see ``run``.
+        """
+        return Report(steps=tuple(_step(one, gm) for one in self.passes))
 
 
 def _step(one: Pass, gm: fx.GraphModule) -> Step:

@@ -14,7 +14,19 @@ from fxqat.passes.rule_files import Rules
 from fxqat.passes.stages import QAT, QAT_FLOAT_BIAS
 from fxqat.policy import Policy
 
-__all__ = ["Assign", "Canonicalize", "Fuse", "Insert", "Lower", "Rules", "converting", "fusing", "preparing", "sites"]
+__all__ = [
+    "Assign",
+    "Canonicalize",
+    "Fuse",
+    "Insert",
+    "Lower",
+    "Rules",
+    "converting",
+    "fusing",
+    "preparing",
+    "quantizing",
+    "sites",
+]
 
 
 def fusing(rules: Rules, passes: Sequence[Pass] = ()) -> Pipeline:
@@ -24,10 +36,15 @@ def fusing(rules: Rules, passes: Sequence[Pass] = ()) -> Pipeline:
 
 def preparing(policy: Policy, rules: Rules, passes: Sequence[Pass] = ()) -> Pipeline:
     """From a trace to the graph that is calibrated and trained; a user's own ``passes`` run on the fused graph."""
+    return Pipeline((*fusing(rules, passes).passes, *quantizing(policy, rules).passes))
+
+
+def quantizing(policy: Policy, rules: Rules) -> Pipeline:
+    """From a fused graph to the one that is calibrated and trained."""
     target = policy.target
     stage = QAT if target.integer_bias else QAT_FLOAT_BIAS
     insert = Insert(target=target, rules=rules.quantize.get(target.name, ()), gives=stage)
-    return Pipeline((*fusing(rules, passes).passes, Assign(policy=policy), insert))
+    return Pipeline((Assign(policy=policy), insert))
 
 
 def converting(rules: Rules) -> Pipeline:
