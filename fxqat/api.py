@@ -12,7 +12,8 @@ from torch import Tensor, fx
 
 from fxqat.checkpoint.model_io import Files, load, policy_of, same_rules, save
 from fxqat.errors import Problem
-from fxqat.graph.pipeline import Pass, Report
+from fxqat.graph.pass_text import parse_passes, pass_text
+from fxqat.graph.pipeline import Between, Pass, Report
 from fxqat.models.detector import Detector
 from fxqat.passes import Rules, converting, preparing
 from fxqat.passes.calibrate import observe, use_method
@@ -47,7 +48,8 @@ def prepare(
     *,
     target: str | None = None,
     patterns: Files = (),
-    passes: Sequence[Pass] = (),
+    passes: Sequence[Pass] | str = (),
+    between: Between | None = None,
 ) -> tuple[Detector, Report]:
     """Fuse the model and insert the policy's quantizers; they refuse to run until they are calibrated.
 
@@ -57,7 +59,9 @@ def prepare(
         target: the runtime to prepare for, instead of the policy's: ``ort-cpu``, ``openvino`` ..., see
             ``fxqat.targets.TARGETS``.
         patterns: rule files of your own; their rules come before the shipped ones.
-        passes: passes of your own, run on the fused graph before the policy is applied.
+        passes: passes of your own, run on the fused graph before the policy is applied; or their text, such as
+            ``swap_activation{sites=model.0.**,to=relu}``, which may name those of ``patterns``.
+        between: called between any two passes.
 
     Returns:
         A new detector at stage ``qat``, and what each pass did.
@@ -69,7 +73,8 @@ def prepare(
         policy = Policy.parse(policy.text, policy.name, target=target)
     rules = Rules.load(*patterns)
     corrections(policy)  # what calibrate would refuse is refused now
-    gm, report = preparing(policy, rules, passes).run(detector.gm)
+    passes = parse_passes(passes, rules.passes) if isinstance(passes, str) else passes
+    gm, report = preparing(policy, rules, passes).run(detector.gm, between)
     gm.apply(disable_observer)
     changes: dict[str, Any] = {
         "stage": "qat",
@@ -77,7 +82,7 @@ def prepare(
         "policy_text": policy.text,
         "target": policy.target.name,
         "patterns": rules.files,
-        "passes": tuple(one.name for one in passes),
+        "passes": tuple(map(pass_text, passes)),
     }
     return detector.with_graph(gm, **changes), report
 
@@ -194,7 +199,7 @@ def convert(model: Detector, *, patterns: Files = ()) -> tuple[Detector, Report]
         Problem: the detector was never calibrated.
     """
     expect_calibrated(model, "convert")
-    gm, report = converting(same_rules(model.recipe, patterns)).run(model.gm)
+    gm, report = converting(same_rules(model.recipe, patterns), policy_of(model.recipe).target).run(model.gm)
     return model.with_graph(gm, stage="int8"), report
 
 
@@ -224,7 +229,7 @@ def export(
     if model.stage == "qat":
         model, _ = convert(model, patterns=patterns)
     if model.stage == "float":
-        gm, _ = converting(same_rules(model.recipe, patterns)).run(_float(model))
+        gm, _ = converting(same_rules(model.recipe, patterns), Policy.load("float").target).run(_float(model))
         model = model.with_graph(gm)
     return onnx_export.export(model, path, imgsz=imgsz, batch=batch, dynamic=dynamic, opset=opset, input=input)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from commands import refused, said
 
+import fxqat
 from fxqat.cli import main
 from fxqat.policy.resources import find
 from fxqat.targets import TARGETS
@@ -73,6 +74,39 @@ def test_run_is_the_chain(tmp_path: Path, tiny_data: Path, capsys: pytest.Captur
     commands = [line.split()[2] for line in out.splitlines() if line.startswith("$ fxqat")]
     assert commands == ["prepare", "calibrate", "convert", "export"]
     assert (tmp_path / "yolov8n_int8.onnx").is_file()
+
+
+MINE = """
+from dataclasses import dataclass
+from fxqat import PassReport
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    word: str = "seen"
+    name: str = "look"
+    gives: None = None
+
+    def __call__(self, gm):
+        return PassReport(says=self.word)
+
+PASSES = (Look,)
+"""
+
+
+def test_passes_are_given_as_text(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    mine, path = tmp_path / "mine.py", tmp_path / "swapped.fxqat"
+    mine.write_text(MINE)
+    words = ["prepare", "yolov8n.yaml", "--classes", "2", "--policy", "float", "--patterns", str(mine), "-o", str(path)]
+    text = "swap_activation{sites=model.0.**,to=relu},look{word=there}"
+    out = said(capsys, *words, "--passes", text, "--print-passes")
+    assert "\n+model.0.conv = QATConv2d(images) 3->16 k3 s2 BatchNorm2d QATReLU\n" in out
+    assert re.search(r"^swap_activation .* 1 SiLU are relu now$", out, re.MULTILINE)
+    assert re.search(r"^look .* there$", out, re.MULTILINE)
+    loaded = fxqat.load(path, patterns=[mine])
+    assert loaded.recipe.passes == ("swap_activation{sites=model.0.**,to=relu}", "look{word=there}")
+    path.unlink()
+    assert "did you mean 'swap_activation'?" in refused(capsys, *words, "--passes", "swap_activaton{to=relu}")
+    assert not path.exists()
 
 
 def test_sites_names_what_a_policy_can_select(capsys: pytest.CaptureFixture[str]) -> None:

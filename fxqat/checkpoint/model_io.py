@@ -10,6 +10,7 @@ from torch import fx
 
 from fxqat.checkpoint import fxqat_format
 from fxqat.errors import Problem
+from fxqat.graph.pass_text import parse_passes, pass_text
 from fxqat.graph.pipeline import Pass
 from fxqat.graph.site import site_of
 from fxqat.graph.text import text
@@ -95,13 +96,13 @@ def rebuilt(source: Source, recipe: Recipe, where: str, patterns: Files, passes:
     if recipe.stage == "float":
         return detector
     rules = same_rules(recipe, patterns)
-    _same_passes(recipe, passes)
+    passes = _same_passes(recipe, rules, passes)
     gm, _ = preparing(policy_of(recipe), rules, passes).run(detector.gm)
     if method := recipe.calibration.get("method"):
         use_method(gm, method)
     gm.apply(disable_observer)
     if recipe.stage == "int8":
-        gm, _ = converting(rules).run(gm)
+        gm, _ = converting(rules, policy_of(recipe).target).run(gm)
     return Detector(gm, source, recipe).eval()
 
 
@@ -146,14 +147,18 @@ def same_rules(recipe: Recipe, patterns: Files) -> Rules:
     return rules
 
 
-def _same_passes(recipe: Recipe, passes: Sequence[Pass]) -> None:
-    if tuple(one.name for one in passes) != recipe.passes:
+def _same_passes(recipe: Recipe, rules: Rules, passes: Sequence[Pass]) -> Sequence[Pass]:
+    """The passes that ``recipe`` was made with: those given, else made of their text where it names known ones."""
+    if not passes and all(text.partition("{")[0] in rules.passes for text in recipe.passes):
+        return parse_passes(",".join(recipe.passes), rules.passes)
+    if recipe.passes not in (tuple(map(pass_text, passes)), tuple(one.name for one in passes)):
         raise Problem(
             "passes",
             "the model was prepared with other passes",
             expected=", ".join(recipe.passes) or "none",
             remedy="give them to load()",
         )
+    return passes
 
 
 def _literals(gm: fx.GraphModule) -> dict[str, tuple[float, int]]:

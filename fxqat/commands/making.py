@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fxqat.commands.command import (
     Command,
@@ -21,6 +22,9 @@ from fxqat.commands.command import (
 from fxqat.commands.retargeting import COMMANDS as RETARGETING
 from fxqat.commands.retargeting import add_observed, add_target, retargeted
 
+if TYPE_CHECKING:
+    from fxqat.graph.pipeline import Gap
+
 
 def _prepare_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
@@ -34,6 +38,13 @@ def _prepare_arguments(parser: ArgumentParser) -> None:
     )
     add_target(parser, "the policy's")
     parser.add_argument("--classes", type=int, metavar="N", help="number of classes, for an architecture")
+    parser.add_argument(
+        "--passes",
+        default="",
+        metavar="TEXT",
+        help="passes on the fused graph, such as 'swap_activation{sites=model.0.**,to=relu}'; also those of --patterns",
+    )
+    parser.add_argument("--print-passes", action="store_true", help="show what each pass changes as it runs")
     add_output(parser, "MODEL.fxqat in this folder")
     add_patterns(parser)
     add_trust(parser)
@@ -45,10 +56,33 @@ def prepare(options: Namespace) -> None:
 
     path = output(options, f"{Path(options.model).stem}.fxqat")
     model = fxqat.load(options.model, trust=options.trust, classes=options.classes)
-    qat, report = fxqat.prepare(model, options.policy, target=options.target, patterns=options.patterns)
+    qat, report = fxqat.prepare(
+        model,
+        options.policy,
+        target=options.target,
+        patterns=options.patterns,
+        passes=options.passes,
+        between=PassPrinter() if options.print_passes else None,
+    )
     fxqat.save(qat, path)
     print(report, end="")
     print(f"wrote {path}")
+
+
+class PassPrinter:
+    """Prints what each pass changed, as soon as it did."""
+
+    def __init__(self) -> None:
+        self.before = ""
+
+    def __call__(self, gap: Gap) -> None:
+        """Print the difference that the last pass made."""
+        from fxqat.graph.text import diff, text
+
+        after = text(gap.gm.graph)
+        if gap.done is not None:
+            print(f"{gap.done.name}\n{diff(self.before, after)}", end="", flush=True)
+        self.before = after
 
 
 def _calibrate_arguments(parser: ArgumentParser) -> None:
@@ -192,7 +226,7 @@ def _run(options: Namespace) -> None:
     chosen = f" --target {options.target}" if options.target else ""
     _say(f"fxqat prepare {options.model} --policy {options.policy}{chosen} -o {stem}.fxqat")
     given = {"model": options.model, "policy": options.policy, "target": options.target}
-    prepare(Namespace(**given, classes=None, output=f"{stem}.fxqat", **shared))
+    prepare(Namespace(**given, classes=None, passes="", print_passes=False, output=f"{stem}.fxqat", **shared))
     _say(f"fxqat calibrate {stem}.fxqat {told}" + (f" --method {options.method}" if options.method else ""))
     calibrate(
         Namespace(model=f"{stem}.fxqat", output=None, batch=options.batch, method=options.method, **sized, **shared)

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 
 from torch import fx
 
+from fxqat.graph.pass_text import Printed
 from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.graph.site import operation, site_of
-from fxqat.passes.stages import ASSIGNED
+from fxqat.passes.stages import ASSIGNED, FUSED
 from fxqat.policy import Decision, Policy, Site
 from fxqat.policy.policy import FORM
 from fxqat.quant.spec import QuantSpec
@@ -26,12 +27,13 @@ def decidable(gm: fx.GraphModule) -> list[fx.Node]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Assign:
+class Assign(Printed):
     """Write the policy's decision into each node: ``decision``, ``weight``, ``activation``, ``preactivation``,
     ``input``."""
 
     policy: Policy
     name: str = "assign"
+    requires: Stage | None = FUSED
     gives: Stage | None = ASSIGNED
 
     def __call__(self, gm: fx.GraphModule) -> PassReport:

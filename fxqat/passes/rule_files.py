@@ -12,8 +12,10 @@ from typing import Any
 
 from fxqat.errors import Problem
 from fxqat.files import sha256
+from fxqat.graph.pass_text import PassMaker
 from fxqat.graph.rewrite import Rule
 from fxqat.graph.site import nearest
+from fxqat.passes.swap_activation import SwapActivation
 from fxqat.policy.resources import find
 
 
@@ -25,17 +27,20 @@ class Rules:
         fuse: for the pass fuse.
         quantize: for the pass insert, by target name.
         lower: for the pass lower.
+        passes: those that text may name (see fxqat.graph.pass_text), by name: the shipped ones and the user's.
         files: (name, SHA-256) of the user's files.
     """
 
     fuse: tuple[Rule, ...]
     quantize: Mapping[str, tuple[Rule, ...]]
     lower: tuple[Rule, ...]
+    passes: Mapping[str, PassMaker] = field(default_factory=dict)
     files: tuple[tuple[str, str], ...] = field(default=())
 
     @classmethod
     def load(cls, *files: str | Path) -> Rules:
-        """The shipped rules, and those of a user's ``files``: each may define ``FUSE``, ``QUANTIZE`` and ``LOWER``.
+        """The shipped rules, and those of a user's ``files``: each may define ``FUSE``, ``QUANTIZE``, ``LOWER``, and
+        ``PASSES``, a tuple of dataclasses that are passes.
 
         Raises:
             Problem: a file is missing, does not run, or defines none of the lists.
@@ -43,14 +48,16 @@ class Rules:
         paths = [find("patterns", file) for file in files]
         users = [_run(path) for path in paths]
         for path, one in zip(paths, users, strict=True):
-            if not any(hasattr(one, name) for name in ("FUSE", "QUANTIZE", "LOWER")):
-                raise Problem(path, "defines no rules", expected="a tuple FUSE or LOWER, or a dict QUANTIZE by target")
+            if not any(hasattr(one, name) for name in ("FUSE", "QUANTIZE", "LOWER", "PASSES")):
+                expected = "a tuple FUSE, LOWER or PASSES, or a dict QUANTIZE by target"
+                raise Problem(path, "defines no rules", expected=expected)
         shipped = {name: getattr(_shipped(name), name.upper()) for name in ("fuse", "quantize", "lower")}
         targets = {key for one in users for key in getattr(one, "QUANTIZE", {})} | set(shipped["quantize"])
         return cls(
             fuse=(*_joined(users, "FUSE"), *shipped["fuse"]),
             quantize={key: (*_by_target(users, key), *shipped["quantize"].get(key, ())) for key in sorted(targets)},
             lower=(*_joined(users, "LOWER"), *shipped["lower"]),
+            passes={**PASSES, **{one.name: one for user in users for one in getattr(user, "PASSES", ())}},
             files=tuple((path.name, sha256(path)) for path in paths),
         )
 
@@ -66,6 +73,10 @@ class Rules:
         if name not in every:
             raise Problem(name, "no such rule", expected=f"one of: {', '.join(every)}", remedy=nearest(name, every))
         return every[name]
+
+
+# The shipped passes that a user may put between fuse and assign.
+PASSES: Mapping[str, PassMaker] = {SwapActivation.name: SwapActivation}
 
 
 def _joined(modules: Sequence[ModuleType], name: str) -> tuple[Rule, ...]:

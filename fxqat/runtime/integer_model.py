@@ -22,7 +22,9 @@ def lowered(model: Detector, rules: Rules) -> Detector | None:
     target = TARGETS.get(model.recipe.target)
     if model.stage == "float" or target is None or not target.known_kernels or rules.files != model.recipe.patterns:
         return None
-    return model if model.stage == "int8" else model.with_graph(converting(rules).run(model.gm)[0], stage="int8")
+    return (
+        model if model.stage == "int8" else model.with_graph(converting(rules, target).run(model.gm)[0], stage="int8")
+    )
 
 
 def executed(model: Detector, rules: Rules) -> IntegerExecution | None:
