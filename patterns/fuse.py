@@ -33,6 +33,18 @@ def conv_bn(edit: Edit, x: fx.Node, conv: fx.Node, bn: fx.Node) -> fx.Node:
     return _fused(edit, x, conv, bn, None)
 
 
+@rule(module(nn.SiLU, conv, name="act"))
+def conv_silu(edit: Edit, x: fx.Node, conv: fx.Node, act: fx.Node) -> fx.Node:
+    """Conv2d, SiLU: the same block in a checkpoint that was saved after Ultralytics' ``model.fuse()``."""
+    return _fused(edit, x, conv, None, nn.SiLU())
+
+
+@rule(module((nn.ReLU, QATReLU), conv, name="act"))
+def conv_relu(edit: Edit, x: fx.Node, conv: fx.Node, act: fx.Node) -> fx.Node:
+    """Conv2d, ReLU: such a block with ``activation: nn.ReLU()``."""
+    return _fused(edit, x, conv, None, QATReLU())
+
+
 @rule(conv)
 def conv_alone(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
     """Conv2d by itself: the six that give YOLOv8n's logits, and the DFL's."""
@@ -56,7 +68,7 @@ def linear(edit: Edit, x: fx.Node, linear: fx.Node) -> fx.Node:
     return edit.call(QATLinear.fused(module_of(linear)), x, at=linear)
 
 
-FUSE = (conv_bn_silu, conv_bn_relu, conv_bn, conv_alone, norm_alone, linear)
+FUSE = (conv_bn_silu, conv_bn_relu, conv_bn, conv_silu, conv_relu, conv_alone, norm_alone, linear)
 
 
 def _fused(edit: Edit, x: fx.Node, conv: fx.Node, bn: fx.Node | None, activation: nn.Module | None) -> fx.Node:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import fx
 
+from fxqat.checkpoint.model_io import policy_of
 from fxqat.graph.prune import drop_unused_modules
 from fxqat.graph.rewrite import rewrite
 from fxqat.graph.site import module_of
@@ -15,7 +16,6 @@ from fxqat.passes import Rules, converting
 from fxqat.passes.unquantize import no_quantizer, silu
 from fxqat.runtime import onnx_export
 from fxqat.sensitivity.selective import is_layer
-from fxqat.targets import TARGETS
 
 
 def export_float(model: Detector, path: str | Path, *, imgsz: int = 640, batch: int = 1) -> Path:
@@ -34,7 +34,7 @@ def export_float(model: Detector, path: str | Path, *, imgsz: int = 640, batch: 
     gm.graph.eliminate_dead_code()
     drop_unused_modules(gm)
     gm.recompile()
-    lowered, _ = converting(Rules.load(), TARGETS[model.recipe.target]).run(gm)
+    lowered, _ = converting(Rules.load(), policy_of(model.recipe).target).run(gm)
     return onnx_export.export(model.with_graph(lowered, stage="float"), path, imgsz=imgsz, batch=batch)
 
 
