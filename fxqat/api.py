@@ -68,8 +68,9 @@ def prepare(
     """
     detector = model if isinstance(model, Detector) else load(model)
     expect(detector, "float", "prepare")
-    policy = policy if isinstance(policy, Policy) else Policy.load(policy)
-    if target is not None:
+    if not isinstance(policy, Policy):
+        policy = Policy.load(policy, target=target)
+    elif target is not None:
         policy = Policy.parse(policy.text, policy.name, target=target)
     rules = Rules.load(*patterns)
     corrections(policy)  # what calibrate would refuse is refused now

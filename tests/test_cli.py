@@ -118,8 +118,8 @@ def test_sites_names_what_a_policy_can_select(capsys: pytest.CaptureFixture[str]
 def test_explain_shows_line_reason_and_share(capsys: pytest.CaptureFixture[str]) -> None:
     out = said(capsys, "explain", "yolov8n.yaml", "--policy", "yolov8_critical", "model.22.cv2.0.*")
     assert "model.22.cv2.0.2" in out
-    assert "role: detect_out" in out
-    assert "(box and class logits" in out
+    assert "role: box_out" in out
+    assert "(box logits: with the class logits" in out
     assert out.splitlines()[-1].startswith("97.97% of 4.37 billion multiply-adds")
 
 

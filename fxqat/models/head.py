@@ -100,9 +100,10 @@ class DetectAdapter(nn.Module):
     # Globs of sites, relative to the head, and the roles by which a policy may select them whatever the head's index.
     roles: ClassVar[dict[str, tuple[str, ...]]] = {
         "cv[23].*.[01].**": ("detect",),
-        "cv[23].*.2": ("detect", "detect_out"),
-        "box_logits.**": ("detect", "detect_out"),
-        "class_logits.**": ("detect", "detect_out"),
+        "cv2.*.2": ("detect", "detect_out", "box_out"),
+        "cv3.*.2": ("detect", "detect_out", "class_out"),
+        "box_logits.**": ("detect", "detect_out", "box_out"),
+        "class_logits.**": ("detect", "detect_out", "class_out"),
         "dfl.**": ("dfl",),
         "decode.**": ("decode",),
         "scores.**": ("decode",),

@@ -11,7 +11,7 @@ from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.graph.site import operation, site_of
 from fxqat.passes.stages import ASSIGNED, FUSED
 from fxqat.policy import Decision, Policy, Site
-from fxqat.policy.policy import FORM
+from fxqat.policy.reader import FORM
 from fxqat.quant.spec import QuantSpec
 from fxqat.targets import Target
 

@@ -98,7 +98,9 @@ def test_roles_survive_a_change_of_scale_and_head(name):
         for role in node.meta.get("roles", ()):
             by_role.setdefault(role, []).append(site_of(node))
     levels = {"yolov8n-p2.yaml": 4, "yolov8n-p6.yaml": 4}.get(name, 3)
-    assert set(by_role) == {"first_conv", "backbone", "detect", "detect_out", "dfl", "decode"}
+    outs = {"box_out", "class_out"}
+    assert set(by_role) == {"first_conv", "backbone", "detect", "detect_out", "dfl", "decode"} | outs
+    assert sorted(by_role["detect_out"]) == sorted(site for role in outs for site in by_role[role])
     assert by_role["first_conv"] == ["model.0.conv"]
     last = {"yolov8n-p6.yaml": 11}.get(name, 9)  # the pooling layer, SPPF
     pools = [node for node in gm.graph.nodes if operation(node) == "MaxPool2d"]
