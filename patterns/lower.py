@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from fxqat.graph.match import NoMatch, function, method, module, one_of, value
 from fxqat.graph.rewrite import Edit, rule
 from fxqat.graph.site import module_of, site_of
+from fxqat.models.families.towers import StopGradient
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.quant.modules import QATBatchNorm2d, QATConv2d, QATLinear
 from fxqat.quant.spec import QParams, QuantSpec
@@ -55,6 +56,12 @@ def float_layer(edit: Edit, x: fx.Node, layer: fx.Node) -> fx.Node:
     if fused.activation is None:
         return folded
     return edit.call(fused.activation, folded, at=f"{site_of(layer)}.{type(fused.activation).__name__.lower()}")
+
+
+@rule(module((StopGradient, nn.Dropout), x))
+def nothing_to_train(edit: Edit, x: fx.Node) -> fx.Node:
+    """What matters in training alone."""
+    return x
 
 
 @rule(module(QATBatchNorm2d, x, name="norm"))
@@ -105,7 +112,7 @@ def fake_quantize(edit: Edit, x: fx.Node, fake: fx.Node) -> fx.Node:
 
 @rule(
     one_of(
-        module((nn.MaxPool2d, nn.Upsample, nn.Identity)),
+        module((nn.MaxPool2d, nn.Upsample, nn.PixelShuffle, nn.Identity)),
         function((torch.cat, operator.getitem)),
         method("flatten"),
         name="root",
@@ -123,6 +130,7 @@ def carried_codes(edit: Edit, root: fx.Node) -> fx.Node:
 
 LOWER = (
     dfl_as_one_product,
+    nothing_to_train,
     float_layer,
     float_norm,
     integer_layer,

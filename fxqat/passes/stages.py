@@ -99,7 +99,8 @@ FUSED = Stage(
 )
 ASSIGNED = Stage(name="ASSIGNED", promises=(SITES, Promise(says="the policy decided every site", broken=_undecided)))
 _QUANTIZERS = frozenset({"FakeQuantize", "LSQFakeQuantize"})
-_QAT_LAYERS = frozenset({"QATConv2d", "QATLinear", "QATBatchNorm2d"})
+# What lowering leaves nothing of.
+_TRAINED = frozenset({"QATConv2d", "QATLinear", "QATBatchNorm2d", "BatchNorm2d", "Dropout", "StopGradient"})
 # What QAT layers, quantizers and the DFL become.
 _LOWERED = frozenset(
     {
@@ -133,7 +134,7 @@ def int8(target: Target) -> Stage:
     """The stage of the INT8 reference graph for ``target``."""
     return Stage(
         name=f"INT8 for {target.name}",
-        accepts=(frozenset(target.places) - _QAT_LAYERS) | _LOWERED,
+        accepts=(frozenset(target.places) - _TRAINED) | _LOWERED,
         promises=(
             SITES,
             Promise(says="codes are read through a dequantize", broken=_unpaired),

@@ -3,7 +3,7 @@ decides."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from fxqat.graph.site import nearest
 from fxqat.policy.inheritance import read_text
 from fxqat.policy.reader import Reader
 from fxqat.policy.resources import find
-from fxqat.policy.rules import Decision, PolicyRule, Site, Wanted
+from fxqat.policy.rules import ROLES, Decision, PolicyRule, Site, Wanted
 from fxqat.quant.spec import QConfig
 from fxqat.targets import Target
 
@@ -79,12 +79,16 @@ class Policy:
                     remedy='end the rules with {site: "**", ...}',
                 )
             decisions[site.path] = self._decision(site, rule)
+        self._check_possible(decisions.values())
         self._check_used(sites, {decision.rule.where for decision in decisions.values()})
         return decisions
 
     def _decision(self, site: Site, rule: PolicyRule) -> Decision:
         has_weight = self.target.has_weight(site.op)
         qconfig = QConfig(weight=rule.weight if has_weight else None, activation=rule.activation)
+        if not qconfig.is_float and not self.target.float_roles.keys() & site.roles and self.target.is_float(site.op):
+            why = f"{self.target.name} runs {site.op} in float only"
+            return Decision(site=site, rule=rule, qconfig=QConfig(), overruled=why)
         self.target.check(
             qconfig,
             op=site.op,
@@ -102,6 +106,20 @@ class Policy:
             input=rule.input if has_weight else None,
         )
 
+    def _check_possible(self, decisions: Iterable[Decision]) -> None:
+        """A rule may cover operations that the target has no integer kernel for, but not them alone."""
+        by_rule: dict[str, list[Decision]] = {}
+        for decision in decisions:
+            by_rule.setdefault(decision.rule.where, []).append(decision)
+        for where, found in by_rule.items():
+            if all(one.overruled for one in found):
+                op = found[0].site.op
+                raise Problem(
+                    where,
+                    f"{found[0].site.path} cannot be quantized: {found[0].overruled}",
+                    remedy=f"add {{op: {op}, float: true}} above",
+                )
+
     def _check_used(self, sites: Sequence[Site], used: set[str]) -> None:
         for rule in self.rules:
             if rule.where in used or rule.optional:
@@ -109,7 +127,7 @@ class Policy:
             covered = next((site for site in sites if rule.covers(site)), None)
             where = rule.where
             if covered is None:
-                remedy = _near_selector(rule, sites) or "write when: present where only some models have it"
+                remedy = _near_selector(rule, sites) or "add when: present if it is for what only some models have"
                 raise Problem(where, f"the rule for {rule.selector} matches no site", remedy=remedy)
             first = next(earlier.line for earlier in self.rules if earlier.covers(covered))
             what = f"decides nothing: line {first} decides {covered.path} and all it matches first"
@@ -117,8 +135,11 @@ class Policy:
 
 
 def _near_selector(rule: PolicyRule, sites: Sequence[Site]) -> str:
+    """A word that was meant, or nothing where the rule's is one that a model may have."""
+    if rule.role in ROLES:
+        return ""
     if rule.role is not None:
-        return nearest(rule.role, {role for site in sites for role in site.roles})
+        return nearest(rule.role, {role for site in sites for role in site.roles} | ROLES)
     if rule.op is not None:
         return nearest(rule.op, {site.op for site in sites})
     return nearest(rule.site or "", [site.path for site in sites])

@@ -9,6 +9,14 @@ from typing import Any
 from fxqat.graph.site import covers
 from fxqat.quant.spec import QConfig, QuantSpec
 
+# Parts that networks have, in words that survive a change of architecture.
+ROLES = frozenset(
+    {
+        *("first_conv", "backbone", "neck", "head", "attention", "dfl", "decode", "detect", "detect_out"),
+        *("box_out", "class_out", "mask", "mask_out", "keypoint_out", "angle_out"),
+    }
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
@@ -63,13 +71,19 @@ class PolicyRule:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What a policy decided for one site, and by which rule."""
+    """What a policy decided for one site, by which rule, and the reason where the target decided otherwise."""
 
     site: Site
     rule: PolicyRule
     qconfig: QConfig
     preactivation: QuantSpec | None = None
     input: QuantSpec | None = None
+    overruled: str = ""
+
+    @property
+    def why(self) -> str:
+        """The reason."""
+        return self.overruled or self.rule.why
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,8 +78,7 @@ def check_data(detector: Detector, plan: TrainingConfig) -> Path:
     if place.suffix not in dataset.YAML_SUFFIXES:
         raise Problem(place, "has no val split to choose the best epoch by", expected="a data set YAML")
     found = dataset.read(place)
-    model = Evaluated(name=detector.source.name, predict=detector, names=dict(detector.names))
-    check_classes(model, found)
+    check_classes(Evaluated.of(detector, detector), found)
     for split in ("train", "val"):
         found.images(split)
     return place

@@ -1,4 +1,5 @@
-"""Trainers on Ultralytics' DetectionTrainer: its data, augmentation, loss, validator, loop; our graph, state, gate."""
+"""Trainers on Ultralytics' trainer of the task: its data, augmentation, loss, validator, loop; our graph, state,
+gate."""
 
 from __future__ import annotations
 
@@ -11,22 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn, optim
+from torch import Tensor, optim
 
 from fxqat.errors import Problem
-from fxqat.evaluation.validators import SquareValidator
+from fxqat.evaluation.validators import square_validator
 from fxqat.graph.pipeline import Pipeline
 from fxqat.models import offline
 from fxqat.models.detector import Detector, cut
-from fxqat.passes.absorb_norms import AbsorbNorms, normed
-from fxqat.passes.calibrate import quantizers
-from fxqat.passes.learn_scales import LearnScales, learned_scales
+from fxqat.models.family import Metric
 from fxqat.passes.unquantize import Unquantize
-from fxqat.quant.fake_quantize import LSQFakeQuantize, use_kernels
 from fxqat.quant.modules import freeze_bn_stats, update_bn_stats
-from fxqat.quant.torch_ao import disable_observer
 from fxqat.training import resume_state
-from fxqat.training.callbacks import observe_again
 from fxqat.training.checks import check_same, widest_site
 from fxqat.training.config import TrainingConfig
 from fxqat.training.distributed import launch
@@ -39,17 +35,14 @@ from fxqat.training.validation_runtime import runtime
 
 # isort: split
 from ultralytics.data import build_yolo_dataset
-from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-RANGE_IMAGES = 32  # for freeze_observers
-MAP = "metrics/mAP50-95(B)"
-MAP50 = "metrics/mAP50(B)"
 Row = dict[str, Any]
 
 
-class Trainer(DetectionTrainer):
+class Trainer(BaseTrainer):
     """Trains a Detector of any stage; the FP32 baseline where it is float.
 
     The moving average of the weights is what is validated, once before training (epoch 0) and after each epoch, on
@@ -81,6 +74,11 @@ class Trainer(DetectionTrainer):
         offline.provide_fonts()
         super().__init__(cfg or _defaults(), overrides, _callbacks)
         torch.set_num_threads(threads)  # Ultralytics allows itself one on a CPU
+
+    @property
+    def metric(self) -> Metric:
+        """What decides."""
+        return self.given.source.family.metric
 
     @property
     def state_file(self) -> Path:
@@ -140,10 +138,10 @@ class Trainer(DetectionTrainer):
         stride = self.trainee.detector.stride
         return build_yolo_dataset(self.args, img_path, batch, self.data, mode=mode, rect=False, stride=stride)
 
-    def get_validator(self) -> SquareValidator:
+    def get_validator(self) -> Any:
         """Ultralytics' validator."""
-        arguments = copy.copy(self.args)
-        return SquareValidator(self.test_loader, save_dir=self.save_dir, args=arguments, _callbacks=self.callbacks)
+        kind = square_validator(self.given.source.family)
+        return kind(self.test_loader, save_dir=self.save_dir, args=copy.copy(self.args), _callbacks=self.callbacks)
 
     def validate(self) -> Any:
         """Ultralytics' validation of the average, in the runtime that it is for where that is known: what is chosen by
@@ -260,7 +258,7 @@ class Trainer(DetectionTrainer):
         self.metrics, self.fitness = self.validate()
         self.best_epoch, self.kept = 0, {}
         if RANK > 0:  # the first process measures, chooses and writes
-            self.metrics = {MAP: 0.0, MAP50: 0.0}
+            self.metrics = {self.metric.key: 0.0, self.metric.second: 0.0}
             self.history.append(self._row(0))
             return
         if not self.validator.metrics.nt_per_class.sum():
@@ -272,7 +270,8 @@ class Trainer(DetectionTrainer):
 
     def _row(self, epoch: int) -> Row:
         rate = self.optimizer.param_groups[0]["lr"] if epoch else 0.0
-        return {"epoch": epoch, "map5095": float(self.metrics[MAP]), "map50": float(self.metrics[MAP50]), "lr": rate}
+        found = {"map5095": self.metrics[self.metric.key], "map50": self.metrics[self.metric.second]}
+        return {"epoch": epoch, **{name: float(value) for name, value in found.items()}, "lr": rate}
 
     def _average(self) -> dict[str, Tensor]:
         return resume_state.snapshot(self.ema.ema.detector.gm.state_dict())
@@ -314,41 +313,6 @@ class Trainer(DetectionTrainer):
         remedy = f"lower lr0 ({self.args.lr0:g}) or train on; {kept}" if finished else f"lower lr0 ({self.args.lr0:g})"
         where = f"epoch {self.epoch + 1}, update {self.ema.updates + 1}"
         return Problem(where, f"{what}{widest}", remedy=remedy)
-
-
-class QATTrainer(Trainer):
-    """Trains a calibrated detector with its quantizers on: observers off, batch norms frozen as the plan says, learned
-    scales in a parameter group of their own."""
-
-    def _prepare(self) -> None:
-        self.trainee.apply(disable_observer)
-        AbsorbNorms()(self.trainee.detector.gm)
-        if self.plan.lsq:
-            LearnScales()(self.trainee.detector.gm)
-        self.compiled = use_kernels(self.trainee, self.plan.compile)
-        self.trainee.refresh()
-
-    def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> optim.Optimizer:
-        """Ultralytics' optimizer; learned scales have a rate of their own, no weight decay; absorbed factors stay."""
-        optimizer: optim.Optimizer = super().build_optimizer(model, *args, **kwargs)
-        scales, factors = learned_scales(model), [layer.bn.weight.requires_grad_(False) for layer in normed(model)]
-        chosen = {id(parameter) for parameter in (*scales, *factors)}
-        for group in optimizer.param_groups:
-            group["params"] = [one for one in group["params"] if id(one) not in chosen]
-        if scales:
-            rate = self.args.lr0 * self.plan.scale_rate
-            optimizer.add_param_group({"params": scales, "lr": rate, "weight_decay": 0.0, "param_group": "scale"})
-        return optimizer
-
-    def _model_train(self) -> None:
-        super()._model_train()
-        gm = self.trainee.detector.gm
-        if 0 < self.epoch < self.plan.freeze_observers * self.epochs:
-            plain = [one for one in quantizers(gm).values() if not isinstance(one, LSQFakeQuantize)]
-            observe_again(self, gm, plain, RANGE_IMAGES)
-        learning = self.epoch / self.epochs < self.plan.freeze_scales
-        for scale in learned_scales(self.trainee):
-            scale.requires_grad_(learning)
 
 
 def _defaults() -> Any:

@@ -24,7 +24,8 @@ from fxqat.quant.fake_quantize import LSQFakeQuantize
 from fxqat.quant.modules import QATConv2d
 from fxqat.runtime.integer_model import executed
 from fxqat.training import create_trainer, resume_state
-from fxqat.training.trainer import QATTrainer, Trainer
+from fxqat.training.qat_trainer import QATTrainer
+from fxqat.training.trainer import Trainer
 from fxqat.training.ultralytics_model import Trainee
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -92,7 +93,8 @@ def test_the_result_is_saved_converted_and_verified(trainer, scripted, tmp_path,
 def test_a_float_detector_is_trained_as_it_is(trainer, three, scripted):
     scripted(0.1, 0.2)
     run = trainer("float", detector=three, epochs=1, freeze_bn=1.0, lr0=1e-3)
-    assert type(run) is Trainer
+    assert isinstance(run, Trainer)
+    assert not isinstance(run, QATTrainer)
     run.train()
     moved = run.result().gm.state_dict()
     assert any(
