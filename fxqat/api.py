@@ -13,7 +13,8 @@ from torch import Tensor, fx
 from fxqat.checkpoint.model_io import load, save
 from fxqat.checkpoint.network import described, policy_of, records
 from fxqat.errors import Problem
-from fxqat.graph.pipeline import Pass, Pipeline, Report
+from fxqat.graph.pass_text import parse_passes
+from fxqat.graph.pipeline import Between, Pass, Pipeline, Report
 from fxqat.models.detector import Detector
 from fxqat.passes import Rules, converting, fusing, preparing, quantizing
 from fxqat.passes.calibrate import observe, use_method
@@ -49,7 +50,8 @@ def prepare(
     *,
     target: str | None = None,
     patterns: Files = (),
-    passes: Sequence[Pass] = (),
+    passes: Sequence[Pass] | str = (),
+    between: Between | None = None,
 ) -> tuple[Detector, Report]:
     """Fuse the model and insert the policy's quantizers; they refuse to run until they are calibrated.
 
@@ -59,22 +61,26 @@ def prepare(
         target: the runtime to prepare for, instead of the policy's: ``ort-cpu``, ``openvino`` ..., see
             ``fxqat.targets.TARGETS``.
         patterns: rule files of your own; their rules come before the shipped ones.
-        passes: passes of your own, run on the fused graph before the policy is applied.
+        passes: passes of your own, run on the fused graph before the policy is applied; or their text, such as
+            ``swap_activation{sites=model.0.**,to=relu}``, which may name those of ``patterns``.
+        between: called between any two passes.
 
     Returns:
         A new detector at stage ``qat``, and what each pass did.
     """
     detector = model if isinstance(model, Detector) else load(model)
     expect(detector, "float", "prepare")
-    policy = policy if isinstance(policy, Policy) else Policy.load(policy)
-    if target is not None:
+    if not isinstance(policy, Policy):
+        policy = Policy.load(policy, target=target)
+    elif target is not None:
         policy = Policy.parse(policy.text, policy.name, target=target)
     rules = Rules.load(*patterns)
     corrections(policy)  # what calibrate would refuse is refused now
+    passes = parse_passes(passes, rules.passes) if isinstance(passes, str) else passes
     first, last = fusing(rules, passes), quantizing(policy, rules)
-    gm, report = first.run(detector.gm)
+    gm, report = first.run(detector.gm, between)
     network = described(gm)
-    report += last.apply(gm)
+    report += last.apply(gm, between)
     gm.apply(disable_observer)
     changes: dict[str, Any] = {
         "stage": "qat",
@@ -200,7 +206,8 @@ def convert(model: Detector) -> tuple[Detector, Report]:
         Problem: the detector was never calibrated, or rules of the user's own that lower it are not at hand.
     """
     expect_calibrated(model, "convert")
-    pipeline = converting(Rules.recorded(model.recipe.patterns, "LOWER", "convert"))
+    rules = Rules.recorded(model.recipe.patterns, "LOWER", "convert")
+    pipeline = converting(rules, policy_of(model.recipe).target)
     gm, report = pipeline.run(model.gm)
     return model.with_graph(gm, stage="int8", passes=(*model.recipe.passes, *records(pipeline, report))), report
 
@@ -229,7 +236,7 @@ def export(
     if model.stage == "qat":
         model, _ = convert(model)
     if model.stage == "float":
-        gm, _ = converting(Rules.load()).run(_float(model))
+        gm, _ = converting(Rules.load(), Policy.load("float").target).run(_float(model))
         model = model.with_graph(gm)
     return onnx_export.export(model, path, imgsz=imgsz, batch=batch, dynamic=dynamic, opset=opset, input=input)
 

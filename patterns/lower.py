@@ -47,19 +47,16 @@ def dfl_as_one_product(
     return edit.function(torch.transpose, edit.function(torch.matmul, flat, values, at=f"{site}.matmul"), 1, 2, at=root)
 
 
-@rule(module(QATConv2d, x, name="conv"))
-def float_conv(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
-    """A convolution that the policy leaves in float: batch norm folded, activation apart."""
-    fused = module_of(conv)
+@rule(module((QATConv2d, QATLinear), x, name="layer"))
+def float_layer(edit: Edit, x: fx.Node, layer: fx.Node) -> fx.Node:
+    """A convolution or linear layer that the policy leaves in float: batch norm folded, activation apart."""
+    fused = module_of(layer)
     if fused.weight_fake_quant is not None:
-        raise NoMatch("its weight is quantized", conv)
-    activation = fused.activation
-    folded = edit.call(fused.with_activation(None).to_float(), x, at=conv)
-    return (
-        folded
-        if activation is None
-        else edit.call(activation, folded, at=f"{site_of(conv)}.{type(activation).__name__.lower()}")
-    )
+        raise NoMatch("its weight is quantized", layer)
+    folded = edit.call(fused.with_activation(None).to_float(), x, at=layer)
+    if fused.activation is None:
+        return folded
+    return edit.call(fused.activation, folded, at=f"{site_of(layer)}.{type(fused.activation).__name__.lower()}")
 
 
 @rule(module((StopGradient, nn.Dropout), x))
@@ -135,7 +132,7 @@ def carried_codes(edit: Edit, root: fx.Node) -> fx.Node:
 LOWER = (
     dfl_as_one_product,
     nothing_to_train,
-    float_conv,
+    float_layer,
     float_norm,
     integer_layer,
     integer_layer_float_bias,

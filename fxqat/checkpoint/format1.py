@@ -66,7 +66,8 @@ def _played(source: Source, recipe: Recipe, path: Path) -> Detector:
     gm.apply(disable_observer)
     passes = records(Pipeline((*first.passes, *last.passes)), report)
     if recipe.stage == "int8":
-        passes += records(converting(rules), converting(rules).apply(gm))
+        lowering = converting(rules, policy_of(recipe).target)
+        passes += records(lowering, lowering.apply(gm))
     return Detector(gm, source, replace(recipe, passes=passes), network).eval()
 
 

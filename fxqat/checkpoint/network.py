@@ -16,7 +16,7 @@ from fxqat.graph.serialize import Structure, Unwritable, write
 from fxqat.models.detector import Detector, PassRecord, Recipe
 from fxqat.policy import Policy
 
-_NO_OPTIONS = ("name", "gives")
+_NO_OPTIONS = ("name", "requires", "gives")
 
 
 def described(gm: fx.GraphModule) -> Structure | None:

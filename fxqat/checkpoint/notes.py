@@ -10,7 +10,7 @@ from typing import Any
 from fxqat.graph.info import NodeInfo
 from fxqat.passes.quant_graph import QuantInfo
 from fxqat.policy import Decision, Site
-from fxqat.policy.policy import PolicyRule
+from fxqat.policy.rules import PolicyRule
 from fxqat.quant.spec import QConfig, QuantSpec
 
 _SPECS = ("weight", "activation", "preactivation", "input")

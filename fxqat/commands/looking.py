@@ -49,16 +49,19 @@ def _explain_arguments(parser: ArgumentParser) -> None:
 
 def _explain(options: Namespace) -> None:
     from fxqat.graph.site import covers, nearest
+    from fxqat.policy import Policy
 
     decisions, integer, counts = _decided(options)
     shown = [decision for site, decision in decisions.items() if covers(options.glob, site)]
     if not shown:
         raise Problem(options.glob, "covers no site", remedy=nearest(options.glob, decisions))
     width = max(len(decision.site.path) for decision in shown)
+    name = Policy.load(options.policy).name
     for decision in shown:
         rule, qconfig = decision.rule, str(decision.qconfig)
+        line = f"line {rule.line}" if rule.file == name else rule.where
         print(
-            f"{decision.site.path:<{width}}  {qconfig:<34}  line {rule.line}: {rule.selector}"
+            f"{decision.site.path:<{width}}  {qconfig:<34}  {line}: {rule.selector}"
             + (f"  ({rule.why})" if rule.why else "")
         )
     total = sum(counts.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fxqat.commands.command import (
     Command,
@@ -22,6 +23,9 @@ from fxqat.commands.command import (
 from fxqat.commands.retargeting import COMMANDS as RETARGETING
 from fxqat.commands.retargeting import add_observed, add_target, retargeted
 
+if TYPE_CHECKING:
+    from fxqat.graph.pipeline import Gap
+
 
 def _prepare_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
@@ -35,6 +39,13 @@ def _prepare_arguments(parser: ArgumentParser) -> None:
     )
     add_target(parser, "the policy's")
     parser.add_argument("--classes", type=int, metavar="N", help="number of classes, for an architecture")
+    parser.add_argument(
+        "--passes",
+        default="",
+        metavar="TEXT",
+        help="passes on the fused graph, such as 'swap_activation{sites=model.0.**,to=relu}'; also those of --patterns",
+    )
+    parser.add_argument("--print-passes", action="store_true", help="show what each pass changes as it runs")
     add_output(parser, "MODEL.fxqat in this folder")
     add_patterns(parser)
     add_trust(parser)
@@ -50,10 +61,33 @@ def prepare(options: Namespace) -> None:
         print(
             f"{model.source.unnamed} of {len(model.names)} classes have no name in {options.model}: their number is it"
         )
-    qat, report = fxqat.prepare(model, options.policy, target=options.target, patterns=options.patterns)
+    qat, report = fxqat.prepare(
+        model,
+        options.policy,
+        target=options.target,
+        patterns=options.patterns,
+        passes=options.passes,
+        between=PassPrinter() if options.print_passes else None,
+    )
     fxqat.save(qat, path)
     print(report, end="")
     print(f"wrote {path}")
+
+
+class PassPrinter:
+    """Prints what each pass changed, as soon as it did."""
+
+    def __init__(self) -> None:
+        self.before = ""
+
+    def __call__(self, gap: Gap) -> None:
+        """Print the difference that the last pass made."""
+        from fxqat.graph.text import diff, text
+
+        after = text(gap.gm.graph)
+        if gap.done is not None:
+            print(f"{gap.done.name}\n{diff(self.before, after)}", end="", flush=True)
+        self.before = after
 
 
 def _calibrate_arguments(parser: ArgumentParser) -> None:
@@ -209,7 +243,8 @@ def _run(options: Namespace) -> None:
     chosen = f" --target {options.target}" if options.target else ""
     _say(f"fxqat prepare {options.model} --policy {options.policy}{chosen} -o {stem}.fxqat")
     given = {"model": options.model, "policy": options.policy, "target": options.target}
-    prepare(Namespace(**given, classes=None, output=f"{stem}.fxqat", patterns=options.patterns, **shared))
+    passes = {"passes": "", "print_passes": False}
+    prepare(Namespace(**given, **passes, classes=None, output=f"{stem}.fxqat", patterns=options.patterns, **shared))
     _say(f"fxqat calibrate {stem}.fxqat {told}" + (f" --method {options.method}" if options.method else ""))
     calibrate(
         Namespace(model=f"{stem}.fxqat", output=None, batch=options.batch, method=options.method, **sized, **shared)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import fx
 
+from fxqat.checkpoint.network import policy_of
 from fxqat.graph.prune import drop_unused_modules
 from fxqat.graph.rewrite import rewrite
 from fxqat.models.detector import Detector
@@ -32,7 +33,7 @@ def export_float(model: Detector, path: str | Path, *, imgsz: int = 640, batch: 
     gm.graph.eliminate_dead_code()
     drop_unused_modules(gm)
     gm.recompile()
-    lowered, _ = converting(Rules.load()).run(gm)
+    lowered, _ = converting(Rules.load(), policy_of(model.recipe).target).run(gm)
     return onnx_export.export(model.with_graph(lowered, stage="float"), path, imgsz=imgsz, batch=batch)
 
 

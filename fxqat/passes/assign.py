@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from torch import fx
 
 from fxqat.graph.info import info_of
+from fxqat.graph.pass_text import Printed
 from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.graph.site import operation, site_of
 from fxqat.passes.quant_graph import annotate
-from fxqat.passes.stages import ASSIGNED
+from fxqat.passes.stages import ASSIGNED, FUSED
 from fxqat.policy import Decision, Policy, Site
-from fxqat.policy.policy import FORM
+from fxqat.policy.reader import FORM
 from fxqat.quant.spec import QuantSpec
 from fxqat.targets import Target
 
@@ -28,11 +29,12 @@ def decidable(gm: fx.GraphModule) -> list[fx.Node]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Assign:
+class Assign(Printed):
     """Write the policy's decision, and what follows from it, into each node's QuantInfo."""
 
     policy: Policy
     name: str = "assign"
+    requires: Stage | None = FUSED
     gives: Stage | None = ASSIGNED
 
     def __call__(self, gm: fx.GraphModule) -> PassReport:

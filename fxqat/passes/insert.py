@@ -9,11 +9,12 @@ import networkx as nx
 from torch import fx
 
 from fxqat.errors import Problem
+from fxqat.graph.pass_text import Printed
 from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.graph.rewrite import Rule, rewrite
 from fxqat.graph.site import module_of, operation, set_site, site_of
 from fxqat.passes.quant_graph import QUANTIZED, annotate, is_quantizer, quant_info
-from fxqat.passes.stages import QAT
+from fxqat.passes.stages import ASSIGNED, qat
 from fxqat.quant.fake_quantize import make_fake_quantize
 from fxqat.quant.spec import QuantSpec
 from fxqat.targets import Place, Target
@@ -22,7 +23,7 @@ QUANTIZERS = "quantizer"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Insert:
+class Insert(Printed):
     """Write blocks as the target's kernels want them, then place one fake quantizer for each group of tensors that
     share a scale.
 
@@ -32,7 +33,12 @@ class Insert:
     target: Target
     rules: tuple[Rule, ...]
     name: str = "insert"
-    gives: Stage | None = QAT
+    requires: Stage | None = ASSIGNED
+
+    @property
+    def gives(self) -> Stage:
+        """The QAT stage of the target."""
+        return qat(self.target)
 
     def __call__(self, gm: fx.GraphModule) -> PassReport:
         """Insert."""

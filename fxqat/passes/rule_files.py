@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -13,12 +13,14 @@ from typing import Any
 
 from fxqat.errors import Problem
 from fxqat.files import sha256
+from fxqat.graph.pass_text import PassMaker
 from fxqat.graph.rewrite import Rule
 from fxqat.graph.site import nearest
 from fxqat.models.detector import RuleFile
+from fxqat.passes.swap_activation import SwapActivation
 from fxqat.policy.resources import find
 
-LISTS = ("FUSE", "QUANTIZE", "LOWER")
+LISTS = ("FUSE", "QUANTIZE", "LOWER", "PASSES")
 FOLDERS = "FXQAT_PATTERNS"  # environment variable: folders of rule files, separated as in PATH
 _LOADED: dict[str, Path] = {}  # files that this process has run, by SHA-256
 
@@ -31,17 +33,20 @@ class Rules:
         fuse: for the pass fuse.
         quantize: for the pass insert, by target name.
         lower: for the pass lower.
+        passes: those that text may name (see fxqat.graph.pass_text), by name: the shipped ones and the user's.
         files: the user's.
     """
 
     fuse: tuple[Rule, ...]
     quantize: Mapping[str, tuple[Rule, ...]]
     lower: tuple[Rule, ...]
+    passes: Mapping[str, PassMaker] = field(default_factory=dict)
     files: tuple[RuleFile, ...] = ()
 
     @classmethod
     def load(cls, *files: str | Path) -> Rules:
-        """The shipped rules, and those of a user's ``files``: each may define ``FUSE``, ``QUANTIZE`` and ``LOWER``.
+        """The shipped rules, and those of a user's ``files``: each may define ``FUSE``, ``QUANTIZE``, ``LOWER``, and
+        ``PASSES``, a tuple of dataclasses that are passes.
 
         Raises:
             Problem: a file is missing, does not run, or defines none of the lists.
@@ -50,13 +55,15 @@ class Rules:
         users = [_run(path) for path in paths]
         for path, one in zip(paths, users, strict=True):
             if not any(hasattr(one, name) for name in LISTS):
-                raise Problem(path, "defines no rules", expected="a tuple FUSE or LOWER, or a dict QUANTIZE by target")
+                expected = "a tuple FUSE, LOWER or PASSES, or a dict QUANTIZE by target"
+                raise Problem(path, "defines no rules", expected=expected)
         shipped = {name: getattr(_shipped(name), name.upper()) for name in ("fuse", "quantize", "lower")}
         targets = {key for one in users for key in getattr(one, "QUANTIZE", {})} | set(shipped["quantize"])
         return cls(
             fuse=(*_joined(users, "FUSE"), *shipped["fuse"]),
             quantize={key: (*_by_target(users, key), *shipped["quantize"].get(key, ())) for key in sorted(targets)},
             lower=(*_joined(users, "LOWER"), *shipped["lower"]),
+            passes={**PASSES, **{one.name: one for user in users for one in getattr(user, "PASSES", ())}},
             files=tuple(_known(path, one) for path, one in zip(paths, users, strict=True)),
         )
 
@@ -110,6 +117,10 @@ def _found(file: RuleFile, step: str) -> Path:
         expected=f"a file with SHA-256 {file.sha256[:12]}...",
         remedy=f"name its folder in the environment variable {FOLDERS}",
     )
+
+
+# The shipped passes that a user may put between fuse and assign.
+PASSES: Mapping[str, PassMaker] = {SwapActivation.name: SwapActivation}
 
 
 def _joined(modules: Sequence[ModuleType], name: str) -> tuple[Rule, ...]:

@@ -1,9 +1,14 @@
-"""What must hold at each stage of a graph, written as patterns. The pipeline checks it after the pass that gives the
-stage."""
+"""The stages of a graph: what may occur in each and what must hold, written as patterns. The pipeline checks a stage
+after the pass that gives it, and before one that requires it.
+
+Up to FUSED a model may hold operations that no target knows; assign refuses them by their sites. From there on a stage
+is closed: it accepts its target's vocabulary and nothing else.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import fx, nn
@@ -15,6 +20,7 @@ from fxqat.passes.quant_graph import QuantGraph, is_quantizer, quant_info
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.quant.modules import QATConv2d, QATLinear
 from fxqat.quant.torch_ao import dequantize_per_channel, dequantize_per_tensor, quantize_per_tensor
+from fxqat.targets import Target
 
 
 def _shared_sites(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
@@ -90,28 +96,59 @@ FUSED = Stage(
     ),
 )
 ASSIGNED = Stage(name="ASSIGNED", promises=(SITES, Promise(says="the policy decided every site", broken=_undecided)))
-_QUANTIZED = (
-    SITES,
-    Promise(says="integer layers have integer inputs", broken=_float_inputs),
-    never(module(FakeQuantize, module(FakeQuantize, x)), "no value is quantized twice"),
-)
-QAT = Stage(
-    name="QAT",
-    promises=(*_QUANTIZED, Promise(says="integer layers know their input's scale, for the bias", broken=_float_bias)),
-)
-QAT_FLOAT_BIAS = Stage(
-    name="QAT_FLOAT_BIAS", promises=(*_QUANTIZED, Promise(says="biases stay in float", broken=_input_scale))
-)
-INT8 = Stage(
-    name="INT8",
-    promises=(
-        SITES,
-        never(module(FakeQuantize), "no fake quantizer is left"),
-        never(module((QATConv2d, QATLinear)), "no QAT module is left"),
-        never(module(nn.BatchNorm2d), "no batch norm is left"),
-        Promise(says="codes are read through a dequantize", broken=_unpaired),
-        Promise(says="what the policy calls integer has integer weight and input", broken=_called_integer_but_float),
-    ),
+_QUANTIZERS = frozenset({"FakeQuantize", "LSQFakeQuantize"})
+# What lowering leaves nothing of.
+_TRAINED = frozenset({"QATConv2d", "QATLinear", "QATBatchNorm2d", "BatchNorm2d", "Dropout", "StopGradient"})
+# What QAT layers, quantizers and the DFL become.
+_LOWERED = frozenset(
+    {
+        *("quantize_per_tensor", "dequantize_per_tensor", "dequantize_per_channel"),
+        *("conv2d", "linear", "matmul", "mul", "add", "Conv2d", "Linear"),
+    }
 )
 
-__all__ = ["ASSIGNED", "CANONICAL", "FUSED", "INT8", "QAT", "QAT_FLOAT_BIAS", "SITES"]
+
+def qat(target: Target) -> Stage:
+    """The stage of a graph that is calibrated and trained for ``target``."""
+    bias = (
+        Promise(says="integer layers know their input's scale, for the bias", broken=_float_bias)
+        if target.integer_bias
+        else Promise(says="biases stay in float", broken=_input_scale)
+    )
+    return Stage(
+        name=f"QAT for {target.name}",
+        accepts=frozenset(target.places) | _QUANTIZERS,
+        promises=(
+            SITES,
+            Promise(says="layers hold activations that the target knows", broken=partial(_activations, target)),
+            Promise(says="integer layers have integer inputs", broken=_float_inputs),
+            never(module(FakeQuantize, module(FakeQuantize, x)), "no value is quantized twice"),
+            bias,
+        ),
+    )
+
+
+def int8(target: Target) -> Stage:
+    """The stage of the INT8 reference graph for ``target``."""
+    return Stage(
+        name=f"INT8 for {target.name}",
+        accepts=(frozenset(target.places) - _TRAINED) | _LOWERED,
+        promises=(
+            SITES,
+            Promise(says="codes are read through a dequantize", broken=_unpaired),
+            Promise(
+                says="what the policy calls integer has integer weight and input", broken=_called_integer_but_float
+            ),
+        ),
+    )
+
+
+def _activations(target: Target, gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
+    for node in gm.graph.nodes:
+        if node.op == "call_module" and isinstance(module_of(node), (QATConv2d, QATLinear)):
+            kind = type(module_of(node).activation).__name__
+            if kind not in target.places and module_of(node).activation is not None:
+                yield node, f"its activation is {kind}"
+
+
+__all__ = ["ASSIGNED", "CANONICAL", "FUSED", "SITES", "int8", "qat"]

@@ -28,7 +28,7 @@ def lowered(model: Detector) -> Detector | None:
     if model.stage == "int8":
         return model
     rules = Rules.recorded(model.recipe.patterns, "LOWER", "computing in the runtime's integers")
-    return model.with_graph(converting(rules).run(model.gm)[0], stage="int8")
+    return model.with_graph(converting(rules, target).run(model.gm)[0], stage="int8")
 
 
 def executed(model: Detector) -> IntegerExecution | None:

@@ -101,6 +101,7 @@ def test_roles_survive_a_change_of_scale_and_head(name):
     levels = {"yolov8n-p2.yaml": 4, "yolov8n-p6.yaml": 4}.get(name, 3)
     heads = {"head", "detect", "detect_out", "box_out", "class_out", "dfl", "decode"}
     assert set(by_role) == {"first_conv", "backbone", "neck", *heads}
+    assert sorted(by_role["detect_out"]) == sorted(by_role["box_out"] + by_role["class_out"])
     assert by_role["first_conv"] == ["model.0.conv"]
     last = {"yolov8n-p6.yaml": 11}.get(name, 9)  # the pooling layer, SPPF
     pools = [node for node in gm.graph.nodes if operation(node) == "MaxPool2d"]

@@ -147,7 +147,7 @@ CASES = {
         inputs=lambda: noise(2, 16, 5),
     ),
     # Sums of 36 products, scaled before instead of after: |y| below 16, 36 roundings.
-    "float_conv": Case(
+    "float_layer": Case(
         fires=lambda: quantized(conv_bn(nn.SiLU()), unit_images(), policy=policy(rest=FLOAT)),
         within=16 * 36 * EPS,
         misses=lambda: quantized(conv_bn(), unit_images()),
@@ -239,7 +239,7 @@ def test_what_the_policy_leaves_in_float_keeps_its_silu():
 def test_lowering_leaves_the_layer_that_it_reads_as_it_was():
     gm = quantized(conv_bn(nn.SiLU()), unit_images(), policy=policy(rest=FLOAT))
     layer = module_of(node(gm, "0"))
-    shipped()["float_conv"].apply(gm, node(gm, "0"))
+    shipped()["float_layer"].apply(gm, node(gm, "0"))
     assert isinstance(layer.activation, nn.SiLU)
     assert torch.equal(layer.with_activation(None).weight, layer.weight)
 

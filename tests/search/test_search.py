@@ -198,7 +198,7 @@ def test_rules_of_the_base_that_no_site_is_left_for_are_dropped(layout):
     outputs = [site for site in layout.layers if site.startswith("model.22.cv") and site.endswith(".2")]
     text = policy(layout, outputs)
     Policy.parse(text, "found.yaml").assign(layout.sites)  # would refuse a rule that decides nothing
-    assert "detect_out" not in text
+    assert "box_out" not in text
 
 
 def test_refusals(tmp_path, calibrated):
