@@ -53,7 +53,6 @@ DOORS = {
     "ultralytics": (
         "fxqat.models.*",
         "fxqat.data.*",
-        "fxqat.checkpoint.fxqat_format",  # for its version
         "fxqat.training.*",
         "fxqat.evaluation.validators",
         "fxqat.evaluation.accuracy",

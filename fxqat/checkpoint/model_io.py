@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import fx
+
 from fxqat.checkpoint import fxqat_format
 from fxqat.checkpoint.vocabulary import present
 from fxqat.errors import Problem
 from fxqat.graph.deserialize import Unreadable, build
 from fxqat.graph.serialize import Unwritable, write
+from fxqat.graph.site import site_of
 from fxqat.models.detector import Detector, Recipe
+from fxqat.passes.quant_graph import QuantGraph, quant_info
 
 
 def load(model: str | Path, *, trust: bool = False, classes: int | None = None) -> Detector:
@@ -92,6 +96,8 @@ def _restored(path: Path) -> Detector:
     content = fxqat_format.content(raw, path)
     try:
         gm = build(content.graph, content.tensors, present())
+        if content.recipe.stage == "qat":
+            _check_quantizers(gm)
     except Unreadable as error:
         raise Problem(
             path,
@@ -99,3 +105,11 @@ def _restored(path: Path) -> Detector:
             remedy="make it again, or add the word (fxqat.checkpoint.vocabulary)",
         ) from error
     return Detector(gm, content.source, content.recipe, content.network).eval()
+
+
+def _check_quantizers(gm: fx.GraphModule) -> None:
+    """Refuse notes that name a quantizer which the graph does not have."""
+    known = {None, *QuantGraph(gm).quantizers_by_path()}
+    for node in gm.graph.nodes:
+        if (path := quant_info(node).quantizer) not in known:
+            raise Unreadable(f"node {site_of(node)}: its note names the quantizer {str(path)[:80]!r}, which is none")

@@ -134,6 +134,14 @@ def test_a_quantizer_with_more_channels_than_there_are_is_refused_before_they_ar
     assert "1000000000000 channels are not legal" in said
 
 
+def test_a_note_that_names_a_quantizer_which_is_none(changed):
+    def change(graph):
+        next(note for note in graph["notes"] if "quantizer" in note)["quantizer"] = "model.0.conv"
+
+    said = refusal(fxqat.load, changed(change))
+    assert "its note names the quantizer 'model.0.conv', which is none" in said
+
+
 def test_a_tensor_that_a_graph_lacks_is_named(file, tmp_path):
     given = Given.read(file)
     del given.tensors["model.0.conv.weight"]
