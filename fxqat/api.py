@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from fxqat.checkpoint.model_io import Files, load, policy_of, same_rules, save
+from fxqat.data.batches import Batches
 from fxqat.errors import Problem
 from fxqat.graph.pipeline import Pass, Report
 from fxqat.models.detector import Detector
@@ -24,7 +25,7 @@ from fxqat.relower import retarget
 from fxqat.runtime import onnx_export
 from fxqat.runtime.sessions import chosen as chosen_runtimes
 from fxqat.runtime.verify import Verification, verify_images
-from fxqat.stage_checks import batches, expect, expect_calibrated
+from fxqat.stage_checks import batches, expect, expect_calibrated, expect_uncorrected
 
 __all__ = [
     "calibrate",
@@ -96,9 +97,12 @@ def calibrate(
 ) -> Detector:
     """Choose every range from real images, in place, with the observers that the policy names, and run its corrections.
 
+    Ranges of an earlier calibration are forgotten; where this one is refused, they stay.
+
     Args:
         model: a detector at stage ``qat``.
-        data: data set YAML (its train split), image folder, list file, or batches (B, 3, H, W) in 0..1.
+        data: data set YAML (its train split), image folder, list file, or a list of batches
+            (B, 3, H, W), float32 in 0..1 or uint8.
         images_limit: so many images, evenly spread; all by default.
         imgsz: pixels, square, a multiple of 32.
         batch: images at a time.
@@ -109,26 +113,27 @@ def calibrate(
         on_step: called with the name of each correction before it starts.
 
     Raises:
-        Problem: no data, an unknown method, a site that saw NaN or infinity, or corrections without data that can be
-            read again.
+        Problem: no data, an unknown method, a site that saw NaN or infinity, corrections that were applied already, or
+            corrections without data that can be read again.
     """
     expect(model, "qat", "calibrate")
+    expect_uncorrected(model)
     method = method or model.recipe.calibration.get("method")
     if method is not None:
         use_method(model.gm, method)
     chosen = corrections(policy_of(model.recipe))
     shown, total, name = batches(data, images_limit, imgsz, batch, on_skip)
-    if chosen and iter(shown) is data:
+    if chosen and isinstance(shown, Batches) and shown.once:
         raise Problem("data", "can be read only once, and corrections read it again", expected="a list of batches")
     step = progress or silent
     corrected = partial(correct, model.gm, chosen, progress=step, on_step=on_step)
     again = Images(read=lambda: batches(data, images_limit, imgsz, batch, None)[0], total=total)
     reports = corrected(again, before_ranges=True)
-    seen = 0
-    for seen in observe(model.gm, shown):
+    seen, sides = 0, set[int]()
+    for seen in observe(model.gm, _noting_sides(shown, sides)):
         step(seen, max(total, seen))
     reports += corrected(replace(again, total=seen), before_ranges=False)
-    how: dict[str, Any] = {"data": name, "images": seen, "imgsz": imgsz}
+    how: dict[str, Any] = {"data": name, "images": seen, "imgsz": max(sides)}
     how.update({"method": method} if method else {}, **({"corrections": reports} if chosen else {}))
     return model.with_graph(model.gm, calibration=how)
 
@@ -300,6 +305,13 @@ def get_critical_layers(
 
     asked = Asked(by=by, images_limit=images_limit, imgsz=imgsz)
     return measure(model, data, asked, work=work, progress=progress or silent).critical(share)
+
+
+def _noting_sides(batches: Iterable[Tensor], sides: set[int]) -> Iterator[Tensor]:
+    """``batches``; ``sides`` receives their heights and widths."""
+    for batch in batches:
+        sides.update(batch.shape[2:])
+        yield batch
 
 
 def _float(model: Detector) -> fx.GraphModule:
