@@ -186,7 +186,7 @@ class _Look:
         """Of the val split where there is one: what calibration has not seen."""
         data = str(self.asked.data)
         place = dataset.find(data)
-        if place.suffix in dataset.YAML_SUFFIXES:
+        if dataset.is_yaml(place):
             try:
                 return images.image_paths(place, split="val", limit=limit)
             except Problem:

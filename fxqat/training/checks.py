@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fxqat.data import dataset, images
+from fxqat.data.labels import check_labels
 from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import check_classes
 from fxqat.evaluation.predictor import Evaluated
@@ -67,34 +68,44 @@ def check_devices(detector: Detector, plan: TrainingConfig) -> None:
         raise Problem(where, "ReduceLROnPlateau watches the mAP, which one process knows", remedy="use cosine")
 
 
-def check_data(detector: Detector, plan: TrainingConfig) -> Path:
-    """The data set's file, once its classes and images are known to fit.
+def check_data(detector: Detector, plan: TrainingConfig) -> dataset.DataSet:
+    """The data set, once its classes, images and labels are known to fit.
 
     Raises:
-        Problem: missing, no YAML, other classes, or a split without images.
+        Problem: missing, no YAML, other classes, or a split without images or the labels that it is needed for.
     """
     images.check_imgsz(plan.imgsz)
     place = dataset.find(plan.data)
-    if place.suffix not in dataset.YAML_SUFFIXES:
+    if not dataset.is_yaml(place):
         raise Problem(place, "has no val split to choose the best epoch by", expected="a data set YAML")
     found = dataset.read(place)
     model = Evaluated(name=detector.source.name, predict=detector, names=dict(detector.names))
     check_classes(model, found)
-    for split in ("train", "val"):
-        found.images(split)
-    return place
+    for split, needed in (("train", plan.loss.needs_labels), ("val", True)):
+        check_labels(place, split, found.images(split), len(found.names), needed=needed)
+    return found
 
 
-def check_same(found: resume_state.State, start: str, plan: TrainingConfig, path: Path) -> None:
-    """Refuse to resume another training.
+def check_same(found: resume_state.State, start: str, plan: TrainingConfig, images: str, path: Path) -> None:
+    """Refuse to resume another training; a data set may have moved, as long as its images have the same names.
+
+    Args:
+        found: the state to go on from.
+        start: digest of the detector to train.
+        plan: how to go on.
+        images: digest of the images' names.
+        path: of the state, named in errors.
 
     Raises:
-        Problem: it began from another model, or other options.
+        Problem: it began from another model, other images, or other options.
     """
     if found.start != start:
         raise Problem(path, "is of a training that began from another model", remedy="train without --resume")
     now, then = resume_state.plain_json(plan.summary()), found.config
-    changed = [name for name in now if now[name] != then.get(name)]
+    if found.words.get("images", images) != images:
+        what = f"is of a training on other images than {plan.data} has (then {then['data']})"
+        raise Problem(path, what, remedy="give that data set, wherever it is now, or train without --resume")
+    changed = [name for name in now if name != "data" and now[name] != then.get(name)]
     if changed:
         what = ", ".join(f"{name} was {then.get(name)!r}" for name in changed)
         raise Problem(path, f"is of a training with other options: {what}", remedy="give the same, or train anew")

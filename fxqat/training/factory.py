@@ -43,11 +43,11 @@ def create_trainer(
     check_detector(detector)
     check_teacher(detector, teacher, plan)
     check_devices(detector, plan)
-    place = check_data(detector, plan)
+    found = check_data(detector, plan)
     folder = Path(folder).resolve()
     where = {"project": str(folder.parent), "name": folder.name, "exist_ok": True, "model": "fxqat", "cos_lr": False}
     kind = QATTrainer if detector.stage == "qat" else Trainer
-    trainer = kind(overrides={**plan.overrides(), **where, "data": str(place)})
+    trainer = kind(overrides={**plan.overrides(), **where, "data": str(found.file)})
     trainer.plan, trainer.given, trainer.teacher, trainer.resuming = plan, detector, teacher, resume
     trainer.model = Trainee(copy.deepcopy(detector))
     for one in callbacks:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn, optim
 
-from fxqat.data import images
+from fxqat.data import dataset, images
 from fxqat.errors import Problem
 from fxqat.evaluation.validators import SquareValidator
 from fxqat.graph.pipeline import Pipeline
@@ -31,6 +31,7 @@ from fxqat.training import resume_state
 from fxqat.training.callbacks import observe_again
 from fxqat.training.checks import check_same, widest_site
 from fxqat.training.config import TrainingConfig
+from fxqat.training.data import images_digest, list_images
 from fxqat.training.distributed import launch
 from fxqat.training.ema import AveragedModel
 from fxqat.training.improvement import gain, keep
@@ -64,6 +65,7 @@ class Trainer(DetectionTrainer):
     Attributes:
         history: one row an epoch, epoch 0 first: ``epoch``, ``map5095``, ``map50``, ``lr``, and the parts of the loss.
         best_epoch: of the highest validated mAP50-95.
+        data_digest: of the names of the data set's images, by which a moved one is known again.
         phase: the phase of an epoch (0 is the first trained), of a schedule that has phases.
     """
 
@@ -74,6 +76,7 @@ class Trainer(DetectionTrainer):
     history: list[Row]
     best_epoch: int
     kept: dict[str, Tensor]
+    data_digest: str
     phase: Callable[[float], str] | None
 
     def __init__(self, cfg: Any = None, overrides: dict[str, Any] | None = None, _callbacks: Any = None) -> None:
@@ -129,9 +132,24 @@ class Trainer(DetectionTrainer):
         """Resuming is not Ultralytics', which needs pickled checkpoints."""
         self.resume = False
 
+    def get_dataset(self) -> dict[str, Any]:
+        """The data set as every command reads it."""
+        found = dataset.read(Path(self.args.data))
+        self.data_digest = images_digest(found)
+        return list_images(found, Path(self.save_dir))
+
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
-        """Ultralytics' data set; square in validation too, as a runtime is given its images."""
-        return build_yolo_dataset(self.args, img_path, batch, self.data, mode=mode, rect=False, stride=images.STRIDE)
+        """Ultralytics' data set; square in validation too, as a runtime is given its images.
+
+        Raises:
+            Problem: Ultralytics refuses every image or label file.
+        """
+        try:
+            return build_yolo_dataset(
+                self.args, img_path, batch, self.data, mode=mode, rect=False, stride=images.STRIDE
+            )
+        except RuntimeError as error:
+            raise Problem(self.args.data, f"split '{mode}' has no usable image: {error}") from error
 
     def get_validator(self) -> SquareValidator:
         """Ultralytics' validator."""
@@ -161,7 +179,7 @@ class Trainer(DetectionTrainer):
         self.start_digest = resume_state.digest(self.given.gm.state_dict())
         if self.resuming:
             found = resume_state.read(self.state_file)
-            check_same(found, self.start_digest, self.plan, self.state_file)
+            check_same(found, self.start_digest, self.plan, self.data_digest, self.state_file)
             if found.epochs_done >= self.epochs:
                 self._recall(found)
                 return
@@ -282,6 +300,7 @@ class Trainer(DetectionTrainer):
             kept=self.kept,
             optimizer=resume_state.pack_optimizer(self.optimizer),
             words={
+                "images": self.data_digest,
                 "updates": self.ema.updates,
                 "stopper": {"best_fitness": float(self.stopper.best_fitness), "best_epoch": self.stopper.best_epoch},
             },

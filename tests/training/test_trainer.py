@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 from refusals import refusal
 
 import fxqat
+from fxqat.data import images
 from fxqat.errors import Problem
 from fxqat.evaluation.predictor import from_onnx
 from fxqat.passes import Rules
@@ -24,6 +26,7 @@ from fxqat.quant.fake_quantize import LSQFakeQuantize
 from fxqat.quant.modules import QATConv2d
 from fxqat.runtime.integer_model import executed
 from fxqat.training import create_trainer, resume_state
+from fxqat.training.config import configure
 from fxqat.training.trainer import QATTrainer, Trainer
 from fxqat.training.ultralytics_model import Trainee
 
@@ -332,14 +335,65 @@ class TestRefusals:
             trainer("run", detector=other, epochs=1, resume=True).train()
 
     def test_a_val_split_without_labels(self, trainer, monkeypatch, ptq, tiny_data, tmp_path):
-        import shutil
-
         shutil.copytree(tiny_data.parent, tmp_path / "bare")
         for label in (tmp_path / "bare/labels/val").glob("*.txt"):
             label.write_text("")
         shutil.rmtree(tmp_path / "bare/labels/val.cache", ignore_errors=True)
-        with pytest.raises(Problem, match="its val split has no labels, so the best epoch could not be told"):
+        with pytest.raises(Problem, match=r"split 'val' has no labelled object \(12 images, 12 label files\)"):
             fxqat.train(ptq, tmp_path / "bare/tiny.yaml", folder=tmp_path / "r", imgsz=64, batch=6, device="cpu")
+        assert not (tmp_path / "r").exists()
+
+
+def test_labels_that_nothing_is_learned_from_may_be_missing_but_not_malformed(trainer, ptq, tiny_data, tmp_path):
+    copy = tmp_path / "copy" / "tiny.yaml"
+    shutil.copytree(tiny_data.parent, copy.parent)
+    train = list((copy.parent / "labels" / "train").glob("*.txt"))
+    how = {"imgsz": 64, "batch": 6, "device": "cpu"}
+    for label in train:
+        label.unlink()
+    create_trainer(ptq, {"data": str(copy), "unlabelled": True, **how}, tmp_path / "x")
+    with pytest.raises(Problem, match=r"split 'train' has no labelled object \(12 images, 0 label files\)"):
+        create_trainer(ptq, {"data": str(copy), "task": 1.0, **how}, tmp_path / "x")
+    for label in train:
+        label.write_text("car 0.5 0.5 0.1 0.1")
+    with pytest.raises(Problem, match="split 'train': every label file is malformed"):
+        create_trainer(ptq, {"data": str(copy), "unlabelled": True, **how}, tmp_path / "x")
+
+
+@pytest.mark.parametrize("stated", ["path: elsewhere/..\n", "path: ./\n", "path: tiny\n"])
+def test_training_finds_the_images_that_calibration_finds(ptq, tiny_data, tmp_path, monkeypatch, stated):
+    """A relative path beside the YAML, with the working directory elsewhere; lists, and the key validation."""
+    root = tmp_path / "set" / ("tiny" if "tiny" in stated else "")
+    shutil.copytree(tiny_data.parent, root)
+    (tmp_path / "set" / "elsewhere").mkdir()
+    data = tmp_path / "set" / "data.yml"
+    (root / "some.txt").write_text("images/val/001.png\n./images/val/002.png\n")
+    data.write_text(f"{stated}train: [images/train]\nvalidation: some.txt\nnc: 3\n")
+    monkeypatch.chdir("/")
+    run = create_trainer(ptq, {"data": str(data), "imgsz": 64, "device": "cpu"}, tmp_path / "x")
+    for split in ("train", "val"):
+        found = images.image_paths(data, split=split).paths
+        listed = run.build_dataset(run.data[split], "val", 4).im_files
+        assert [os.path.abspath(path) for path in found] == listed
+        assert len(listed) == {"train": 12, "val": 2}[split]
+
+
+def test_a_moved_data_set_goes_on_and_another_does_not(trainer, tiny_data, ptq, tmp_path, scripted):
+    scripted(0.1, 0.2)
+    trainer("run", epochs=1).train()
+    how = {"imgsz": 64, "batch": 6, "epochs": 1, "device": "cpu"}
+    moved = tmp_path / "moved" / "other.yaml"
+    shutil.copytree(tiny_data.parent, moved.parent)
+    (moved.parent / "tiny.yaml").rename(moved)
+    run = create_trainer(ptq, configure(str(moved), None, "", how), tmp_path / "run", resume=True)
+    run.train()
+    assert len(run.history) == 2
+    (moved.parent / "images" / "train" / "000.png").unlink()
+    other = create_trainer(ptq, configure(str(moved), None, "", how), tmp_path / "run", resume=True)
+    assert refusal(other.train) == (
+        f"{run.state_file}: is of a training on other images than {moved} has (then {tiny_data}); "
+        "give that data set, wherever it is now, or train without --resume"
+    )
 
 
 def test_a_mapping_holds_the_options_of_train(ptq, tiny_data, tmp_path):
