@@ -48,6 +48,13 @@ def write_text(target: str | Path, text: str) -> None:
     write_bytes(target, text.encode())
 
 
+def check_suffix(target: str | Path, suffix: str) -> None:
+    """Raise a Problem when ``target`` does not end in ``suffix``, by which commands know files again."""
+    found = Path(target).suffix
+    if suffix and found != suffix:
+        raise Problem(target, f"ends in {found or 'nothing'!r}", expected=f"a name that ends in {suffix}")
+
+
 def check_writable(target: str | Path) -> None:
     """Raise a Problem when ``target`` cannot be created, before any long work is done for it."""
     target = Path(target)

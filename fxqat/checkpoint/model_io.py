@@ -10,6 +10,7 @@ from torch import fx
 
 from fxqat.checkpoint import fxqat_format
 from fxqat.errors import Problem
+from fxqat.files import check_suffix
 from fxqat.graph.pipeline import Pass
 from fxqat.graph.site import site_of
 from fxqat.graph.text import text
@@ -48,6 +49,7 @@ def load(
     """
     offline.quiet()
     path = Path(model)
+    _check_classes(path, classes)
     if path.suffix == ".fxqat":
         return _restore(path, patterns, passes)
     if path.suffix == ".onnx":
@@ -61,11 +63,19 @@ def load(
     return Detector(trace(float_model, source.name), source, Recipe()).eval()
 
 
+def _check_classes(path: Path, classes: int | None) -> None:
+    if classes is None:
+        return
+    if path.suffix not in {".yaml", ".yml"}:
+        raise Problem("classes", f"{path.name} has its own", expected="a number of classes for an architecture alone")
+    if classes < 1:
+        raise Problem("classes", str(classes), expected="1 or more")
+
+
 def save(model: Detector, path: str | Path) -> Path:
     """Write a detector to a .fxqat file, atomically."""
     path = Path(path)
-    if path.suffix != ".fxqat":
-        raise Problem(path, f"ends in {path.suffix or 'nothing'!r}", expected="a name that ends in .fxqat")
+    check_suffix(path, ".fxqat")
     content = fxqat_format.Content(
         source=model.source,
         recipe=model.recipe,

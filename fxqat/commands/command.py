@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,20 +52,40 @@ def progress(label: str, quiet: bool) -> Iterator[Step]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def output(options: Namespace, default: str) -> Path:
-    """Where to write: ``-o``, or the default name; refused before any work when it cannot be written."""
-    from fxqat.files import check_writable
+def output(options: Namespace, default: str, suffix: str = "") -> Path:
+    """Where to write: ``-o``, or the default name; refused before any work when it cannot be written, or does not end
+    in ``suffix``."""
+    from fxqat.files import check_suffix, check_writable
 
     path = Path(options.output or default)
+    check_suffix(path, suffix)
     check_writable(path)
     return path
 
 
+_REPLACED = ("_int8", "_ptq")  # stages of one model that the next one takes the place of in a name
+_MARKS = (*_REPLACED, "_qat")
+
+
 def default_name(source: str | Path, tail: str) -> str:
-    """``yolov8n_ptq.fxqat`` with the tail ``_int8.onnx`` is ``yolov8n_int8.onnx``, beside its source."""
+    """The name of what a command makes of ``source``, beside it; every command's output is named here.
+
+    ``n_ptq.fxqat`` with the tail ``_int8.onnx`` is ``n_int8.onnx``. What was trained keeps its mark,
+    ``n_qat_int8.onnx``, and a checkpoint whose own name ends in a mark gets a hyphen instead: ``best_qat.pt`` is
+    ``best-qat.fxqat``, since ``best_qat.fxqat`` is what training makes of ``best.pt``.
+    """
     path = Path(source)
-    stem = path.stem.removesuffix("_int8").removesuffix("_ptq").removesuffix("_qat")
+    if path.suffix != ".fxqat":
+        mark = next((mark for mark in _MARKS if path.stem.endswith(mark)), "")
+        stem = path.stem.removesuffix(mark) + mark.replace("_", "-")
+    else:
+        stem = path.stem.removesuffix(_REPLACED[0]).removesuffix(_REPLACED[1])
     return str(path.with_name(f"{stem}{tail}"))
+
+
+def typed(*words: object) -> str:
+    """A command line as a user types it: words with spaces are quoted."""
+    return shlex.join(str(word) for word in words)
 
 
 def add_output(parser: ArgumentParser, default: str) -> None:

@@ -80,7 +80,7 @@ def _retarget(options: Namespace) -> None:
     check_counts(options)
     if options.target is None:
         raise Problem("--target", "is missing", expected=f"one of: {', '.join(TARGETS)}")
-    path = output(options, default_name(options.model, f"_{options.target}.fxqat"))
+    path = output(options, default_name(options.model, f"_{options.target}.fxqat"), ".fxqat")
     model = fxqat.load(options.model, patterns=options.patterns)
     made = retargeted(options, model)
     fxqat.save(made, path)

@@ -19,6 +19,7 @@ from fxqat.commands.command import (
     add_quiet,
     add_trust,
     check_counts,
+    default_name,
     output,
     progress,
 )
@@ -102,7 +103,7 @@ def _search(options: Namespace) -> None:
         candidates=options.candidates,
     )
     _check_target(options)
-    path = output(options, f"{Path(options.model).stem}_found.yaml")
+    path = output(options, Path(default_name(options.model, "_found.yaml")).name)
     if options.json:
         check_writable(options.json)
     with _phases(options.quiet) as step:

@@ -21,6 +21,7 @@ from fxqat.commands.command import (
     default_name,
     output,
     progress,
+    typed,
 )
 from fxqat.errors import Problem
 from fxqat.files import check_writable, write_text
@@ -64,7 +65,7 @@ def train(options: Namespace) -> None:
     """``fxqat train``."""
     import fxqat
 
-    path = output(options, default_name(options.model, "_qat.fxqat"))
+    path = output(options, default_name(options.model, "_qat.fxqat"), ".fxqat")
     folder = path.with_suffix("")
     chosen = _options(options)
     if options.json:
@@ -157,11 +158,11 @@ def _swap(options: Namespace) -> None:
     import fxqat
     from fxqat.passes.swap_activation import swap_activation
 
-    path = output(options, default_name(options.model, f"_{options.to}.fxqat"))
+    path = output(options, default_name(options.model, f"_{options.to}.fxqat"), ".fxqat")
     fxqat.save(swap_activation(fxqat.load(options.model, trust=options.trust), options.to), path)
     print(f"wrote {path}")
-    tail = "--unlabelled --set lr0=0.0005 --set freeze_bn=1.0"
-    print(f"it has to learn again: fxqat train {path} --teacher {options.model} --data D --epochs 30 {tail}")
+    tail = ("--data", "D", "--epochs", 30, "--unlabelled", "--set", "lr0=0.0005", "--set", "freeze_bn=1.0")
+    print(f"it has to learn again: {typed('fxqat', 'train', path, '--teacher', options.model, *tail)}")
 
 
 COMMANDS = (

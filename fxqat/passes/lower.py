@@ -12,6 +12,7 @@ from fxqat.graph.rewrite import Rule, rewrite
 from fxqat.passes.fuse import summary
 from fxqat.passes.stages import INT8
 from fxqat.quant.modules import QATConv2d, QATLinear
+from fxqat.quant.torch_ao import quantize_per_tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,11 @@ class Lower:
         _layers_as_folders(gm)
         drop_unused_modules(gm)
         return PassReport(says=summary(done), rewrites=done)
+
+
+def is_integer(gm: fx.GraphModule) -> bool:
+    """Whether a lowered graph rounds any tensor; under a policy that keeps everything in float it does not."""
+    return any(node.target is quantize_per_tensor for node in gm.graph.nodes)
 
 
 def _layers_as_folders(gm: fx.GraphModule) -> None:
