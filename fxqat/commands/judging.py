@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fxqat.commands.command import Command, add_images, add_patterns, add_quiet, add_trust, check_counts, progress
@@ -108,15 +106,15 @@ def _verify_arguments(parser: ArgumentParser) -> None:
 
 def _verify(options: Namespace) -> None:
     import fxqat
-    from fxqat.files import check_writable, write_text
+    from fxqat.files import check_writable, temporary_folder, write_text
 
     check_counts(options)
     if options.json:
         check_writable(options.json)
     model = fxqat.load(options.model, patterns=options.patterns)
-    with tempfile.TemporaryDirectory(prefix="fxqat-verify-") as folder:
+    with temporary_folder("fxqat-verify-") as folder:
         onnx = options.onnx or fxqat.export(
-            model, Path(folder) / "model.onnx", imgsz=options.imgsz, patterns=options.patterns
+            model, folder / "model.onnx", imgsz=options.imgsz, patterns=options.patterns
         )
         with progress("verifying", options.quiet) as step:
             found = fxqat.verify(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -186,7 +185,7 @@ def _drift_arguments(parser: ArgumentParser) -> None:
 def _drift(options: Namespace) -> None:
     import fxqat
     from fxqat.evaluation.drift_report import Asked, travel
-    from fxqat.files import check_writable, write_text
+    from fxqat.files import check_writable, temporary_folder, write_text
     from fxqat.sensitivity.error_report import check_calibrated
 
     check_counts(options)
@@ -206,8 +205,8 @@ def _drift(options: Namespace) -> None:
         memory=options.memory,
         latency=options.latency,
     )
-    with tempfile.TemporaryDirectory(prefix="fxqat-drift-") as folder, _phases(options.quiet) as step:
-        found = travel(model, options.model, asked, Path(folder), step)
+    with temporary_folder("fxqat-drift-") as folder, _phases(options.quiet) as step:
+        found = travel(model, options.model, asked, folder, step)
     print(_drift_report(found.stages, found.classes[: options.classes], options.threshold))
     if found.memory:
         print(f"\n{_memory_table(found.memory)}")

@@ -8,7 +8,7 @@ import sys
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -24,8 +24,11 @@ from fxqat.commands.command import (
     typed,
 )
 from fxqat.errors import Problem
-from fxqat.files import check_writable, write_text
+from fxqat.files import check_folder, check_writable, write_text
 from fxqat.training.flags import SWITCHES, VALUES
+
+if TYPE_CHECKING:
+    from fxqat.models.detector import Detector
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -67,6 +70,7 @@ def train(options: Namespace) -> None:
 
     path = output(options, default_name(options.model, "_qat.fxqat"), ".fxqat")
     folder = path.with_suffix("")
+    check_folder(folder)
     chosen = _options(options)
     if options.json:
         check_writable(options.json)
@@ -88,11 +92,21 @@ def train(options: Namespace) -> None:
     except KeyboardInterrupt:
         _say_interrupted(folder)
         raise SystemExit(130) from None
-    fxqat.save(trained, path)
+    _save(trained, path, folder)
     print(_verdict(trained.recipe.training))
     if options.json:
         write_text(options.json, json.dumps(trained.recipe.training, indent=2) + "\n")
     print(f"wrote {path}")
+
+
+def _save(trained: Detector, path: Path, folder: Path) -> None:
+    import fxqat
+
+    try:
+        fxqat.save(trained, path)
+    except Problem as problem:
+        kept = f"the training is kept in {folder}: make room, and give the command again with --resume"
+        raise Problem(problem.where, problem.what, remedy=kept) from problem
 
 
 def _callbacks(options: Namespace, folder: Path) -> list[Any]:

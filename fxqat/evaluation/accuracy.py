@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from fxqat.data import dataset, images
 from fxqat.data.labels import check_labels, label_file
 from fxqat.errors import Problem
 from fxqat.evaluation.predictor import Evaluated, from_onnx
+from fxqat.files import temporary_folder
 
 __all__ = ["Accuracy", "ClassAccuracy", "Evaluated", "Matches", "evaluate", "from_onnx"]
 
@@ -110,8 +110,8 @@ def evaluate(
     check_classes(model, data_set)
     found = images.image_paths(place, split=split, limit=limit)
     check_labels(data_set.file, split, found.paths, len(data_set.names))
-    with tempfile.TemporaryDirectory(prefix="fxqat-val-") as folder:
-        return _measure(model, data_set, found, Path(folder), imgsz, batch, progress or (lambda done, total: None))
+    with temporary_folder("fxqat-val-") as folder:
+        return _measure(model, data_set, found, folder, imgsz, batch, progress or (lambda done, total: None))
 
 
 def check_classes(model: Evaluated, data_set: dataset.DataSet) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from fxqat.evaluation.comparison import open_model
 from fxqat.evaluation.drift_report import Asked as AskedJourney
 from fxqat.evaluation.drift_report import read, travel
 from fxqat.evaluation.predictor import Evaluated
+from fxqat.files import temporary_folder
 from fxqat.graph.pipeline import Pipeline
 from fxqat.models.detector import Detector
 from fxqat.passes.unquantize import Unquantize
@@ -261,8 +261,8 @@ class _Look:
                 last[0] = what
             self.progress(done, total)
 
-        with tempfile.TemporaryDirectory(prefix="fxqat-report-") as folder:
-            return travel(self.model, self.asked.model, asked, Path(folder), step).summary()
+        with temporary_folder("fxqat-report-") as folder:
+            return travel(self.model, self.asked.model, asked, folder, step).summary()
 
     def _codes(self, found: images.ImageList) -> Difference:
         self.on_step("comparing codes with ONNX Runtime")

@@ -7,7 +7,8 @@ from typing import Any
 
 # Found on first use: the losses and trainers import Ultralytics.
 _HOMES = {
-    **dict.fromkeys(("QATTrainer", "Trainer"), "trainer"),
+    "QATTrainer": "qat_trainer",
+    "Trainer": "trainer",
     **dict.fromkeys(("attach", "create_trainer"), "factory"),
     **dict.fromkeys(("TrainingConfig", "configure"), "config"),
     **dict.fromkeys(

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from fxqat.data import dataset, images
 from fxqat.data.labels import check_labels
 from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import check_classes
 from fxqat.evaluation.predictor import Evaluated
+from fxqat.models import offline  # noqa: F401 - before ultralytics
 from fxqat.models.detector import Detector
 from fxqat.passes.calibrate import quantizers
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.training import resume_state
 from fxqat.training.config import TrainingConfig
+
+# isort: split
+from ultralytics.utils.torch_utils import select_device
 
 
 def check_detector(detector: Detector) -> None:
@@ -53,11 +59,12 @@ def check_teacher(detector: Detector, teacher: Detector | None, plan: TrainingCo
 
 
 def check_devices(detector: Detector, plan: TrainingConfig) -> None:
-    """Refuse on several devices what their processes could not be told, or would not agree about.
+    """Refuse a device that is not here, and on several what their processes could not be told, or would not agree on.
 
     Raises:
-        Problem: rules or passes of the user's own, or a schedule that watches the mAP.
+        Problem: no such device, rules or passes of the user's own, or a schedule that watches the mAP.
     """
+    _check_present(plan.device)
     if "," not in plan.device:
         return
     where = f"device {plan.device}"
@@ -66,6 +73,23 @@ def check_devices(detector: Detector, plan: TrainingConfig) -> None:
         raise Problem(where, f"the model was prepared with rules of your own ({own})", remedy="train on one device")
     if plan.schedule == "ReduceLROnPlateau":
         raise Problem(where, "ReduceLROnPlateau watches the mAP, which one process knows", remedy="use cosine")
+
+
+def _check_present(device: str) -> None:
+    numbers = [int(word) for word in device.split(",") if word.strip().isdigit()]
+    count = torch.cuda.device_count()
+    if numbers and max(numbers) >= count:
+        has = f"GPUs 0 to {count - 1}" if count else "no GPU that PyTorch can use"
+        raise Problem(
+            f"device {device}", f"this machine has {has}", remedy="use cpu" if not count else "choose of them"
+        )
+    if numbers:
+        return
+    try:
+        select_device(device)
+    except (ValueError, RuntimeError, ImportError) as error:
+        what = str(error).strip().splitlines()[0]
+        raise Problem(f"device {device}", f"cannot be used ({what})", expected="cpu, 0, 0,1 ...") from error
 
 
 def check_data(detector: Detector, plan: TrainingConfig) -> dataset.DataSet:

@@ -7,9 +7,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+from fxqat.data import images
 from fxqat.data.dataset import DataSet
 from fxqat.errors import Problem
 from fxqat.files import write_text
+from fxqat.models import offline  # noqa: F401 - before ultralytics
+
+# isort: split
+from ultralytics.data import build_yolo_dataset
 
 SPLITS = ("train", "val")
 
@@ -38,3 +43,16 @@ def images_digest(found: DataSet) -> str:
     """SHA-256 of the names of a data set's images, without their folders: a moved data set stays the same."""
     names = [path.name for split in SPLITS for path in (*found.images(split), Path("/"))]
     return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
+
+
+def ultralytics_images(trainer: Any, listed: str, mode: str, batch: int | None) -> Any:
+    """Ultralytics' data set of the images in ``listed``; square in validation too, as a runtime is given its images.
+
+    Raises:
+        Problem: Ultralytics refuses every image or label file.
+    """
+    how = {"mode": mode, "rect": False, "stride": images.STRIDE}
+    try:
+        return build_yolo_dataset(trainer.args, listed, batch, trainer.data, **how)
+    except RuntimeError as error:
+        raise Problem(trainer.args.data, f"split '{mode}' has no usable image: {error}") from error

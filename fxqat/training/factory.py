@@ -11,7 +11,8 @@ from fxqat.errors import Problem
 from fxqat.models.detector import Detector
 from fxqat.training.checks import check_data, check_detector, check_devices, check_teacher
 from fxqat.training.config import TrainingConfig, configured
-from fxqat.training.trainer import QATTrainer, Trainer
+from fxqat.training.qat_trainer import QATTrainer
+from fxqat.training.trainer import Trainer
 from fxqat.training.ultralytics_model import Trainee
 
 

@@ -11,27 +11,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn, optim
+from torch import Tensor, optim
 
-from fxqat.data import dataset, images
+from fxqat.data import dataset
 from fxqat.errors import Problem
 from fxqat.evaluation.validators import SquareValidator
+from fxqat.files import locked
 from fxqat.graph.pipeline import Pipeline
 from fxqat.models import offline
 from fxqat.models.detector import Detector, cut
-from fxqat.passes.absorb_norms import AbsorbNorms, normed
-from fxqat.passes.calibrate import quantizers
-from fxqat.passes.learn_scales import LearnScales, learned_scales
 from fxqat.passes.unquantize import Unquantize
 from fxqat.quant import compiled_kernels
-from fxqat.quant.fake_quantize import LSQFakeQuantize
 from fxqat.quant.modules import freeze_bn_stats, update_bn_stats
-from fxqat.quant.torch_ao import disable_observer
 from fxqat.training import resume_state
-from fxqat.training.callbacks import observe_again
 from fxqat.training.checks import check_same, widest_site
 from fxqat.training.config import TrainingConfig
-from fxqat.training.data import images_digest, list_images
+from fxqat.training.data import images_digest, list_images, ultralytics_images
 from fxqat.training.distributed import launch
 from fxqat.training.ema import AveragedModel
 from fxqat.training.improvement import gain, keep
@@ -41,12 +36,10 @@ from fxqat.training.ultralytics_model import Trainee
 from fxqat.training.validation_runtime import runtime
 
 # isort: split
-from ultralytics.data import build_yolo_dataset
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-RANGE_IMAGES = 32  # for freeze_observers
 MAP = "metrics/mAP50-95(B)"
 MAP50 = "metrics/mAP50(B)"
 Row = dict[str, Any]
@@ -122,11 +115,13 @@ class Trainer(DetectionTrainer):
 
     def train(self) -> None:
         """Train, in a process for each device where there are several, all started and joined by torch.distributed."""
-        if not self.ddp:
+        if RANK != -1:
             super().train()
             return
-        launch(self)
-        self._recall(resume_state.read(self.state_file))
+        with locked(self.save_dir, "another training"):
+            launch(self) if self.ddp else super().train()
+        if self.ddp:
+            self._recall(resume_state.read(self.state_file))
 
     def check_resume(self, overrides: Any) -> None:
         """Resuming is not Ultralytics', which needs pickled checkpoints."""
@@ -139,17 +134,8 @@ class Trainer(DetectionTrainer):
         return list_images(found, Path(self.save_dir))
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
-        """Ultralytics' data set; square in validation too, as a runtime is given its images.
-
-        Raises:
-            Problem: Ultralytics refuses every image or label file.
-        """
-        try:
-            return build_yolo_dataset(
-                self.args, img_path, batch, self.data, mode=mode, rect=False, stride=images.STRIDE
-            )
-        except RuntimeError as error:
-            raise Problem(self.args.data, f"split '{mode}' has no usable image: {error}") from error
+        """Ultralytics' data set, square in validation too."""
+        return ultralytics_images(self, img_path, mode, batch)
 
     def get_validator(self) -> SquareValidator:
         """Ultralytics' validator."""
@@ -246,7 +232,10 @@ class Trainer(DetectionTrainer):
             self.best_epoch = row["epoch"]
             self.kept = self._average()
             keep(self.validator, self.wdir, self.best_epoch)
-        resume_state.write(self.state_file, self._state())
+        try:
+            resume_state.write(self.state_file, self._state())
+        except Problem as problem:
+            raise Problem(problem.where, problem.what, remedy=self._going_on(len(self.history) - 2)) from problem
         return True
 
     def final_eval(self) -> None:
@@ -320,47 +309,17 @@ class Trainer(DetectionTrainer):
     def _recall(self, found: resume_state.State) -> None:
         self.history, self.best_epoch, self.kept = [dict(row) for row in found.history], found.best, dict(found.kept)
 
+    def _going_on(self, finished: int) -> str:
+        kept = f"epochs up to {finished} are kept: go on with --resume" if finished else "train again"
+        return f"make room; {kept}"
+
     def _diverged(self, what: str) -> Problem:
         widest = widest_site(self.trainee.detector)
         finished = len(self.history) - 1
-        kept = f"epochs up to {finished} are kept in {self.state_file}" if finished else "nothing was trained"
+        kept = f"epochs up to {finished} are kept in {self.state_file}"
         remedy = f"lower lr0 ({self.args.lr0:g}) or train on; {kept}" if finished else f"lower lr0 ({self.args.lr0:g})"
         where = f"epoch {self.epoch + 1}, update {self.ema.updates + 1}"
         return Problem(where, f"{what}{widest}", remedy=remedy)
-
-
-class QATTrainer(Trainer):
-    """Trains a calibrated detector with its quantizers on: observers off, batch norms frozen as the plan says, learned
-    scales in a parameter group of their own."""
-
-    def _prepare(self) -> None:
-        self.trainee.apply(disable_observer)
-        AbsorbNorms()(self.trainee.detector.gm)
-        if self.plan.lsq:
-            LearnScales()(self.trainee.detector.gm)
-        self.trainee.refresh()
-
-    def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> optim.Optimizer:
-        """Ultralytics' optimizer; learned scales have a rate of their own, no weight decay; absorbed factors stay."""
-        optimizer: optim.Optimizer = super().build_optimizer(model, *args, **kwargs)
-        scales, factors = learned_scales(model), [layer.bn.weight.requires_grad_(False) for layer in normed(model)]
-        chosen = {id(parameter) for parameter in (*scales, *factors)}
-        for group in optimizer.param_groups:
-            group["params"] = [one for one in group["params"] if id(one) not in chosen]
-        if scales:
-            rate = self.args.lr0 * self.plan.scale_rate
-            optimizer.add_param_group({"params": scales, "lr": rate, "weight_decay": 0.0, "param_group": "scale"})
-        return optimizer
-
-    def _model_train(self) -> None:
-        super()._model_train()
-        gm = self.trainee.detector.gm
-        if 0 < self.epoch < self.plan.freeze_observers * self.epochs:
-            plain = [one for one in quantizers(gm).values() if not isinstance(one, LSQFakeQuantize)]
-            observe_again(self, gm, plain, RANGE_IMAGES)
-        learning = self.epoch / self.epochs < self.plan.freeze_scales
-        for scale in learned_scales(self.trainee):
-            scale.requires_grad_(learning)
 
 
 def _defaults() -> Any:

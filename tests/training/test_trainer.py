@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import fxqat
 from fxqat.data import images
 from fxqat.errors import Problem
 from fxqat.evaluation.predictor import from_onnx
+from fxqat.files import locked
 from fxqat.passes import Rules
 from fxqat.passes.absorb_norms import normed
 from fxqat.passes.calibrate import quantizers
@@ -27,7 +29,8 @@ from fxqat.quant.modules import QATConv2d
 from fxqat.runtime.integer_model import executed
 from fxqat.training import create_trainer, resume_state
 from fxqat.training.config import configure
-from fxqat.training.trainer import QATTrainer, Trainer
+from fxqat.training.qat_trainer import QATTrainer
+from fxqat.training.trainer import Trainer
 from fxqat.training.ultralytics_model import Trainee
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -376,6 +379,57 @@ def test_training_finds_the_images_that_calibration_finds(ptq, tiny_data, tmp_pa
         listed = run.build_dataset(run.data[split], "val", 4).im_files
         assert [os.path.abspath(path) for path in found] == listed
         assert len(listed) == {"train": 12, "val": 2}[split]
+
+
+def test_a_full_disk_keeps_the_epochs_before_and_training_goes_on_to_the_same_bits(trainer, tmp_path, scripted):
+    scripted(0.1, 0.2, 0.3)
+    whole = trainer("whole")
+    whole.train()
+
+    class Full:
+        """From the second epoch on, no file may be larger than a page."""
+
+        def on_train_epoch_start(self, run: Trainer) -> None:
+            if run.epoch == 1:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    scripted(0.1, 0.2, 0.3)
+    run = trainer("full", callbacks=[Full()])
+    try:
+        said = refusal(run.train)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "cannot be read or written (File too large)" in said
+    assert said.endswith("make room; epochs up to 1 are kept: go on with --resume")
+    assert resume_state.read(run.state_file).epochs_done == 1
+    assert not list(run.state_file.parent.glob(".*"))
+    scripted(0.3)
+    trainer("full", resume=True).train()
+    same_state(run.state_file, whole.state_file)
+
+
+def test_two_trainings_do_not_share_a_folder(trainer, tmp_path):
+    run = trainer("run")
+    with locked(tmp_path / "run", "a test"):
+        assert refusal(run.train) == (
+            f"{tmp_path / 'run'}: another training is running there; wait for its end, or choose another -o"
+        )
+    assert not run.state_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "count", "line"),
+    [
+        ("0", 0, "device 0: this machine has no GPU that PyTorch can use; use cpu"),
+        ("0,1", 1, "device 0,1: this machine has GPUs 0 to 0; choose of them"),
+    ],
+)
+def test_a_device_that_is_not_here(trainer, monkeypatch, tmp_path, device, count, line):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    assert refusal(trainer, "x", device=device) == line
+    assert refusal(trainer, "x", device="gpu").startswith("device gpu: cannot be used (")
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_moved_data_set_goes_on_and_another_does_not(trainer, tiny_data, ptq, tmp_path, scripted):

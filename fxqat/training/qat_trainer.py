@@ -1,0 +1,51 @@
+"""The trainer of a calibrated detector."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn, optim
+
+from fxqat.passes.absorb_norms import AbsorbNorms, normed
+from fxqat.passes.calibrate import quantizers
+from fxqat.passes.learn_scales import LearnScales, learned_scales
+from fxqat.quant.fake_quantize import LSQFakeQuantize
+from fxqat.quant.torch_ao import disable_observer
+from fxqat.training.callbacks import observe_again
+from fxqat.training.trainer import Trainer
+
+RANGE_IMAGES = 32  # for freeze_observers
+
+
+class QATTrainer(Trainer):
+    """Trains a calibrated detector with its quantizers on: observers off, batch norms frozen as the plan says, learned
+    scales in a parameter group of their own."""
+
+    def _prepare(self) -> None:
+        self.trainee.apply(disable_observer)
+        AbsorbNorms()(self.trainee.detector.gm)
+        if self.plan.lsq:
+            LearnScales()(self.trainee.detector.gm)
+        self.trainee.refresh()
+
+    def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> optim.Optimizer:
+        """Ultralytics' optimizer; learned scales have a rate of their own, no weight decay; absorbed factors stay."""
+        optimizer: optim.Optimizer = super().build_optimizer(model, *args, **kwargs)
+        scales, factors = learned_scales(model), [layer.bn.weight.requires_grad_(False) for layer in normed(model)]
+        chosen = {id(parameter) for parameter in (*scales, *factors)}
+        for group in optimizer.param_groups:
+            group["params"] = [one for one in group["params"] if id(one) not in chosen]
+        if scales:
+            rate = self.args.lr0 * self.plan.scale_rate
+            optimizer.add_param_group({"params": scales, "lr": rate, "weight_decay": 0.0, "param_group": "scale"})
+        return optimizer
+
+    def _model_train(self) -> None:
+        super()._model_train()
+        gm = self.trainee.detector.gm
+        if 0 < self.epoch < self.plan.freeze_observers * self.epochs:
+            plain = [one for one in quantizers(gm).values() if not isinstance(one, LSQFakeQuantize)]
+            observe_again(self, gm, plain, RANGE_IMAGES)
+        learning = self.epoch / self.epochs < self.plan.freeze_scales
+        for scale in learned_scales(self.trainee):
+            scale.requires_grad_(learning)
