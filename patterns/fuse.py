@@ -3,16 +3,35 @@ first."""
 
 from __future__ import annotations
 
+import copy
+
 from torch import fx, nn
 
 from fxqat.graph.match import NoMatch, module, value
 from fxqat.graph.rewrite import Edit, rule
-from fxqat.graph.site import module_of
+from fxqat.graph.site import module_of, site_of
 from fxqat.quant.modules import QATConv2d, QATLinear, QATReLU
 
 x = value("x")
 conv = module(nn.Conv2d, x, name="conv")
 bn = module(nn.BatchNorm2d, conv, name="bn")
+
+
+@rule(conv)
+def padding_by_itself(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
+    """Conv2d with ``padding_mode`` reflect, replicate or circular: a Pad, which only moves values, and a convolution
+    without padding, since integer kernels pad with zeros alone."""
+    found = module_of(conv)
+    if found.padding_mode == "zeros":
+        raise NoMatch("it pads with zeros", conv)
+    pad = _PADS[found.padding_mode](tuple(found._reversed_padding_repeated_twice))
+    padded = edit.call(pad.train(found.training), x, at=f"{site_of(conv)}_pad")
+    bare = copy.copy(found)
+    bare.padding, bare.padding_mode = (0, 0), "zeros"
+    return edit.call(bare, padded, at=conv)
+
+
+_PADS = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d, "circular": nn.CircularPad2d}
 
 
 @rule(module(nn.SiLU, bn, name="act"))
@@ -45,7 +64,7 @@ def linear(edit: Edit, x: fx.Node, linear: fx.Node) -> fx.Node:
     return edit.call(QATLinear.fused(module_of(linear)), x, at=linear)
 
 
-FUSE = (conv_bn_silu, conv_bn_relu, conv_bn, conv_alone, linear)
+FUSE = (padding_by_itself, conv_bn_silu, conv_bn_relu, conv_bn, conv_alone, linear)
 
 
 def _fused(edit: Edit, x: fx.Node, conv: fx.Node, bn: fx.Node | None, activation: nn.Module | None) -> fx.Node:

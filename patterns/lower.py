@@ -95,7 +95,7 @@ def fake_quantize(edit: Edit, x: fx.Node, fake: fx.Node) -> fx.Node:
 
 @rule(
     one_of(
-        module((nn.MaxPool2d, nn.Upsample, nn.Identity)),
+        module((nn.MaxPool2d, nn.Upsample, nn.Identity, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularPad2d)),
         function((torch.cat, operator.getitem)),
         method("flatten"),
         name="root",
