@@ -28,7 +28,7 @@ from torch import nn, optim
 from bench.command import parser, run
 from fxqat.checkpoint.fxqat_format import versions
 from fxqat.errors import Problem
-from fxqat.quant import compiled_kernels
+from fxqat.quant.fake_quantize import use_kernels
 
 Batch = dict[str, Any]
 Model = Callable[[Batch], Any]
@@ -149,8 +149,8 @@ def _work(options: argparse.Namespace) -> int:
     optimizer = optim.AdamW(weights, lr=1e-6)
     before = _resident()
     _say(out, "ready")
-    with compiled_kernels.kernels(options.worker.endswith(COMPILED)):
-        _answer(out, model, optimizer, batch, before)
+    use_kernels(model, options.worker.endswith(COMPILED))
+    _answer(out, model, optimizer, batch, before)
     return 0
 
 

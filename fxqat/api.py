@@ -104,7 +104,7 @@ def calibrate(
         data: data set YAML (its train split), image folder, list file, or a list of batches
             (B, 3, H, W), float32 in 0..1 or uint8.
         images_limit: so many images, evenly spread; all by default.
-        imgsz: pixels, square, a multiple of 32.
+        imgsz: pixels, square, a multiple of the model's stride.
         batch: images at a time.
         method: ``standard``, ``percentile``, ``entropy`` or ``mse`` for every activation, instead of the policy's; by
             default what the last calibration used.
@@ -122,12 +122,12 @@ def calibrate(
     if method is not None:
         use_method(model.gm, method)
     chosen = corrections(policy_of(model.recipe))
-    shown, total, name = batches(data, images_limit, imgsz, batch, on_skip)
+    shown, total, name = batches(data, images_limit, imgsz, batch, model.stride, on_skip)
     if chosen and isinstance(shown, Batches) and shown.once:
         raise Problem("data", "can be read only once, and corrections read it again", expected="a list of batches")
     step = progress or silent
     corrected = partial(correct, model.gm, chosen, progress=step, on_step=on_step)
-    again = Images(read=lambda: batches(data, images_limit, imgsz, batch, None)[0], total=total)
+    again = Images(read=lambda: batches(data, images_limit, imgsz, batch, model.stride, None)[0], total=total)
     reports = corrected(again, before_ranges=True)
     seen, sides = 0, set[int]()
     for seen in observe(model.gm, _noting_sides(shown, sides)):
@@ -219,7 +219,7 @@ def export(
     Args:
         model: stage ``int8``; a calibrated ``qat`` detector is converted first, a ``float`` one is exported in float.
         path: ends in .onnx.
-        imgsz: pixels, square, a multiple of 32.
+        imgsz: pixels, square, a multiple of the model's stride.
         batch: images at a time; with ``dynamic`` any number.
         dynamic: leave the batch size open.
         opset: 19 or 20.
@@ -268,8 +268,8 @@ def verify(
         raise Problem(
             "--runtimes", f"{missing[0].package} is not installed", remedy=f"pip install {missing[0].package}"
         )
+    shown, total, _ = batches(data, images_limit, imgsz, 1, model.stride, None)
     int8, _ = convert(model, patterns=patterns)
-    shown, total, _ = batches(data, images_limit, imgsz, 1, None)
     step = progress or silent
     found = verify_images(model, int8, Path(onnx), shown, lambda done: step(done, total), runtimes=here)
     return replace(found, missing=tuple(one.name for one in missing))
@@ -294,7 +294,7 @@ def get_critical_layers(
         share: of the summed harm, 0..1.
         by: ``probe``, ``output`` or ``mAP``, see ``fxqat.sensitivity.sensitivity``.
         images_limit: so many images, evenly spread.
-        imgsz: pixels, square, a multiple of 32.
+        imgsz: pixels, square, a multiple of the model's stride.
         work: folder in which finished rows are kept.
         progress: called with steps done and steps in all.
 

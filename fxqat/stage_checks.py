@@ -18,6 +18,7 @@ def batches(
     limit: int | None,
     imgsz: int,
     batch: int,
+    stride: int,
     on_skip: Callable[[Path, str], None] | None,
 ) -> tuple[Iterable[Tensor], int, str]:
     """Batches (B, 3, H, W), how many images they are (0 where nobody counted), and a name for the data.
@@ -26,8 +27,8 @@ def batches(
         Problem: the data or the size cannot be used.
     """
     if not isinstance(data, (str, Path)):
-        return Batches(given=data), 0, "tensors"
-    images.check_imgsz(imgsz)
+        return Batches(given=data, stride=stride), 0, "tensors"
+    images.check_imgsz(imgsz, stride)
     found = images.image_paths(data, limit=limit)
     return images.batches(found, imgsz, batch, on_skip or (lambda path, why: None)), len(found), Path(data).name
 

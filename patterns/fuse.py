@@ -10,7 +10,7 @@ from torch import fx, nn
 from fxqat.graph.match import NoMatch, module, value
 from fxqat.graph.rewrite import Edit, rule
 from fxqat.graph.site import module_of, site_of
-from fxqat.quant.modules import QATConv2d, QATLinear, QATReLU
+from fxqat.quant.modules import QATBatchNorm2d, QATConv2d, QATLinear, QATReLU
 
 x = value("x")
 conv = module(nn.Conv2d, x, name="conv")
@@ -52,10 +52,33 @@ def conv_bn(edit: Edit, x: fx.Node, conv: fx.Node, bn: fx.Node) -> fx.Node:
     return _fused(edit, x, conv, bn, None)
 
 
+@rule(module(nn.SiLU, conv, name="act"))
+def conv_silu(edit: Edit, x: fx.Node, conv: fx.Node, act: fx.Node) -> fx.Node:
+    """Conv2d, SiLU: the same block in a checkpoint that was saved after Ultralytics' ``model.fuse()``."""
+    return _fused(edit, x, conv, None, nn.SiLU())
+
+
+@rule(module((nn.ReLU, QATReLU), conv, name="act"))
+def conv_relu(edit: Edit, x: fx.Node, conv: fx.Node, act: fx.Node) -> fx.Node:
+    """Conv2d, ReLU: such a block with ``activation: nn.ReLU()``."""
+    return _fused(edit, x, conv, None, QATReLU())
+
+
 @rule(conv)
 def conv_alone(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
     """Conv2d by itself: the six that give YOLOv8n's logits, and the DFL's."""
     return _fused(edit, x, conv, None, None)
+
+
+@rule(module(nn.BatchNorm2d, x, name="norm"))
+def norm_alone(edit: Edit, x: fx.Node, norm: fx.Node) -> fx.Node:
+    """BatchNorm2d by itself: the identity branch of RepVGG's blocks. It stays in float."""
+    given = module_of(norm)
+    if isinstance(given, QATBatchNorm2d):
+        raise NoMatch("it is a QATBatchNorm2d already", norm)
+    if given.running_var is None:
+        raise NoMatch("no running statistics, expected track_running_stats=True", norm)
+    return edit.call(QATBatchNorm2d.of(given), x, at=norm)
 
 
 @rule(module(nn.Linear, x, name="linear"))
@@ -64,7 +87,17 @@ def linear(edit: Edit, x: fx.Node, linear: fx.Node) -> fx.Node:
     return edit.call(QATLinear.fused(module_of(linear)), x, at=linear)
 
 
-FUSE = (padding_by_itself, conv_bn_silu, conv_bn_relu, conv_bn, conv_alone, linear)
+FUSE = (
+    padding_by_itself,
+    conv_bn_silu,
+    conv_bn_relu,
+    conv_bn,
+    conv_silu,
+    conv_relu,
+    conv_alone,
+    norm_alone,
+    linear,
+)
 
 
 def _fused(edit: Edit, x: fx.Node, conv: fx.Node, bn: fx.Node | None, activation: nn.Module | None) -> fx.Node:

@@ -14,7 +14,7 @@ from fxqat.graph.match import NoMatch, function, method, module, one_of, value
 from fxqat.graph.rewrite import Edit, rule
 from fxqat.graph.site import module_of, site_of
 from fxqat.quant.fake_quantize import FakeQuantize
-from fxqat.quant.modules import QATConv2d, QATLinear
+from fxqat.quant.modules import QATBatchNorm2d, QATConv2d, QATLinear
 from fxqat.quant.spec import QParams, QuantSpec
 from fxqat.quant.torch_ao import dequantize_per_channel, dequantize_per_tensor, quantize_per_tensor
 
@@ -51,13 +51,26 @@ def float_conv(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
     fused = module_of(conv)
     if fused.weight_fake_quant is not None:
         raise NoMatch("its weight is quantized", conv)
-    activation, fused.activation = fused.activation, None
-    folded = edit.call(fused.to_float(), x, at=conv)
+    activation = fused.activation
+    folded = edit.call(fused.with_activation(None).to_float(), x, at=conv)
     return (
         folded
         if activation is None
         else edit.call(activation, folded, at=f"{site_of(conv)}.{type(activation).__name__.lower()}")
     )
+
+
+@rule(module(QATBatchNorm2d, x, name="norm"))
+def float_norm(edit: Edit, x: fx.Node, norm: fx.Node) -> fx.Node:
+    """A batch norm by itself as a product and a sum with constants of its channels."""
+    factor, shift = module_of(norm).folded()
+    site = site_of(norm)
+    gains, offsets = (
+        edit.attribute(f"{_folder(site)}.{name}", one.view(-1, 1, 1))
+        for name, one in (("factor", factor), ("shift", shift))
+    )
+    product = edit.function(operator.mul, x, gains, at=f"{site}.mul")
+    return edit.function(operator.add, product, offsets, at=norm)
 
 
 @rule(module((QATConv2d, QATLinear), x, value("scale"), name="layer"))
@@ -111,7 +124,15 @@ def carried_codes(edit: Edit, root: fx.Node) -> fx.Node:
     return _quantized(edit, root, fake.qparams(), f"{site_of(root)}.quantized")
 
 
-LOWER = (dfl_as_one_product, float_conv, integer_layer, integer_layer_float_bias, carried_codes, fake_quantize)
+LOWER = (
+    dfl_as_one_product,
+    float_conv,
+    float_norm,
+    integer_layer,
+    integer_layer_float_bias,
+    carried_codes,
+    fake_quantize,
+)
 
 
 def _layer(edit: Edit, x: fx.Node, weight: fx.Node, bias: fx.Node | None, layer: fx.Node) -> fx.Node:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import operator
 
 import torch
@@ -28,9 +27,7 @@ def silu_as_sigmoid_and_mul(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
         raise NoMatch("its activation is not SiLU", conv)
     if conv.meta.get("activation") is None:
         raise NoMatch("the policy leaves it in float", conv)
-    bare = copy.copy(fused)
-    bare._modules = {**fused._modules, "activation": None}
-    before, tensor = edit.call(bare, x, at=conv), site_of(conv)
+    before, tensor = edit.call(fused.with_activation(None), x, at=conv), site_of(conv)
     before.meta.update(activation=conv.meta["preactivation"] or conv.meta["activation"], tensor=f"{tensor}.before")
     gate = edit.function(torch.sigmoid, before, at=f"{tensor}.sigmoid")
     gate.meta.update(weight=None, tensor=f"{tensor}.sigmoid")
@@ -43,6 +40,7 @@ def silu_as_sigmoid_and_mul(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
 # For OpenVINO and TensorRT a block stays as it is: convolution, SiLU and a residual Add are one kernel.
 QUANTIZE = {
     "ort-cpu": (silu_as_sigmoid_and_mul,),
+    "ort-cpu-vnni": (silu_as_sigmoid_and_mul,),
     "ort-cpu-avx2": (silu_as_sigmoid_and_mul,),
     "ort-arm": (silu_as_sigmoid_and_mul,),
     "openvino": (),

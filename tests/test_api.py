@@ -10,12 +10,17 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
+from detectors import write_onnx
 from refusals import refusal
 from torch import fx, nn
 
 import fxqat
+from fxqat import quant, training
+from fxqat.evaluation.accuracy import evaluate
+from fxqat.evaluation.predictor import Evaluated, from_onnx
 from fxqat.graph.pipeline import PassReport
 from fxqat.graph.site import module_of, operation
 from fxqat.passes.calibrate import quantizers
@@ -29,6 +34,13 @@ def test_the_public_names_are_there_and_no_others():
     assert all(getattr(fxqat, name) is not None for name in fxqat.__all__)
     with pytest.raises(AttributeError, match="module 'fxqat' has no attribute 'prepair'"):
         fxqat.prepair  # noqa: B018
+
+
+def test_rooms_give_the_names_that_they_say():
+    for room in (quant, training):
+        assert all(getattr(room, name).__name__ == name for name in room._HOMES)
+        with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+            room.nothing  # noqa: B018
 
 
 def test_importing_costs_no_torch():
@@ -81,6 +93,46 @@ def test_calibrating_needs_images(yolov8n, tmp_path):
     assert refusal(fxqat.calibrate, qat, tmp_path / "none.yaml")
     assert refusal(fxqat.calibrate, qat, tmp_path)
     assert "imgsz 100: is not a multiple of 32; use 96" in refusal(fxqat.calibrate, qat, tmp_path, imgsz=100)
+
+
+SIZED = {
+    "calibrate": lambda model, data: fxqat.calibrate(model, data, imgsz=96),
+    "train": lambda model, data: fxqat.train(model, data, imgsz=96),
+    "export": lambda model, data: fxqat.export(model.with_graph(model.gm, stage="int8"), "x.onnx", imgsz=96),
+    "verify": lambda model, data: fxqat.verify(model, "x.onnx", data, imgsz=96),
+    "retarget": lambda model, data: fxqat.retarget(model, "openvino", data, imgsz=96),
+    "get_critical_layers": lambda model, data: fxqat.get_critical_layers(model, data, imgsz=96),
+    "val": lambda model, data: evaluate(
+        Evaluated(name="p6", predict=model, names=dict(model.names), stride=model.stride), data, imgsz=96
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def p6():
+    """A model of stride 64 that passes for a calibrated one: none of its values is looked at."""
+    model = fxqat.load("yolov8n-p6.yaml", classes=3)
+    policy = {"policy_name": "float.yaml", "policy_text": find("policies", "float").read_text(), "target": "ort-cpu"}
+    return model.with_graph(model.gm, stage="qat", calibration={"images": 1}, **policy)
+
+
+@pytest.mark.parametrize("verb", SIZED)
+def test_sizes_are_multiples_of_the_models_own_stride(p6, tiny_data, verb, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert refusal(SIZED[verb], p6, tiny_data) == "imgsz 96: is not a multiple of 64; use 128"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_says_its_stride(tmp_path):
+    path = write_onnx(tmp_path / "p6.onnx", names="{0: 'a', 1: 'b', 2: 'c'}")
+    file = onnx.load(path)
+    for text, stride in (("64", 64), ("16", 32)):
+        onnx.helper.set_model_props(file, {"stride": text})
+        onnx.save(file, path)
+        assert from_onnx(path).stride == stride
+    onnx.helper.set_model_props(file, {"stride": "wide"})
+    onnx.save(file, path)
+    assert refusal(from_onnx, path) == f"{path}: its metadata 'stride' is 'wide'; expected a whole number of pixels"
 
 
 def test_a_site_that_sees_nan_is_named(yolov8n):

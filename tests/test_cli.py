@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from commands import refused, said
 from fxqat.cli import main
 from fxqat.commands.command import default_name
 from fxqat.models.detector import Detector
+from fxqat.policy.resources import find
+from fxqat.targets import TARGETS
 
 SIZE = ["--imgsz", "64"]
 
@@ -163,6 +166,17 @@ def test_explain_shows_line_reason_and_share(capsys: pytest.CaptureFixture[str])
     assert "role: detect_out" in out
     assert "(box and class logits" in out
     assert out.splitlines()[-1].startswith("97.97% of 4.37 billion multiply-adds")
+
+
+def test_explain_counts_integers_whatever_the_target(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    shares = set()
+    for target in TARGETS:
+        policy = tmp_path / f"{target}.yaml"
+        policy.write_text(re.sub(r"target: \S+", f"target: {target}", find("policies", "yolov8_critical").read_text()))
+        out = said(capsys, "explain", "yolov8n.yaml", "--policy", str(policy), "model.0.*")
+        shares.add(out.splitlines()[-1])
+    assert len(shares) == 1, "a layer that reads integers is one, whatever is rounded after it"
+    assert not shares.pop().startswith("0.00%")
 
 
 def test_text_diff_and_why_not(capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,6 +62,7 @@ def _analyze(options: Namespace) -> None:
         check_writable(path)
     model = fxqat.load(options.model, patterns=options.patterns)
     check_calibrated(model, "analyze")
+    images.check_imgsz(options.imgsz, model.stride)
     found = images.image_paths(options.data, limit=options.images)
     skipped: list[tuple[Path, str]] = []
     with progress("analyzing", options.quiet) as step:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from fxqat.errors import Problem
 
@@ -50,6 +52,24 @@ def progress(label: str, quiet: bool) -> Iterator[Step]:
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def say_inexact(files: Iterable[str | Path], runtime: str = "ort") -> None:
+    """A line on stderr for each ONNX file that ``runtime`` on this machine cannot compute exactly."""
+    from fxqat.runtime.exactness import inexact_here
+
+    for file in files:
+        if Path(file).is_file() and (why := inexact_here(file, runtime)):
+            print(f"fxqat: {why}", file=sys.stderr)
+
+
+def fail(line: str) -> NoReturn:
+    """End the command, since a result contradicts a promise: the line on stderr, exit code 1.
+
+    Not 2: nothing is wrong with what was given, and a script wants to tell the two apart.
+    """
+    print(f"fxqat: {line}", file=sys.stderr)
+    raise SystemExit(1)
 
 
 def output(options: Namespace, default: str, suffix: str = "") -> Path:
@@ -110,10 +130,10 @@ def add_quiet(parser: ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only results and errors")
 
 
-def add_images(parser: ArgumentParser, *, limit: int | None, batch: int) -> None:
+def add_images(parser: ArgumentParser, *, limit: int | None, batch: int, required: bool = True) -> None:
     """``--data``, ``--images``, ``--imgsz``, ``--batch``."""
     parser.add_argument(
-        "--data", required=True, metavar="D", help="data set YAML, folder of images, list file, or one image"
+        "--data", required=required, metavar="D", help="data set YAML, folder of images, list file, or one image"
     )
     parser.add_argument(
         "--images",
@@ -123,7 +143,7 @@ def add_images(parser: ArgumentParser, *, limit: int | None, batch: int) -> None
         help=f"so many images, evenly spread (default: {limit or 'all'})",
     )
     parser.add_argument(
-        "--imgsz", type=int, default=640, help="pixels, square, a multiple of 32 (default: %(default)s)"
+        "--imgsz", type=int, default=640, help="pixels, square, a multiple of the model's stride (default: %(default)s)"
     )
     parser.add_argument("--batch", type=int, default=batch, help="images at a time (default: %(default)s)")
 

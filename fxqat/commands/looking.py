@@ -72,13 +72,14 @@ def _decided(options: Namespace) -> tuple[dict[str, Decision], set[str], dict[st
     from fxqat.graph.site import site_of
     from fxqat.passes import Rules, fusing, preparing
     from fxqat.policy import Policy
+    from fxqat.sensitivity.selective import has_integer_weight
 
     model, rules = _float_model(options), Rules.load(*options.patterns)
     fused, _ = fusing(rules).run(model.gm)
     prepared, _ = preparing(Policy.load(options.policy), rules).run(model.gm)
     nodes = [node for node in prepared.graph.nodes if "decision" in node.meta]
     decisions = {node.meta["decision"].site.path: node.meta["decision"] for node in nodes}
-    integer = {site_of(node) for node in nodes if node.op == "call_module" and len(node.args) == 2}
+    integer = {site_of(node) for node in nodes if has_integer_weight(node)}
     return decisions, integer, macs(fused)
 
 

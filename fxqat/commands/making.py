@@ -17,6 +17,7 @@ from fxqat.commands.command import (
     default_name,
     output,
     progress,
+    say_inexact,
     say_skipped,
     typed,
 )
@@ -50,6 +51,10 @@ def prepare(options: Namespace) -> None:
 
     path = output(options, Path(default_name(options.model, ".fxqat")).name, ".fxqat")
     model = fxqat.load(options.model, trust=options.trust, classes=options.classes)
+    if model.source.unnamed:
+        print(
+            f"{model.source.unnamed} of {len(model.names)} classes have no name in {options.model}: their number is it"
+        )
     qat, report = fxqat.prepare(model, options.policy, target=options.target, patterns=options.patterns)
     fxqat.save(qat, path)
     print(report, end="")
@@ -145,7 +150,7 @@ def _export_arguments(parser: ArgumentParser) -> None:
         "model", metavar="X", help="calibrated, trained or converted .fxqat; or a .pt, which is exported in float"
     )
     parser.add_argument(
-        "--imgsz", type=int, default=640, help="pixels, square, a multiple of 32 (default: %(default)s)"
+        "--imgsz", type=int, default=640, help="pixels, square, a multiple of the model's stride (default: %(default)s)"
     )
     parser.add_argument("--batch", type=int, default=1, help="images at a time (default: %(default)s)")
     parser.add_argument("--dynamic", action="store_true", help="leave the batch size open")
@@ -185,10 +190,26 @@ def _exported(options: Namespace) -> Path:
         input=options.input,
         patterns=options.patterns,
     )
+    print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
     if model.stage == "int8":
         print(account(model.gm))
-    print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
+        _say_exactness(path, model.recipe.target)
     return path
+
+
+def _say_exactness(path: Path, name: str) -> None:
+    """What the weights of a file for the target ``name`` say about 16-bit sums, and whether this machine is exact."""
+    from fxqat.runtime.overflow import prove
+    from fxqat.runtime.sessions import RUNTIMES
+    from fxqat.targets import target_of
+
+    target = target_of(name)
+    if target is None or target.runtime not in RUNTIMES:
+        return
+    runtime = RUNTIMES[target.runtime]
+    print(prove(path, runtime.pair_orders))
+    if runtime.installed:
+        say_inexact([path], runtime.name)
 
 
 def _run_arguments(parser: ArgumentParser) -> None:

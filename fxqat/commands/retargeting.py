@@ -55,7 +55,7 @@ def _arguments(parser: ArgumentParser) -> None:
     add_target(parser, "none, give one")
     add_observed(parser)
     parser.add_argument(
-        "--imgsz", type=int, default=640, help="pixels, square, a multiple of 32 (default: %(default)s)"
+        "--imgsz", type=int, default=640, help="pixels, square, a multiple of the model's stride (default: %(default)s)"
     )
     parser.add_argument(
         "--val", metavar="V", help="labelled data set YAML: report the accuracy of both, with the paired interval"

@@ -16,7 +16,7 @@ from torch import Tensor
 from fxqat.data import dataset
 from fxqat.errors import Problem
 
-STRIDE = 32
+STRIDE = 32  # what Ultralytics rounds sizes to at least, also where a network's coarsest level has a smaller one
 _JPEG_END = b"\xff\xd9"
 
 
@@ -68,15 +68,15 @@ def spread(paths: list[Path], limit: int | None) -> list[Path]:
     return [paths[index * len(paths) // limit] for index in range(limit)]
 
 
-def check_imgsz(imgsz: int) -> int:
-    """Return ``imgsz`` where a YOLOv8 network accepts it.
+def check_imgsz(imgsz: int, stride: int = STRIDE) -> int:
+    """Return ``imgsz`` where a network whose coarsest level has ``stride`` accepts it.
 
     Raises:
-        Problem: it is not a positive multiple of 32, the largest stride.
+        Problem: it is not a positive multiple of ``stride``.
     """
-    if imgsz < STRIDE or imgsz % STRIDE:
-        nearest = max(STRIDE, round(imgsz / STRIDE) * STRIDE)
-        raise Problem(f"imgsz {imgsz}", f"is not a multiple of {STRIDE}", remedy=f"use {nearest}")
+    if imgsz < stride or imgsz % stride:
+        nearest = max(stride, round(imgsz / stride) * stride)
+        raise Problem(f"imgsz {imgsz}", f"is not a multiple of {stride}", remedy=f"use {nearest}")
     return imgsz
 
 

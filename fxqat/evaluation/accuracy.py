@@ -90,7 +90,7 @@ def evaluate(
     Args:
         model: what to measure.
         data: data set YAML, or the name of one that Ultralytics ships.
-        imgsz: pixels, square, a multiple of 32.
+        imgsz: pixels, square, a multiple of the model's stride.
         batch: images at a time.
         split: which split of the YAML.
         limit: so many images, evenly spread; all of them by default.
@@ -100,7 +100,7 @@ def evaluate(
         Problem: the data set is missing, malformed or without labels, the model does not predict its classes or does
             not take this image size.
     """
-    images.check_imgsz(imgsz)
+    images.check_imgsz(imgsz, model.stride)
     if model.imgsz not in (None, imgsz):
         raise Problem(f"imgsz {imgsz}", f"{model.name} takes {model.imgsz} only", remedy=f"use {model.imgsz}")
     place = dataset.find(data)

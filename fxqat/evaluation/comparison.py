@@ -96,7 +96,7 @@ def open_model(model: str | Path, *, trust: bool = False, patterns: Sequence[str
     if detector.stage == "qat" and not detector.recipe.calibration:
         raise Problem(path, "was never calibrated", expected="a calibrated .fxqat", remedy="run fxqat calibrate first")
     predict = predictor(detector, Rules.load(*patterns))
-    return Evaluated(name=path.name, predict=predict, names=dict(detector.names), path=path)
+    return Evaluated(name=path.name, predict=predict, names=dict(detector.names), path=path, stride=detector.stride)
 
 
 def _step(progress: Callable[[int, int], None], index: int, count: int) -> Callable[[int, int], None]:

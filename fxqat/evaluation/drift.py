@@ -100,19 +100,24 @@ def stages(
         Problem: never calibrated, or ``source`` cannot be loaded.
     """
     check_calibrated(model, "drift")
-    names, found = dict(model.names), list[Evaluated]()
+    known: dict[str, Any] = {"names": dict(model.names), "stride": model.stride}
+    found = list[Evaluated]()
     if source is not None:
         plain = load(source, trust=trust)
         if plain.stage != "float":
             raise Problem(source, f"is at stage {plain.stage}", expected="the .pt it was prepared from")
-        found.append(Evaluated(name="float", predict=lambda images: plain(images)[0], names=dict(plain.names)))
+        found.append(
+            Evaluated(
+                name="float", predict=lambda images: plain(images)[0], names=dict(plain.names), stride=plain.stride
+            )
+        )
     int8, _ = convert(model)
     path = export(int8, folder / "runtime.onnx", imgsz=imgsz)
     return [
         *found,
-        Evaluated(name="fused", predict=lambda images: _off(model, images), names=names),
-        Evaluated(name="fake-quant", predict=lambda images: model(images)[0], names=names),
-        Evaluated(name="reference", predict=predictor(int8, Rules.load()), names=names),
+        Evaluated(name="fused", predict=lambda images: _off(model, images), **known),
+        Evaluated(name="fake-quant", predict=lambda images: model(images)[0], **known),
+        Evaluated(name="reference", predict=predictor(int8, Rules.load()), **known),
         replace(from_onnx(path), name="ONNX Runtime"),
     ]
 

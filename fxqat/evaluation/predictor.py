@@ -27,7 +27,8 @@ class Evaluated:
             height in pixels above nc probabilities; or a tuple whose first item is that.
         names: class names by index, nc of them.
         path: its file, where there is one.
-        imgsz: the only image size it takes; None for any.
+        imgsz: the only image size it takes; None for any multiple of ``stride``.
+        stride: pixels of a cell of the coarsest level, 32 at least.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Evaluated:
     names: dict[int, str]
     path: Path | None = None
     imgsz: int | None = None
+    stride: int = 32
 
     def __call__(self, images: Tensor) -> Tensor:
         """Predict without gradients and check the shape.
@@ -73,6 +75,7 @@ def from_onnx(path: str | Path, *, threads: int | None = None) -> Evaluated:
         names=_names(path, session),
         path=path,
         imgsz=height,
+        stride=_stride(path, session),
     )
 
 
@@ -139,6 +142,13 @@ def _names(path: Path, session: Any) -> dict[int, str]:
     if len(shape) != 3 or not isinstance(shape[1], int) or shape[1] <= BOX:
         raise Problem(path, f"has no class names and an output of shape {shape}", expected="Ultralytics' metadata")
     return {index: f"class_{index}" for index in range(shape[1] - BOX)}
+
+
+def _stride(path: Path, session: Any) -> int:
+    text = session.get_modelmeta().custom_metadata_map.get("stride", "32")
+    if not text.isdigit():
+        raise Problem(path, f"its metadata 'stride' is {text!r}", expected="a whole number of pixels")
+    return max(32, int(text))
 
 
 def _parse_names(path: Path, text: str) -> dict[int, str]:

@@ -129,6 +129,16 @@ def match(pattern: Pattern, root: fx.Node) -> Match:
     return Match(root=root, named=found.named, inside=tuple(reversed(found.inside)))
 
 
+def fits(pattern: Pattern, root: fx.Node) -> bool:
+    """Whether the operations of ``pattern`` end at ``root``, whoever else uses their values: for promises, by which
+    nothing is rewritten."""
+    try:
+        _fit(pattern, root, _Found())
+    except NoMatch:
+        return False
+    return True
+
+
 def _fit(pattern: Pattern, node: fx.Node, found: _Found) -> None:
     if not pattern.accepts(node):
         raise NoMatch(f"is {operation(node)}, not {pattern.describes}", node)

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import fx
 
 from fxqat.errors import Problem
-from fxqat.graph.match import NoMatch, Pattern, match
+from fxqat.graph.match import Pattern, fits
 from fxqat.graph.rewrite import Missed, Rewrites
 from fxqat.graph.site import site_of
 from fxqat.graph.text import diff, line, text
@@ -52,15 +52,12 @@ class BrokenPromise(Problem):
 
 
 def never(pattern: Pattern, says: str) -> Promise:
-    """The promise that ``pattern`` fits nowhere."""
+    """The promise that ``pattern`` fits nowhere, also where an inner value has other users."""
 
     def broken(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
         for node in gm.graph.nodes:
-            try:
-                match(pattern, node)
-            except NoMatch:
-                continue
-            yield node, f"is still {pattern.describes}"
+            if fits(pattern, node):
+                yield node, f"is still {pattern.describes}"
 
     return Promise(says=says, broken=broken)
 

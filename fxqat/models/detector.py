@@ -15,7 +15,7 @@ from fxqat.graph.prune import drop_unused_modules
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """The float model behind a graph: enough to build and trace it again. ``channels`` are (in, out) of every
-    convolution by its path."""
+    convolution by its path; ``unnamed`` is how many classes the model gives no name, so that their number is used."""
 
     name: str
     sha256: str
@@ -23,6 +23,7 @@ class Source:
     names: Mapping[int, str]
     stride: tuple[float, ...]
     channels: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    unnamed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,11 @@ class Detector(nn.Module):
     def names(self) -> Mapping[int, str]:
         """Class names by index."""
         return self.source.names
+
+    @property
+    def stride(self) -> int:
+        """Pixels that an image's sides are multiples of: those of a cell of the coarsest level, and 32 at least."""
+        return max(32, *map(int, self.source.stride))
 
     @property
     def stage(self) -> str:

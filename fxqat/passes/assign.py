@@ -10,7 +10,9 @@ from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.graph.site import operation, site_of
 from fxqat.passes.stages import ASSIGNED
 from fxqat.policy import Decision, Policy, Site
+from fxqat.policy.policy import FORM
 from fxqat.quant.spec import QuantSpec
+from fxqat.targets import Target
 
 
 def sites(gm: fx.GraphModule) -> list[Site]:
@@ -25,7 +27,8 @@ def decidable(gm: fx.GraphModule) -> list[fx.Node]:
 
 @dataclass(frozen=True, kw_only=True)
 class Assign:
-    """Write the policy's decision into each node: ``decision``, ``weight``, ``activation``, ``preactivation``."""
+    """Write the policy's decision into each node: ``decision``, ``weight``, ``activation``, ``preactivation``,
+    ``input``."""
 
     policy: Policy
     name: str = "assign"
@@ -38,7 +41,7 @@ class Assign:
             target.place(_op(node), site_of(node))
         decisions = self.policy.assign(sites(gm))
         for node in decidable(gm):
-            _write(node, decisions[site_of(node)])
+            _write(node, decisions[site_of(node)], target)
         quantized = sum(not decision.qconfig.is_float for decision in decisions.values())
         return PassReport(says=f"{quantized} of {len(decisions)} sites quantized by {self.policy.name}")
 
@@ -49,12 +52,21 @@ def default_preactivation(activation: QuantSpec, function: str = "silu") -> Quan
     return replace(activation, observer="histogram", method="mse", through=function)
 
 
-def _write(node: fx.Node, decision: Decision) -> None:
+def default_input(activation: QuantSpec, target: Target) -> QuantSpec:
+    """The spec of a float tensor that an integer layer reads, where a policy gives none: the target's codes, and the
+    range chosen as the policy chooses the layer's output, but for what only holds of that output (a function after it,
+    a range that is known)."""
+    codes = {name: getattr(target.activation, name) for name in FORM}
+    return replace(activation, **codes, through=None, fixed=None)
+
+
+def _write(node: fx.Node, decision: Decision, target: Target) -> None:
     activation = decision.qconfig.activation
     node.meta["decision"] = decision
     node.meta["weight"] = decision.qconfig.weight
     node.meta["activation"] = activation
     node.meta["preactivation"] = decision.preactivation or (default_preactivation(activation) if activation else None)
+    node.meta["input"] = decision.input or (default_input(activation, target) if activation else None)
 
 
 def _site(node: fx.Node) -> Site:

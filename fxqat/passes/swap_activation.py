@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -96,9 +95,7 @@ def _rules(wanted: Activation, sites: str) -> tuple[Rule, ...]:
         if not isinstance(fused.activation, nn.SiLU):
             raise NoMatch("its activation is not SiLU", conv)
         inside = isinstance(made, QATReLU)
-        bare = copy.copy(fused)
-        bare._modules = {**fused._modules, "activation": made if inside else None}
-        placed = edit.call(bare, x, at=conv)
+        placed = edit.call(fused.with_activation(made if inside else None), x, at=conv)
         return placed if inside else edit.call(made, placed, at=f"{site_of(conv).rpartition('.')[0]}.act")
 
     return traced_silu, fused_silu

@@ -14,11 +14,13 @@ from fxqat.graph.site import covers, nearest
 from fxqat.policy.located_yaml import Lines, item_lines, parse
 from fxqat.policy.resources import find
 from fxqat.quant.spec import QConfig, QuantSpec
-from fxqat.targets import TARGETS, Target
+from fxqat.targets import TARGETS, Target, target_of
 
 VERSION = 1
 # What a target decides where a spec does not: the type of the codes and how they are laid over a range.
-_FORM = ("bits", "signed", "symmetric", "narrow", "axis")
+FORM = ("bits", "signed", "symmetric", "narrow", "axis")
+# The keys of a rule that name a spec.
+_SPEC_KEYS = ("weight", "activation", "preactivation", "input")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,7 @@ class PolicyRule:
     weight: QuantSpec | None = None
     activation: QuantSpec | None = None
     preactivation: QuantSpec | None = None
+    input: QuantSpec | None = None
     why: str = ""
 
     def covers(self, site: Site) -> bool:
@@ -66,6 +69,7 @@ class Decision:
     rule: PolicyRule
     qconfig: QConfig
     preactivation: QuantSpec | None = None
+    input: QuantSpec | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +108,12 @@ class Policy:
         return cls.parse(text, path.name, target=target)
 
     @classmethod
-    def parse(cls, text: str, name: str, *, target: str | None = None) -> Policy:
-        """As ``load``, from the text of a policy; ``name`` stands in errors."""
-        return _Reader(name, target or None).policy(text)
+    def parse(cls, text: str, name: str, *, target: str | None = None, recorded: bool = False) -> Policy:
+        """As ``load``, from the text of a policy; ``name`` stands in errors.
+
+        With ``recorded`` the text comes from a .fxqat file, whose target may be one that no policy can name any more.
+        """
+        return _Reader(name, target or None, recorded).policy(text)
 
     def assign(self, sites: Sequence[Site]) -> dict[str, Decision]:
         """The decision for every site, by path.
@@ -137,8 +144,15 @@ class Policy:
             where=f"{self.name}:{rule.line}",
             site=site.path,
             preactivation=rule.preactivation,
+            input=rule.input if has_weight else None,
         )
-        return Decision(site=site, rule=rule, qconfig=qconfig, preactivation=rule.preactivation)
+        return Decision(
+            site=site,
+            rule=rule,
+            qconfig=qconfig,
+            preactivation=rule.preactivation,
+            input=rule.input if has_weight else None,
+        )
 
     def _check_used(self, sites: Sequence[Site], used: set[int]) -> None:
         for rule in self.rules:
@@ -161,6 +175,7 @@ class _Reader:
 
     name: str
     overruled: str | None = None
+    recorded: bool = False
 
     def policy(self, text: str) -> Policy:
         content = self._mapping(parse(text, self.name), "policy")
@@ -188,18 +203,14 @@ class _Reader:
         )
 
     def _target(self, content: Lines) -> Target:
-        name = content.get("target")
+        name = content.get("target") if self.overruled is None else self.overruled
         known = ", ".join(TARGETS)
-        if self.overruled is not None:
-            if self.overruled not in TARGETS:
-                what, near = f"unknown target {self.overruled!r}", nearest(self.overruled, TARGETS)
-                raise Problem("--target", what, expected=f"one of: {known}", remedy=near)
-            return TARGETS[self.overruled]
-        if name not in TARGETS:
-            raise self._problem(
-                content, f"unknown target {name!r}", "target", expected=f"one of: {known}", near=(name, TARGETS)
-            )
-        return TARGETS[str(name)]
+        if (target := target_of(str(name))) is not None and (target.replaced_by is None or self.recorded):
+            return target
+        what = f"unknown target {name!r}" if target is None else f"the target {name} is no more"
+        remedy = nearest(str(name), TARGETS) if target is None else f"write {target.replaced_by}"
+        where = f"{self.name}:{content.lines.get('target', content.line)}" if self.overruled is None else "--target"
+        raise Problem(where, what, expected=f"one of: {known}", remedy=remedy)
 
     def _specs(self, content: Lines) -> dict[str, Lines]:
         raw = self._mapping(content.get("specs", Lines()), "specs")
@@ -208,7 +219,7 @@ class _Reader:
     def _spec(self, name: str, entry: Lines, legal: QuantSpec) -> QuantSpec:
         """The spec of an entry; the form that it does not name is the target's."""
         self._known(entry, [one.name for one in fields(QuantSpec)], f"spec {name}")
-        values: dict[str, Any] = {key: getattr(legal, key) for key in _FORM if key not in entry}
+        values: dict[str, Any] = {key: getattr(legal, key) for key in FORM if key not in entry}
         values |= {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
         try:
             return QuantSpec(**values)
@@ -217,14 +228,10 @@ class _Reader:
             raise self._problem(entry, f"spec {name}: {error}", bad) from error
 
     def _rule(self, entry: Lines, specs: _Specs) -> PolicyRule:
-        self._known(entry, ("site", "role", "op", "weight", "activation", "preactivation", "float", "why"), "rule")
+        self._known(entry, ("site", "role", "op", *_SPEC_KEYS, "float", "why"), "rule")
         if not entry.keys() & {"site", "role", "op"}:
             raise self._problem(entry, "a rule selects nothing", expected="site:, role: or op:")
-        chosen = {
-            key: self._named_spec(entry, key, specs)
-            for key in ("weight", "activation", "preactivation")
-            if key in entry
-        }
+        chosen = {key: self._named_spec(entry, key, specs) for key in _SPEC_KEYS if key in entry}
         self._check_glob(entry)
         if entry.get("float", False) is not True and not chosen:
             raise self._problem(entry, "a rule says nothing to do", expected="float: true, or weight: and activation:")
@@ -232,8 +239,18 @@ class _Reader:
             raise self._problem(
                 entry, f"a rule says float and {next(iter(chosen))} at once", "float", expected="one of them"
             )
+        self._check_input(entry, chosen)
         words = {key: str(entry[key]) for key in ("site", "role", "op", "why") if key in entry}
         return PolicyRule(line=entry.line, **words, **chosen)  # type: ignore[arg-type]
+
+    def _check_input(self, entry: Lines, chosen: Mapping[str, QuantSpec]) -> None:
+        if "input" not in chosen:
+            return
+        if "weight" not in chosen:
+            raise self._problem(entry, "a rule gives an input spec without a weight spec", "input", expected="both")
+        if (function := chosen["input"].through) is not None:
+            what = f"an input spec looks through {function}, which no layer applies to its input"
+            raise self._problem(entry, what, "input", expected="a spec without through")
 
     def _corrections(self, content: Lines, text: str) -> tuple[Wanted, ...]:
         raw = content.get("corrections", [])

@@ -1,14 +1,13 @@
 """A function of elementwise steps as one kernel, where torch.compile finds a C++ compiler.
 
 Step by step ATen passes over memory up to ten times where one pass would do, and looks tables up on one thread.
-Switched on (training does so for its time), a Kernel is compiled once for all sizes of float32 tensors on a CPU, and
-kept on disk by torch. See chains.py for those that there are.
+For a quantizer that is told to (``fake_quantize.use_kernels``; training tells its own), a Kernel is compiled once for
+all sizes of float32 tensors on a CPU, and kept on disk by torch. See elementwise.py for those that there are.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,38 +16,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fxqat.quant.spec import QParams
+
 # Below this many elements the guards of a compiled function cost more than its passes save.
 SMALLEST = 1 << 15
-_COMPILERS = ("c++", "g++", "clang++", "cl")
-
-
-class _Switch:
-    on = False
-
-
-_switch = _Switch()
-
-
-@contextmanager
-def kernels(wanted: bool = True) -> Iterator[bool]:
-    """Use compiled kernels for the time of a ``with``, where there is a compiler; gives whether they are used."""
-    before = _switch.on
-    _switch.on = wanted and has_compiler()
-    try:
-        yield _switch.on
-    finally:
-        _switch.on = before
 
 
 def has_compiler() -> bool:
-    """Whether a C++ compiler is at hand."""
-    return any(shutil.which(name) for name in (os.environ.get("CXX", ""), *_COMPILERS) if name)
+    """Whether the C++ compiler that torch.compile would call is at hand."""
+    from torch._inductor import config
+
+    return any(shutil.which(name) for name in config.cpp.cxx if name)
 
 
-def applies(x: Tensor) -> bool:
-    """Whether a kernel is to be used for ``x``."""
+def applies(x: Tensor, qparams: QParams) -> bool:
+    """Whether a kernel is to be used for ``x``: a quantizer's numbers say whether it may be, the tensor whether it
+    pays."""
     plain = x.device.type == "cpu" and x.dtype == torch.float32
-    return _switch.on and plain and x.numel() >= SMALLEST and is_dense(x) and not torch.compiler.is_compiling()
+    return qparams.compiled and plain and x.numel() >= SMALLEST and is_dense(x) and not torch.compiler.is_compiling()
 
 
 def is_dense(x: Tensor) -> bool:

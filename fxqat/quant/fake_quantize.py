@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fxqat.errors import Problem
-from fxqat.quant.affine import SMALLEST_SCALE, choose_qparams
+from fxqat.quant.affine import SMALLEST_SCALE, choose_qparams, legal_scale
+from fxqat.quant.compiled_kernels import has_compiler
 from fxqat.quant.gradients import DifferentiableSoft, LearnedScale, StraightThrough
 from fxqat.quant.observers import RangeObserver, keep_float32, make_observer
 from fxqat.quant.spec import QParams, QuantSpec
@@ -35,6 +36,7 @@ class FakeQuantize(FakeQuantizeBase):
         zero_point: int32, shape [1].
         calibrated: uint8, shape [1]: whether scale and zero_point mean anything yet.
         activation_post_process: the observer.
+        compiled: compute with compiled kernels where they apply; see ``use_kernels``.
     """
 
     scale: Tensor
@@ -44,6 +46,7 @@ class FakeQuantize(FakeQuantizeBase):
     _observing: bool
     _quantizing: bool
     _ready: bool
+    compiled: bool = False
 
     def __init__(self, spec: QuantSpec, site: str = "", *, channels: int | None = None, live: bool = False) -> None:
         super().__init__()
@@ -149,6 +152,11 @@ class FakeQuantize(FakeQuantizeBase):
         """Take scale and zero point as given."""
         self._set(qparams)
 
+    def raise_scale(self, least: Tensor) -> None:
+        """Make the scale no smaller than ``least``, float32 [C]; the largest of them where one scale serves all."""
+        least = least if self.ch_axis is not None else least.max().view(1)
+        self.scale.data.copy_(legal_scale(torch.maximum(self.scale.data, least), self.spec.power_of_two))
+
     def enable_fake_quant(self, enabled: bool = True) -> None:
         """Quantize from now on, or not."""
         super().enable_fake_quant(enabled)
@@ -178,6 +186,7 @@ class FakeQuantize(FakeQuantizeBase):
             quant_max=self.quant_max,
             axis=self.ch_axis,
             dtype=self.dtype,
+            compiled=self.compiled,
         )
 
     def _set(self, qparams: QParams) -> None:
@@ -213,28 +222,6 @@ class PerChannelFakeQuantize(FakeQuantize):
 
     def __init__(self, spec: QuantSpec, site: str = "", *, channels: int, live: bool = False) -> None:
         super().__init__(spec, site, channels=channels, live=live)
-
-
-class LiveFakeQuantize(FakeQuantize):
-    """For torch.ao's own QAT flow: follows its observer, learns the number of channels from the first tensor, and says
-    its dtype in torch's quantized types.
-
-    Args:
-        spec: how to quantize; ``spec.scale`` must be "fixed".
-        factory_kwargs: device of the state.
-    """
-
-    def __init__(self, *, spec: QuantSpec, factory_kwargs: dict[str, Any] | None = None) -> None:
-        if spec.scale != "fixed":
-            raise ValueError(f"scale: {spec.scale!r} is not legal in torch.ao's flow, expected fixed")
-        super().__init__(spec, live=True)
-        self.dtype = {torch.int8: torch.qint8, torch.uint8: torch.quint8}.get(spec.dtype, spec.dtype)
-        self.to((factory_kwargs or {}).get("device"))
-
-    def _set(self, qparams: QParams) -> None:
-        if qparams.scale.shape != self.scale.shape:
-            self.scale, self.zero_point = torch.empty_like(qparams.scale), torch.empty_like(qparams.zero_point)
-        super()._set(qparams)
 
 
 class LSQFakeQuantize(FakeQuantize):
@@ -286,6 +273,16 @@ class LSQFakeQuantize(FakeQuantize):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         names = () if self.offset is None else ("offset",)
         return keep_float32(self, names, lambda: super(LSQFakeQuantize, self)._apply(fn, recurse))
+
+
+def use_kernels(module: nn.Module, wanted: bool = True) -> bool:
+    """Let every fake quantizer in ``module`` compute with compiled kernels, where there is a compiler; gives whether
+    they do. The bits of the forward stay, gradients change by the order of their sums."""
+    compiled = wanted and has_compiler()
+    for one in module.modules():
+        if isinstance(one, FakeQuantize):
+            one.compiled = compiled
+    return compiled
 
 
 def make_fake_quantize(

@@ -92,7 +92,7 @@ class LearnedScale(Function):
         """Gradients of ``x``, scale and offset."""
         (x, y), (grad,), qparams = ctx.saved_tensors, grads, ctx.qparams
         gain = (x.numel() / qparams.scale.numel() * qparams.quant_max) ** -0.5
-        if _scalars_are_free(x, qparams) and grad.dtype == x.dtype and compiled_kernels.applies(x):
+        if _scalars_are_free(x, qparams) and grad.dtype == x.dtype and compiled_kernels.applies(x, qparams):
             return _compiled_gradients(grad, x, qparams, gain, ctx.has_offset)
         if x.dtype != torch.float32 or grad.dtype != torch.float32:
             x, grad = x.float(), grad.float()
@@ -127,7 +127,7 @@ def forward_values(x: Tensor, qparams: QParams) -> Tensor:
     if not _scalars_are_free(x, qparams):
         return fake_quantize(x, qparams)
     scale, lowest, highest = _scalars(qparams)
-    if compiled_kernels.applies(x):
+    if compiled_kernels.applies(x, qparams):
         y: Tensor = elementwise.fake_quantized(x, numbers_of(qparams, margin=0.0))
         return y
     codes = x.float().div(qparams.scale).round_().clamp_(lowest, highest)

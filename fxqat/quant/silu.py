@@ -30,8 +30,8 @@ class QuantizedSiLU(nn.Module):
 
     The quantizers are referred to, not owned: they stay where the model registers them, with their state and their
     other users. Where the table does not apply (GPU, an observer switched on, a quantizer off or per channel, a learned
-    sigmoid scale, half precision, a compiler's tracing) the modules run one after the other. Under
-    ``compiled_kernels.kernels()`` large tensors are looked up by a kernel made by a compiler, in place of pieces.
+    sigmoid scale, half precision, a compiler's tracing) the modules run one after the other. Where
+    the first may use compiled kernels, large tensors are looked up by one, in place of pieces.
 
     Args:
         input: quantizer of the value before the activation.
@@ -147,7 +147,7 @@ class _LookUp(Function):
         x = x if compiled_kernels.is_dense(x) else x.contiguous()
         ctx.save_for_backward(x)
         ctx.table = table
-        if compiled_kernels.applies(x):
+        if compiled_kernels.applies(x, table.first):
             found: Tensor = elementwise.looked_up(x, table.numbers[0], table.values)
             return found
         y = torch.empty_like(x)
@@ -158,7 +158,7 @@ class _LookUp(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (x,), table = ctx.saved_tensors, ctx.table
-        gradients = _compiled if compiled_kernels.applies(x) else _piece_by_piece
+        gradients = _compiled if compiled_kernels.applies(x, table.first) else _piece_by_piece
         grad_x, sums = gradients(compiled_kernels.like(grads[0], x), x, table)
         for index, quantizer in ((0, table.first), (2, table.last)):
             # as LearnedScale: with an offset, the codes relative to the zero point move

@@ -133,6 +133,7 @@ class QParams:
         quant_max: highest code.
         axis: the dimension of length C, or None for one scale a tensor.
         dtype: integer type of the codes.
+        compiled: compute with compiled kernels where they apply, see fxqat.quant.compiled_kernels.
     """
 
     scale: torch.Tensor
@@ -141,6 +142,7 @@ class QParams:
     quant_max: int
     axis: int | None
     dtype: torch.dtype
+    compiled: bool = False
 
     @property
     def span(self) -> tuple[float, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,11 +19,14 @@ from torch.ao.quantization.qconfig import QConfig as TorchQConfig
 from torch.ao.quantization.qconfig_mapping import QConfigMapping as TorchQConfigMapping
 
 from fxqat.errors import Problem
-from fxqat.quant.spec import TORCH_OBSERVERS, QConfig, QuantSpec, nearest
+from fxqat.quant.spec import TORCH_OBSERVERS, nearest
 
 __all__ = [
     "FakeQuantizeBase",
+    "NoopObserver",
     "ObserverBase",
+    "TorchQConfig",
+    "TorchQConfigMapping",
     "dequantize_per_channel",
     "dequantize_per_tensor",
     "disable_fake_quant",
@@ -33,8 +35,6 @@ __all__ = [
     "enable_observer",
     "observer_class",
     "quantize_per_tensor",
-    "to_torch_qconfig",
-    "to_torch_qconfig_mapping",
 ]
 
 quantize_per_tensor = torch.ops.quantized_decomposed.quantize_per_tensor.default
@@ -61,32 +61,3 @@ def observer_class(name: str, site: str = "") -> type[ObserverBase]:
         remedy = f"did you mean {near!r}?" if near else ""
         raise Problem(site, f"observer {name!r} is no observer class of torch", remedy=remedy)
     return found
-
-
-def to_torch_qconfig(qconfig: QConfig) -> TorchQConfig | None:
-    """torch.ao's QConfig with fxqat's fake quantizers; None, torch.ao's word for float, where nothing is quantized.
-
-    Raises:
-        ValueError: a spec learns its scale, which torch.ao's flow, following observers, cannot do.
-    """
-    if qconfig.is_float:
-        return None
-    return TorchQConfig(activation=_constructor(qconfig.activation), weight=_constructor(qconfig.weight))
-
-
-def to_torch_qconfig_mapping(sites: Mapping[str, QConfig]) -> TorchQConfigMapping:
-    """torch.ao's QConfigMapping by module name; a site that is not named stays float."""
-    mapping = TorchQConfigMapping().set_global(None)
-    for site, qconfig in sites.items():
-        mapping.set_module_name(site, to_torch_qconfig(qconfig))
-    return mapping
-
-
-def _constructor(spec: QuantSpec | None) -> Any:
-    # fake_quantize needs this file's base classes, so it cannot be imported above
-    from fxqat.quant.fake_quantize import LiveFakeQuantize
-
-    if spec is None:
-        return NoopObserver.with_args(dtype=torch.float)
-    LiveFakeQuantize(spec=spec)
-    return LiveFakeQuantize.with_args(spec=spec)

@@ -29,6 +29,7 @@ from fxqat.report.facts import Facts, facts
 from fxqat.report.pictures import Predict, Shown, look
 from fxqat.report.values import Spread, spreads
 from fxqat.report.verdict import Measured, Verdict, judge
+from fxqat.runtime.exactness import inexact_here
 from fxqat.runtime.verify import Difference
 from fxqat.sensitivity.error_report import ErrorReport, analyze
 
@@ -109,7 +110,7 @@ def collect(
     anatomy = dissect(model, asked.patterns)
     if asked.data and not model.recipe.calibration:
         raise Problem(asked.model, "was never calibrated", expected="a calibrated .fxqat for --data")
-    imgsz = images.check_imgsz(asked.imgsz or int(model.recipe.calibration.get("imgsz", 640)))
+    imgsz = images.check_imgsz(asked.imgsz or int(model.recipe.calibration.get("imgsz", 640)), model.stride)
     base = Measured(integer_share=anatomy.integer_share, size=_size(model, asked.onnx))
     common = {
         "title": asked.model.name,
@@ -164,6 +165,7 @@ class _Look:
             after=accuracy[1].map5095 if accuracy else None,
             agreement=shown.agreement if shown else None,
             codes=codes,
+            inexact=inexact_here(self.asked.onnx) if self.asked.onnx else None,
             errors=errors,
             integer_share=base.integer_share,
             size=base.size,
@@ -199,7 +201,9 @@ class _Look:
         gm, _ = Pipeline((Unquantize(),)).run(self.model.gm)
         float_model = self.model.with_graph(gm).eval()
         name = "the same weights in float"
-        return Evaluated(name=name, predict=_predict(float_model), names=dict(self.model.names))
+        return Evaluated(
+            name=name, predict=_predict(float_model), names=dict(self.model.names), stride=self.model.stride
+        )
 
     def _after(self) -> Evaluated:
         return open_model(self.asked.onnx or self.asked.model, patterns=self.asked.patterns)

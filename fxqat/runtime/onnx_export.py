@@ -3,6 +3,7 @@ torch.onnx."""
 
 from __future__ import annotations
 
+import ast
 import io
 import logging
 import warnings
@@ -27,7 +28,7 @@ from fxqat.quant.torch_ao import quantize_per_tensor
 from fxqat.runtime.ort_layout import arrange
 from fxqat.runtime.redundant_qdq import as_exported
 from fxqat.runtime.uint8_input import SAYS, check_input, take_bytes
-from fxqat.targets import TARGETS
+from fxqat.targets import target_of
 
 OPSETS = (19, 20)
 
@@ -51,14 +52,15 @@ def export(
         Problem: a bad size, opset or path.
     """
     path = Path(path)
-    _check(path, imgsz, batch, opset)
+    _check(path, imgsz, model.stride, batch, opset)
     check_input(input)
     check_writable(path)
-    target = TARGETS.get(model.recipe.target)
+    target = target_of(model.recipe.target)
     graph = as_exported(cut(model.gm, 0).eval(), target)
+    _tell_sites(graph)
     proto = _exported(graph, imgsz, batch, dynamic, opset)
-    _strip(proto)
     _name_by_site(proto, graph)
+    _strip(proto)
     if model.stage == "int8" and target is not None and target.channels_last:
         arrange(proto)
     if input != "float":
@@ -71,8 +73,8 @@ def export(
     return path
 
 
-def _check(path: Path, imgsz: int, batch: int, opset: int) -> None:
-    check_imgsz(imgsz)
+def _check(path: Path, imgsz: int, stride: int, batch: int, opset: int) -> None:
+    check_imgsz(imgsz, stride)
     check_suffix(path, ".onnx")
     if batch < 1:
         raise Problem("--batch", f"{batch} images at a time", expected="1 or more")
@@ -120,30 +122,33 @@ def _strip(proto: onnx.ModelProto) -> None:
         function.doc_string = ""
 
 
+def _tell_sites(graph: fx.GraphModule) -> None:
+    """Give every quantize operation its site as the module it stands in, which torch.onnx writes beside its node."""
+    for node in _quantized(graph):
+        node.meta["nn_module_stack"] = {"site": (site_of(node), "site")}
+
+
 def _name_by_site(proto: onnx.ModelProto, graph: fx.GraphModule) -> None:
-    """Give each value of codes the name of its site; torch.onnx keeps the order of the graph, and the scales say that
-    it did."""
-    ours = [node for node in graph.graph.nodes if node.target is quantize_per_tensor]
-    theirs = [node for node in proto.graph.node if node.op_type == "QuantizeLinear"]
-    scales = {
-        tensor.name: onnx.numpy_helper.to_array(tensor)
-        for tensor in proto.graph.initializer
-        if tensor.name in _scale_names(theirs)
-    }
-    names = {}
-    if len(ours) != len(theirs):
-        raise RuntimeError(f"the graph has {len(ours)} quantize operations, its export {len(theirs)}")
-    for mine, its in zip(ours, theirs, strict=True):
-        if torch.tensor(mine.args[1]).item() != float(scales[its.input[1]]):
-            raise RuntimeError(f"{site_of(mine)} is not where the export has {its.name}")
-        names[its.output[0]] = site_of(mine)
+    """Give each value of codes the name of its site, by what ``_tell_sites`` had torch.onnx write."""
+    theirs = {_told_site(node): node for node in proto.graph.node if node.op_type == "QuantizeLinear"}
+    ours = [site_of(node) for node in _quantized(graph)]
+    if sorted(theirs) != sorted(ours):
+        odd = sorted(set(ours).symmetric_difference(theirs))
+        raise RuntimeError(f"the graph has {len(ours)} quantize operations, its export {len(theirs)}: {odd[:3]}")
+    names = {node.output[0]: site for site, node in theirs.items()}
     for node in proto.graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
 
 
-def _scale_names(nodes: list[onnx.NodeProto]) -> set[str]:
-    return {node.input[1] for node in nodes}
+def _quantized(graph: fx.GraphModule) -> list[fx.Node]:
+    return [node for node in graph.graph.nodes if node.target is quantize_per_tensor]
+
+
+def _told_site(node: onnx.NodeProto) -> str:
+    """The innermost module that ``node`` stood in."""
+    scopes = next(entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.name_scopes")
+    return str(ast.literal_eval(scopes)[-2])
 
 
 def _metadata(model: Detector, imgsz: int, batch: int, dynamic: bool) -> Mapping[str, Any]:
@@ -155,7 +160,7 @@ def _metadata(model: Detector, imgsz: int, batch: int, dynamic: bool) -> Mapping
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": fxqat.__version__,
         "license": "AGPL-3.0",
-        "stride": int(max(model.source.stride)),
+        "stride": model.stride,
         "task": "detect",
         "batch": batch,
         "imgsz": [imgsz, imgsz],

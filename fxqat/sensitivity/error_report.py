@@ -17,9 +17,8 @@ from fxqat.errors import Problem
 from fxqat.graph.site import covers, module_of, nearest, operation, site_of
 from fxqat.models.detector import Detector
 from fxqat.quant.fake_quantize import FakeQuantize
-from fxqat.sensitivity.divergence import Gap
 from fxqat.sensitivity.error_statistics import Tally, weight_tally
-from fxqat.sensitivity.gradient_probe import Probed, probe
+from fxqat.sensitivity.gradient_probe import Gap, Probed, probe
 
 QUANTIZED = ".quantized"
 

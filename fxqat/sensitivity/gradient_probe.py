@@ -22,10 +22,25 @@ from torch.nn import functional as F
 from fxqat.errors import Problem
 from fxqat.graph.site import module_of
 from fxqat.models.detector import Detector, cut
+from fxqat.models.divergence import Raw, directions, divergence
 from fxqat.passes.calibrate import feeds_silu
-from fxqat.sensitivity.divergence import Gap, Raw, directions, divergence
 from fxqat.sensitivity.error_statistics import Tally
 from fxqat.sensitivity.selective import Selective, asleep, is_fake, is_layer, members, rounded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """The distance of a quantized network's output from the float one's, mean over images.
+
+    Attributes:
+        divergence: nats, see ``fxqat.models.divergence``.
+        boxes_sqnr: of the box logits, dB.
+        scores_sqnr: of the class logits, dB.
+    """
+
+    divergence: float
+    boxes_sqnr: float
+    scores_sqnr: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fxqat.data import images
 from fxqat.models.detector import Detector
-from fxqat.sensitivity.divergence import Raw, divergence
+from fxqat.models.divergence import Raw, divergence
 
 _BATCH = 8
 
@@ -34,7 +34,7 @@ class Apart:
         self.wanted = list(self._raw(detector))
 
     def of(self, detector: Detector) -> Tensor:
-        """The divergence (fxqat.sensitivity.divergence) of each image, nats, shape (images,)."""
+        """The divergence (fxqat.models.divergence) of each image, nats, shape (images,)."""
         return torch.cat([divergence(*pair) for pair in zip(self.wanted, self._raw(detector), strict=True)])
 
     @torch.no_grad()

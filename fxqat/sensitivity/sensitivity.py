@@ -17,7 +17,7 @@ from fxqat.errors import Problem
 from fxqat.evaluation.disagreement import Confident, confident, disagreement, ratio
 from fxqat.graph.site import nearest
 from fxqat.models.detector import Detector, cut
-from fxqat.sensitivity.divergence import divergence
+from fxqat.models.divergence import divergence
 from fxqat.sensitivity.error_report import check_calibrated
 from fxqat.sensitivity.gradient_probe import probe
 from fxqat.sensitivity.policy_groups import GROUPS, Unit, downstream, units
@@ -142,6 +142,7 @@ def measure(
     """
     asked = asked or Asked()
     check_calibrated(model, "sensitivity")
+    images.check_imgsz(asked.imgsz, model.stride)
     every = units(model.gm, asked.group)
     chosen = _chosen(every, asked)
     split = asked.split if asked.by == "mAP" else None
@@ -293,7 +294,7 @@ def _validated(job: _Job, on: frozenset[str], sure: list[Confident]) -> tuple[fl
         return y
 
     asked = job.asked
-    model = Evaluated(name="a layout", predict=predict, names=dict(job.model.names))
+    model = Evaluated(name="a layout", predict=predict, names=dict(job.model.names), stride=job.model.stride)
     found = evaluate(model, job.data, imgsz=asked.imgsz, batch=4, split=asked.split, limit=asked.images_limit)
     return 100 * found.map5095, ratio(parts)
 

@@ -98,7 +98,7 @@ def check_data(detector: Detector, plan: TrainingConfig) -> dataset.DataSet:
     Raises:
         Problem: missing, no YAML, other classes, or a split without images or the labels that it is needed for.
     """
-    images.check_imgsz(plan.imgsz)
+    images.check_imgsz(plan.imgsz, detector.stride)
     place = dataset.find(plan.data)
     if not dataset.is_yaml(place):
         raise Problem(place, "has no val split to choose the best epoch by", expected="a data set YAML")

@@ -72,7 +72,7 @@ class TrainingConfig:
         data: data set YAML; its val split needs labels, its train split only where the task loss is used.
         epochs: all in all; epoch 0 is the model as given.
         batch: images a step.
-        imgsz: pixels, square, a multiple of 32.
+        imgsz: pixels, square, a multiple of the model's stride.
         device: as Ultralytics': "" for a GPU where there is one, "cpu", "0", "0,1" for a process on each of two.
         seed: of weights' order, augmentation and everything random; each epoch's randomness follows from it alone.
         lsq: learn the scales of calibrated activations.

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fxqat.data import images
 from fxqat.data.dataset import DataSet
 from fxqat.errors import Problem
 from fxqat.files import write_text
@@ -51,7 +50,7 @@ def ultralytics_images(trainer: Any, listed: str, mode: str, batch: int | None) 
     Raises:
         Problem: Ultralytics refuses every image or label file.
     """
-    how = {"mode": mode, "rect": False, "stride": images.STRIDE}
+    how = {"mode": mode, "rect": False, "stride": trainer.trainee.detector.stride}
     try:
         return build_yolo_dataset(trainer.args, listed, batch, trainer.data, **how)
     except RuntimeError as error:

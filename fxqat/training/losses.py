@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from fxqat.errors import Problem
 from fxqat.models import offline  # noqa: F401 - before ultralytics
+from fxqat.models.divergence import divergences
 from fxqat.quant.modules import QATConv2d, QATLinear
 
 # isort: split
@@ -131,13 +132,12 @@ class FocalLoss(nn.Module):
 class DistillationLoss:
     """Divergence from a float teacher that sees the same images; no label is needed.
 
-    With w the teacher's largest class probability at an anchor::
+    See fxqat.models.divergence for the first two::
 
-        distill_cls = sum_a w_a sum_c KL(p_t || p_s)            / sum_a w_a      (Bernoulli, each class)
-        distill_box = sum_a w_a mean over 4 sides KL(d_t || d_s) / sum_a w_a      (d: the DFL's bins)
+        distill_cls, distill_box = mean over images of divergences(...)["scores"], ["boxes"]
         distill_feat = mean over maps of |f_s - f_t|^2 / |f_t|^2
 
-    All are 0 where student and teacher agree. The weight keeps the thousands of anchors that see nothing from
+    All are 0 where student and teacher agree. The weight of an anchor keeps the thousands that see nothing from
     drowning the few that do (Hinton et al. 2015, arXiv:1503.02531; for boxes Zheng et al. 2022, arXiv:2102.12252).
 
     Args:
@@ -155,7 +155,8 @@ class DistillationLoss:
             target = self.teacher(seen.batch["img"])
         parts: Parts = {}
         if self.weight:
-            parts.update({name: self.weight * value for name, value in _divergences(seen.raw, target).items()})
+            found = divergences(target, seen.raw)
+            parts.update({name: self.weight * found[key].mean() for name, key in _DISTILLED.items()})
         if self.features:
             maps = zip(seen.raw["feats"], target["feats"], strict=True)
             errors = [F.mse_loss(mine, theirs) / theirs.square().mean().clamp(min=1e-12) for mine, theirs in maps]
@@ -253,17 +254,6 @@ def raw_predictions(view: fx.GraphModule) -> Callable[[Tensor], Raw]:
     return frozen
 
 
-def _divergences(student: Raw, teacher: Raw) -> Parts:
-    p = teacher["scores"].sigmoid()
-    weight = p.amax(1)
-    weight = weight / weight.sum().clamp(min=1e-12)
-    classes = F.binary_cross_entropy_with_logits(student["scores"], p, reduction="none")
-    classes = classes - F.binary_cross_entropy_with_logits(teacher["scores"], p, reduction="none")
-    sides = [raw["boxes"].unflatten(1, (4, -1)).log_softmax(2) for raw in (teacher, student)]
-    boxes = (sides[0].exp() * (sides[0] - sides[1])).sum(2).mean(1)
-    return {"distill_cls": (classes.sum(1) * weight).sum(), "distill_box": (boxes * weight).sum()}
-
-
 def _rounding(layer: QATConv2d | QATLinear) -> Tensor:
     fake = layer.weight_fake_quant
     assert fake is not None
@@ -276,4 +266,6 @@ def _rounding(layer: QATConv2d | QATLinear) -> Tensor:
     return ((weight - rounded) / scale).square().mean() * 12
 
 
+# What is distilled, by the name under which it is logged.
+_DISTILLED = {"distill_cls": "scores", "distill_box": "boxes"}
 _FIELDS = tuple(LossConfig.__dataclass_fields__)

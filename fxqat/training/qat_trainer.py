@@ -1,4 +1,4 @@
-"""The trainer of a calibrated detector."""
+"""The trainer of calibrated detectors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn, optim
 from fxqat.passes.absorb_norms import AbsorbNorms, normed
 from fxqat.passes.calibrate import quantizers
 from fxqat.passes.learn_scales import LearnScales, learned_scales
-from fxqat.quant.fake_quantize import LSQFakeQuantize
+from fxqat.quant.fake_quantize import LSQFakeQuantize, use_kernels
 from fxqat.quant.torch_ao import disable_observer
 from fxqat.training.callbacks import observe_again
 from fxqat.training.trainer import Trainer
@@ -26,6 +26,7 @@ class QATTrainer(Trainer):
         AbsorbNorms()(self.trainee.detector.gm)
         if self.plan.lsq:
             LearnScales()(self.trainee.detector.gm)
+        self.compiled = use_kernels(self.trainee, self.plan.compile)
         self.trainee.refresh()
 
     def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> optim.Optimizer:

@@ -21,7 +21,6 @@ from fxqat.graph.pipeline import Pipeline
 from fxqat.models import offline
 from fxqat.models.detector import Detector, cut
 from fxqat.passes.unquantize import Unquantize
-from fxqat.quant import compiled_kernels
 from fxqat.quant.modules import freeze_bn_stats, update_bn_stats
 from fxqat.training import resume_state
 from fxqat.training.checks import check_same, widest_site
@@ -58,6 +57,7 @@ class Trainer(DetectionTrainer):
     Attributes:
         history: one row an epoch, epoch 0 first: ``epoch``, ``map5095``, ``map50``, ``lr``, and the parts of the loss.
         best_epoch: of the highest validated mAP50-95.
+        compiled: whether quantizers compute with compiled kernels.
         data_digest: of the names of the data set's images, by which a moved one is known again.
         phase: the phase of an epoch (0 is the first trained), of a schedule that has phases.
     """
@@ -71,6 +71,7 @@ class Trainer(DetectionTrainer):
     kept: dict[str, Tensor]
     data_digest: str
     phase: Callable[[float], str] | None
+    compiled: bool = False
 
     def __init__(self, cfg: Any = None, overrides: dict[str, Any] | None = None, _callbacks: Any = None) -> None:
         threads = torch.get_num_threads()
@@ -109,7 +110,13 @@ class Trainer(DetectionTrainer):
         summary = self.plan.summary()
         summary["data"] = Path(summary["data"]).name
         measured = [row["map5095"] for row in self.history]
-        return {"config": summary, "epoch": epoch, "best_epoch": self.best_epoch, "map5095": measured}
+        return {
+            "config": summary,
+            "compiled": self.compiled,
+            "epoch": epoch,
+            "best_epoch": self.best_epoch,
+            "map5095": measured,
+        }
 
     # What Ultralytics calls.
 
@@ -170,8 +177,7 @@ class Trainer(DetectionTrainer):
                 self._recall(found)
                 return
         try:
-            with compiled_kernels.kernels(self.plan.compile):
-                super()._do_train()
+            super()._do_train()
         except Problem as problem:
             if all(bool(torch.isfinite(one).all()) for one in self.trainee.parameters()):
                 raise

@@ -62,6 +62,18 @@ def test_a_broken_promise_is_one_line_with_the_pass_the_site_and_the_line():
     )
 
 
+def test_a_promise_also_sees_values_that_others_read():
+    class Read(Residual):
+        def forward(self, x):
+            y = self.bn(self.conv(x))
+            return self.act(y) + y
+
+    activated = module(nn.SiLU, module(nn.BatchNorm2d, value()))
+    stage = Stage(name="APART", promises=(never(activated, "no SiLU follows a batch norm"),))
+    with pytest.raises(BrokenPromise, match=r"^pass nothing at act: is still SiLU"):
+        Pipeline((Named("nothing", lambda gm: None, stage),)).run(traced(Read()))
+
+
 def test_a_broken_graph_is_noticed_at_once():
     def break_it(gm):
         nodes = {site_of(node): node for node in gm.graph.nodes}

@@ -15,10 +15,11 @@ import fxqat
 from fxqat.errors import Problem
 from fxqat.graph.pipeline import Pipeline
 from fxqat.graph.site import operation, site_of
-from fxqat.passes import Assign, Insert, Rules, fusing, sites
+from fxqat.passes import Assign, Insert, Rules, converting, fusing, sites
 from fxqat.passes.insert import scale_groups
 from fxqat.policy import Policy
 from fxqat.quant.fake_quantize import FakeQuantize
+from fxqat.targets import TARGETS
 
 FLOATS = "  - {role: dfl, float: true}\n  - {role: decode, float: true}\n"
 
@@ -127,6 +128,44 @@ def test_a_float_input_gets_a_quantizer_for_its_layer_alone():
     ]
 
 
+class Pair(nn.Module):
+    """Two convolutions with SiLU, the first of which a policy leaves in float."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = conv_bn(nn.SiLU()), conv_bn(nn.SiLU())
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("function", ["silu", "sigmoid"])
+def test_what_a_layer_reads_is_not_judged_by_the_function_after_it(target, function):
+    """The range before a function is free to cut what the function flattens; an input is not followed by one."""
+    spec = f"  a8: {{observer: histogram, method: mse, through: {function}, clip: low}}"
+    specs = f"version: 1\ntarget: ort-cpu\nspecs:\n  w8: {{}}\n{spec}\nrules:\n"
+    read = Policy.parse(specs + '  - {site: "first.**", float: true}\n' + ALL, "p.yaml", target=target)
+    gm = quantized(Pair(), unit_images(), policy=read)
+    spec = gm.get_submodule("quantizer.second_0_input").spec
+    assert (spec.through, spec.observer, spec.method, spec.clip) == (None, "histogram", "mse", "low")
+
+
+def test_codes_of_a_float_input_are_the_targets_and_not_the_outputs():
+    specs = SPECS.replace("specs:\n", "specs:\n  a4: {bits: 4, symmetric: true, fixed: [0, 6]}\n")
+    read = Policy.parse(specs + '  - {site: "first.**", float: true}\n' + ALL.replace("a8", "a4"), "p.yaml")
+    spec = quantized(Pair(), unit_images(), policy=read).get_submodule("quantizer.second_0_input").spec
+    assert (str(spec), spec.symmetric, spec.fixed) == ("u8<0:255>", False, None)
+
+
+def test_a_policy_may_give_the_spec_of_an_input():
+    specs = SPECS.replace("specs:\n", "specs:\n  in4: {bits: 4, observer: moving_average}\n")
+    read = Policy.parse(specs + '  - {site: "first.**", float: true}\n' + ALL.replace("}", ", input: in4}"), "p.yaml")
+    gm = quantized(Pair(), unit_images(), policy=read)
+    assert gm.get_submodule("quantizer.second_0_input").spec == read.rules[-1].input
+    assert str(read.rules[-1].input) == "u4<0:15>"
+
+
 def test_ranges_known_without_looking():
     gm = quantized(conv_bn(nn.SiLU()), unit_images())
     scale = {name: float(gm.get_submodule(name).scale) for name in ("quantizer.input", "quantizer.0_sigmoid")}
@@ -184,6 +223,18 @@ def test_an_operation_outside_the_vocabulary_stops_with_its_site():
         "erf: the operation erf is outside the vocabulary of target ort-cpu; expected one of: input, QATConv2d"
     )
     assert str(caught.value).endswith("rewrite it with a rule (--patterns)")
+
+
+def test_a_batch_norm_by_itself_runs_in_float_between_integers():
+    net = nn.Sequential(nn.BatchNorm2d(4), conv_bn(nn.ReLU()))
+    with pytest.raises(Problem, match=r"p.yaml:.*runs QATBatchNorm2d in float only; add {op: QATBatchNorm2d"):
+        quantized(net, unit_images(), policy=Policy.parse(SPECS + ALL, "p.yaml"))
+    gm = quantized(net, unit_images(), policy=policy("{op: QATBatchNorm2d, float: true}"))
+    lowered, _ = converting(Rules.load()).run(gm)
+    assert not any(isinstance(one, nn.BatchNorm2d) for one in lowered.modules())
+    with torch.no_grad():
+        # a value beside a rounding tie of the next quantizer may land one step away, none does here
+        assert torch.equal(gm(unit_images()), lowered(unit_images()))
 
 
 def test_groups_need_no_quantizer_yet(fused):

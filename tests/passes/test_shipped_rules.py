@@ -12,7 +12,7 @@ from passes.small import FLOAT, ExpectedDistance, conv_bn, fused, node, policy, 
 from torch import Tensor, fx, nn
 
 from fxqat.graph.match import NoMatch
-from fxqat.graph.site import site_of
+from fxqat.graph.site import module_of, site_of
 from fxqat.passes import Rules, converting
 from fxqat.passes.calibrate import quantizers
 from fxqat.quant.spec import QuantSpec
@@ -46,6 +46,11 @@ def pooled() -> nn.Sequential:
 
 def gated() -> fx.GraphModule:
     return wanted_integer(fused(conv_bn(nn.SiLU())))
+
+
+def normed() -> nn.Sequential:
+    """A batch norm that no convolution stands before."""
+    return nn.Sequential(nn.MaxPool2d(2), conv_bn()[1])
 
 
 def no_statistics() -> nn.Sequential:
@@ -97,12 +102,33 @@ CASES = {
         at="1",
         reason="padding_mode: 'reflect' is not legal, expected 'zeros'",
     ),
+    "conv_silu": Case(
+        fires=lambda: traced(nn.Sequential(nn.Conv2d(4, 4, 3), nn.SiLU())),
+        within=0,
+        misses=lambda: traced(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), nn.SiLU())),
+        at="1",
+        reason="padding_mode: 'reflect' is not legal, expected 'zeros'",
+    ),
+    "conv_relu": Case(
+        fires=lambda: traced(nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU())),
+        within=0,
+        misses=lambda: traced(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), nn.ReLU())),
+        at="1",
+        reason="padding_mode: 'reflect' is not legal, expected 'zeros'",
+    ),
     "conv_alone": Case(
         fires=lambda: traced(nn.Sequential(nn.Conv2d(4, 2, 3, stride=2, groups=2))),
         within=0,
         misses=lambda: traced(nn.Sequential(nn.Conv2d(4, 2, 3, padding=1, padding_mode="circular"))),
         at="0",
         reason="padding_mode: 'circular' is not legal, expected 'zeros'",
+    ),
+    "norm_alone": Case(
+        fires=lambda: traced(normed()),
+        within=0,
+        misses=lambda: traced(nn.Sequential(nn.BatchNorm2d(4, track_running_stats=False))),
+        at="0",
+        reason="no running statistics, expected track_running_stats=True",
     ),
     "linear": Case(
         fires=lambda: traced(nn.Sequential(nn.Linear(8, 2))),
@@ -135,6 +161,14 @@ CASES = {
         misses=lambda: quantized(conv_bn(), unit_images()),
         at="0",
         reason="has 2 inputs, the pattern has 1",
+    ),
+    # One product and one sum in the place of a difference, two products and a sum: |y| below 8, four roundings.
+    "float_norm": Case(
+        fires=lambda: quantized(normed(), unit_images(), policy=policy(rest=FLOAT)),
+        within=8 * 4 * EPS,
+        misses=lambda: quantized(conv_bn(), unit_images(), policy=policy(rest=FLOAT)),
+        at="0",
+        reason="is QATConv2d, not QATBatchNorm2d",
     ),
     # The same integers times the same scales, in floats: what differs is removed by the quantizer behind it.
     "integer_layer": Case(
@@ -227,6 +261,14 @@ def test_padding_of_any_kind_moves_codes_and_nothing_else(mode, target):
         # a tie that one arithmetic rounds up and the other down is one code, and SiLU's slope is below 1.1
         assert (int8(inputs) - before).abs().max() <= 1.1 * step
         assert (before - wanted).abs().max() > 0
+
+
+def test_lowering_leaves_the_layer_that_it_reads_as_it_was():
+    gm = quantized(conv_bn(nn.SiLU()), unit_images(), policy=policy(rest=FLOAT))
+    layer = module_of(node(gm, "0"))
+    shipped()["float_conv"].apply(gm, node(gm, "0"))
+    assert isinstance(layer.activation, nn.SiLU)
+    assert torch.equal(layer.with_activation(None).weight, layer.weight)
 
 
 def test_rules_by_name():

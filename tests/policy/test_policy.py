@@ -83,9 +83,11 @@ def test_assign_agrees_with_reading_from_the_top(paths, globs):
     ("rule", "words"),
     [
         ("{sight: x, float: true}", "p.yaml:7: unknown key 'sight' in rule; expected one of: site, role, op, "),
-        ("{site: x, wieght: w8}", "p.yaml:7: unknown key 'wieght' in rule; expected one of: site, role, op, weight, activation, preactivation, float, why; did you mean 'weight'?"),
+        ("{site: x, wieght: w8}", "p.yaml:7: unknown key 'wieght' in rule; expected one of: site, role, op, weight, activation, preactivation, input, float, why; did you mean 'weight'?"),
         ("{site: x, weight: w9}", "p.yaml:7: unknown spec 'w9'; expected one of: a8, w8; did you mean 'w8'?"),
         ("{float: true}", "p.yaml:7: a rule selects nothing; expected site:, role: or op:"),
+        ("{site: x, activation: a8, input: a8}", "p.yaml:7: a rule gives an input spec without a weight spec; expected both"),
+        ("{site: x, weight: w8, activation: a8, input: t8}", "p.yaml:7: an input spec looks through silu, which no layer applies to its input; expected a spec without through"),
         ("{site: x}", "p.yaml:7: a rule says nothing to do; expected float: true, or weight: and activation:"),
         ("{site: x, float: false}", "p.yaml:7: a rule says nothing to do; expected float: true, or weight: and activation:"),
         ("{site: x, float: true, weight: w8}", "p.yaml:7: a rule says float and weight at once; expected one of them"),
@@ -96,7 +98,12 @@ def test_assign_agrees_with_reading_from_the_top(paths, globs):
     ],
 )  # fmt: skip
 def test_a_bad_rule(rule, words):
-    assert words in refusal(read, rule)
+    head = (
+        HEAD.replace("rules:", "  t8: {observer: histogram, method: mse, through: silu}\nrules:")
+        if "t8" in rule
+        else HEAD
+    )
+    assert words.replace(":7:", f":{head.count(chr(10)) + 1}:", 1) in refusal(read, rule, head=head)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +161,7 @@ def test_an_undecided_site():
         ("{role: decode, activation: a8}", "p.yaml:7: model.22.scores.sigmoid cannot be quantized: boxes in pixels and scores in 0..1 would share one scale, which rounds every score to 0; add {role: decode, float: true} above"),
         ("{role: dfl, activation: a8}", "p.yaml:7: model.22.dfl.softmax cannot be quantized: ort-cpu runs softmax in float only; add {op: softmax, float: true} above"),
         ("{role: first_conv, weight: w8}", "p.yaml:7: model.0.conv has a weight spec but no activation spec; expected both, or float: true"),
+        ("{role: first_conv, weight: w8, activation: a8, input: w8}", "p.yaml:7: model.0.conv: ort-cpu cannot run the input spec i8<-127:127>:axis0 symmetric (on x86 it fuses integer convolutions of uint8 only); expected u8<0:255> asymmetric; leave signed, axis out of the spec and it is ort-cpu's own"),
         ("{role: first_conv, weight: a8, activation: a8}", "p.yaml:7: model.0.conv: ort-cpu cannot run the weight spec u8<1:255>:axis0 asymmetric (a weight's zero point costs a sum over the input in every kernel); expected i8<-127:127>:axis0 symmetric; leave signed, symmetric out of the spec and it is ort-cpu's own"),
         ("{role: first_conv, weight: w8, activation: w8}", "p.yaml:7: model.0.conv: ort-cpu cannot run the activation spec i8<-127:127>:axis0 symmetric (on x86 it fuses integer convolutions of uint8 only); expected u8<0:255> asymmetric; leave signed, axis out of the spec and it is ort-cpu's own"),
     ],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,9 +13,9 @@ from hypothesis import strategies as st
 from silu_blocks import block, noise, step
 from torch import Tensor
 
-from fxqat.quant import compiled_kernels, elementwise
-from fxqat.quant.compiled_kernels import Kernel, kernels
-from fxqat.quant.fake_quantize import make_fake_quantize
+from fxqat.quant import compiled_kernels, elementwise, fake_quantize
+from fxqat.quant.compiled_kernels import Kernel
+from fxqat.quant.fake_quantize import make_fake_quantize, use_kernels
 from fxqat.quant.gradients import LearnedScale, forward_values, numbers_of
 from fxqat.quant.spec import QParams, QuantSpec
 
@@ -62,10 +64,10 @@ def test_a_compiled_silu_is_the_three_modules(layout: torch.memory_format) -> No
     fast, quantizers = block("lsq", "lsq+")
     x = (noise(2, 10, 60, 70) * 3).contiguous(memory_format=layout)
     upstream = noise(2, 10, 60, 70, seed=1)
-    with kernels() as used:
-        assert used
-        assert compiled_kernels.applies(x)
-        ours = step(fast, x, upstream, quantizers)
+    assert use_kernels(quantizers)
+    assert compiled_kernels.applies(x, quantizers[0].qparams())
+    ours = step(fast, x, upstream, quantizers)
+    assert not use_kernels(quantizers, False)
     theirs = step(fast.step_by_step, x, upstream, quantizers)
     assert torch.equal(bits(ours[0]), bits(theirs[0]))
     torch.testing.assert_close(ours[1][0], theirs[1][0], rtol=1e-5, atol=1e-5)
@@ -81,11 +83,11 @@ def test_a_compiled_quantizer_is_its_steps() -> None:
     x, upstream = noise(3, 20000) * 2, noise(3, 20000, seed=1)
     results = []
     for wanted in (True, False):
-        with kernels(wanted):
-            fake.zero_grad()
-            leaf = x.clone().requires_grad_()
-            y = fake(leaf)
-            y.backward(upstream)
+        use_kernels(fake, wanted)
+        fake.zero_grad()
+        leaf = x.clone().requires_grad_()
+        y = fake(leaf)
+        y.backward(upstream)
         results.append((y.detach(), leaf.grad, fake.scale.grad, fake.offset.grad))
     (y, *ours), (plain, *theirs) = results
     assert torch.equal(bits(y), bits(plain))
@@ -97,36 +99,37 @@ def test_a_compiled_quantizer_is_its_steps() -> None:
 @needs_compiler
 def test_nan_stays_nan_in_a_kernel() -> None:
     """An index made of it would leave the table, and end the process."""
-    fast, _ = block("lsq", "lsq")
+    fast, quantizers = block("lsq", "lsq")
     x = noise(compiled_kernels.SMALLEST)
     x[7] = torch.nan
-    with kernels():
-        y = fast(x)
+    use_kernels(quantizers)
+    y = fast(x)
     assert y.isnan().nonzero().tolist() == [[7]]
 
 
 def test_without_a_compiler_the_steps_run(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
-    with kernels() as used:
-        assert not used
-        assert not compiled_kernels.applies(noise(compiled_kernels.SMALLEST))
+    fake = make_fake_quantize(SPEC)
+    assert not use_kernels(fake)
+    assert not compiled_kernels.applies(noise(compiled_kernels.SMALLEST), fake.qparams())
 
 
-def test_the_switch_goes_back_after_an_error() -> None:
-    with pytest.raises(KeyError), kernels():
-        raise KeyError
-    assert not compiled_kernels.applies(noise(compiled_kernels.SMALLEST))
+def test_one_model_that_uses_kernels_is_nothing_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fake_quantize, "has_compiler", lambda: True)
+    mine, other = make_fake_quantize(SPEC), make_fake_quantize(SPEC)
+    assert use_kernels(mine)
+    x = noise(compiled_kernels.SMALLEST)
+    assert [compiled_kernels.applies(x, one.qparams()) for one in (mine, other)] == [True, False]
+    assert copy.deepcopy(mine).qparams().compiled, "a moving average computes as what it is of"
 
 
-def test_small_half_and_strided_tensors_are_left_to_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled_kernels, "has_compiler", lambda: True)
+def test_small_half_and_strided_tensors_are_left_to_the_steps() -> None:
+    numbers = replace(qparams(1.0, 0), compiled=True)
     x = noise(2, compiled_kernels.SMALLEST)
-    with kernels():
-        assert compiled_kernels.applies(x)
-        assert not compiled_kernels.applies(x[0, :-1])
-        assert not compiled_kernels.applies(x.half())
-        assert not compiled_kernels.applies(x[:, ::2].expand(2, -1))
+    assert compiled_kernels.applies(x, numbers)
+    assert not compiled_kernels.applies(x[0, :-1], numbers)
+    assert not compiled_kernels.applies(x.half(), numbers)
+    assert not compiled_kernels.applies(x[:, ::2].expand(2, -1), numbers)
 
 
 def test_a_compiler_that_fails_is_named_once(monkeypatch: pytest.MonkeyPatch, caplog) -> None:

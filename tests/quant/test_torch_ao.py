@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 from fxqat.errors import Problem
-from fxqat.quant import torch_ao
-from fxqat.quant.fake_quantize import LiveFakeQuantize, make_fake_quantize
+from fxqat.policy import Policy, Site
+from fxqat.quant import torch_ao, torch_qconfig
+from fxqat.quant.fake_quantize import make_fake_quantize
 from fxqat.quant.spec import QConfig, QuantSpec
+from fxqat.quant.torch_qconfig import LiveFakeQuantize
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ACT8 = QuantSpec(signed=False, symmetric=False, bits=8, observer="moving_average")
@@ -101,7 +103,9 @@ def test_the_mapping_works_in_torchs_own_flow() -> None:
     from torch.ao.quantization.quantize_fx import prepare_qat_fx
 
     torch.manual_seed(0)
-    mapping = torch_ao.to_torch_qconfig_mapping({"first": QConfig(weight=W8, activation=ACT8), "second": QConfig()})
+    mapping = torch_qconfig.to_torch_qconfig_mapping(
+        {"first": QConfig(weight=W8, activation=ACT8), "second": QConfig()}
+    )
     x = torch.randn(2, 3, 8, 8)
     model = Small().train()
     prepared = prepare_qat_fx(model, mapping, (x,))
@@ -122,9 +126,22 @@ def test_the_mapping_works_in_torchs_own_flow() -> None:
     torch.testing.assert_close(prepared(x), model(x))
 
 
+def test_a_policys_decisions_are_a_mapping() -> None:
+    from fxqat.quant import to_torch_qconfig_mapping
+
+    site = Site(path="first", op="QATConv2d")
+    text = (
+        "version: 1\ntarget: openvino\nspecs:\n  a: {}\n  w: {}\nrules:\n  - {site: first, weight: w, activation: a}\n"
+    )
+    decisions = Policy.parse(text, "p.yaml").assign([site])
+    mapping = to_torch_qconfig_mapping({path: one.qconfig for path, one in decisions.items()})
+    made = mapping.module_name_qconfigs["first"]
+    assert (made.weight().dtype, made.activation().dtype) == (torch.qint8, torch.quint8)
+
+
 def test_float_is_none() -> None:
-    assert torch_ao.to_torch_qconfig(QConfig()) is None
-    made = torch_ao.to_torch_qconfig(QConfig(weight=W8))
+    assert torch_qconfig.to_torch_qconfig(QConfig()) is None
+    made = torch_qconfig.to_torch_qconfig(QConfig(weight=W8))
     assert made is not None
     assert type(made.activation()).__name__ == "NoopObserver"
     assert made.weight().dtype == torch.qint8
@@ -132,4 +149,4 @@ def test_float_is_none() -> None:
 
 def test_learned_scales_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^scale: 'lsq' is not legal in torch.ao's flow, expected fixed$"):
-        torch_ao.to_torch_qconfig(QConfig(weight=QuantSpec(scale="lsq")))
+        torch_qconfig.to_torch_qconfig(QConfig(weight=QuantSpec(scale="lsq")))

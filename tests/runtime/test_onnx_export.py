@@ -10,13 +10,17 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from passes.small import quantized
 from refusals import refusal
+from torch import nn
 
 import fxqat
 from fxqat.graph.site import site_of
 from fxqat.models.detector import cut
+from fxqat.passes import Rules, converting
 from fxqat.quant.torch_ao import quantize_per_tensor
 from fxqat.runtime.integer_interpreter import IntegerExecution
+from fxqat.runtime.onnx_export import _exported, _name_by_site, _tell_sites
 from fxqat.runtime.ort_layout import PERMUTED
 
 
@@ -105,6 +109,38 @@ def test_ultralytics_loads_it_and_predicts(exported):
     assert len(result.names) == 80
     assert result.boxes.data.shape[1] == 6
     assert len(result.boxes) > 0
+
+
+class Twins(nn.Module):
+    """Two branches whose sigmoids have one scale, that of 0..1."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = (nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.SiLU()) for _ in range(2))
+
+    def forward(self, x):
+        return self.left(x) + self.right(x)
+
+
+def test_values_get_their_own_sites_in_whatever_order_the_exporter_writes_them():
+    gm = quantized(Twins(), torch.rand(2, 3, 8, 8))
+    graph = converting(Rules.load()).run(gm)[0]
+    _tell_sites(graph)
+    proto = _exported(graph, 32, 1, False, 20)
+    nodes = list(reversed(proto.graph.node))
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    _name_by_site(proto, graph)
+    made = {output: node for node in proto.graph.node for output in node.output}
+    for side in ("left", "right"):
+        value = f"{side}.0.sigmoid.codes"
+        seen = []
+        while value in made:  # QuantizeLinear, Sigmoid and so on back to the convolution's weight
+            node = made[value]
+            seen.append(node.op_type)
+            value = node.input[1] if node.op_type == "Conv" else node.input[0]
+        assert seen[:2] == ["QuantizeLinear", "Sigmoid"]
+        assert f"{side}_0" in value
 
 
 @pytest.mark.slow

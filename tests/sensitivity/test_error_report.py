@@ -13,20 +13,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 import fxqat
 from fxqat.errors import Problem
 from fxqat.graph.site import site_of
 from fxqat.models.detector import Detector, cut
+from fxqat.models.divergence import directions, divergence, divergences
 from fxqat.passes.calibrate import quantizers
 from fxqat.quant.affine import choose_qparams
 from fxqat.quant.spec import QuantSpec
-from fxqat.sensitivity.divergence import directions, divergence
 from fxqat.sensitivity.error_report import COLUMNS, ErrorReport, analyze
 from fxqat.sensitivity.error_statistics import Tally
 from fxqat.sensitivity.gradient_probe import probe
 from fxqat.sensitivity.selective import asleep, members, run
-from fxqat.training.losses import _divergences
+from fxqat.training.losses import DistillationLoss, Seen
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +35,13 @@ def report(calibrated: Detector, images: torch.Tensor) -> ErrorReport:
     return analyze(calibrated, [images[:2]], probes=2)
 
 
-def logits(seed: int, anchors: int = 6, classes: int = 3) -> dict[str, torch.Tensor]:
+def logits(
+    seed: int, anchors: int = 6, classes: int = 3, *, bins: int = 16, images: int = 1
+) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return {
-        "boxes": torch.randn(1, 64, anchors, generator=generator),
-        "scores": torch.randn(1, classes, anchors, generator=generator) - 1,
+        "boxes": torch.randn(images, 4 * bins, anchors, generator=generator),
+        "scores": torch.randn(images, classes, anchors, generator=generator) - 1,
     }
 
 
@@ -77,16 +80,32 @@ def test_clipping_and_range_use():
     assert half.used == pytest.approx(0.5)
 
 
-def test_the_divergence_is_what_distillation_minimises():
-    teacher, student = logits(1), logits(2)
-    parts = _divergences(student, teacher)
+@pytest.mark.parametrize("bins", [1, 16])
+def test_the_divergence_is_what_distillation_minimises(bins):
+    teacher, student = (logits(seed, bins=bins, images=3) for seed in (1, 2))
+    images = torch.zeros(3, 3, 64, 64)
+    parts = DistillationLoss(lambda images: teacher)(Seen(raw=student, batch={"img": images}, gm=nn.Module()))
+    each = divergence(teacher, student)
     # float32 sums of some hundred terms of size 1
-    assert float(divergence(teacher, student)) == pytest.approx(float(sum(parts.values())), rel=1e-5)
-    assert float(divergence(teacher, teacher)) == 0.0
+    assert float(each.mean()) == pytest.approx(float(sum(parts.values())), rel=1e-5)
+    alone = [divergence(*({key: raw[key][[i]] for key in raw} for raw in (teacher, student))) for i in range(3)]
+    assert torch.allclose(torch.cat(alone), each, rtol=1e-5), "an image's divergence is its own"
+    assert divergence(teacher, teacher).tolist() == [0.0] * 3
 
 
-def test_directions_feel_the_divergence_of_a_small_change():
-    teacher, change = logits(3), logits(4)
+def test_distances_without_bins_are_means_of_normal_distributions():
+    teacher, student = logits(1, bins=1), logits(2, bins=1)
+    p = teacher["scores"].double().sigmoid().amax(1)
+    one = [torch.distributions.Normal(raw["boxes"].double(), 1.0) for raw in (teacher, student)]
+    kl = torch.distributions.kl_divergence(*one).mean(1)
+    expected = float((kl * p).sum() / p.sum())
+    assert expected > 0.1, "boxes differ"
+    assert float(divergences(teacher, student)["boxes"]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("bins", [1, 16])
+def test_directions_feel_the_divergence_of_a_small_change(bins):
+    teacher, change = logits(3, bins=bins), logits(4, bins=bins)
     step = 0.02
     student = {key: teacher[key] + step * change[key] for key in teacher}
     generator = torch.Generator().manual_seed(0)

@@ -16,7 +16,7 @@ import fxqat
 from fxqat.data import images as pictures
 from fxqat.errors import Problem
 from fxqat.models.detector import Detector, cut
-from fxqat.sensitivity.divergence import divergence
+from fxqat.models.divergence import divergence
 from fxqat.sensitivity.policy_groups import downstream, units
 from fxqat.sensitivity.result_log import Ledger, fingerprint
 from fxqat.sensitivity.selective import asleep, run
