@@ -76,17 +76,6 @@ def test_the_recipe_says_what_was_done(prepared, calibrated, converted):
     assert converted.recipe.stage == "int8"
 
 
-@pytest.mark.parametrize(("channels", "said"), [(1, "1 channel"), (4, "4 channels")])
-def test_a_model_of_other_images_is_refused_when_it_is_loaded(tmp_path, channels, said):
-    from ultralytics.nn.tasks import DetectionModel
-
-    path = tmp_path / "other.pt"
-    torch.save({"model": DetectionModel("yolov8n.yaml", ch=channels, verbose=False)}, path)
-    assert (
-        refusal(fxqat.load, path) == f"{path}: takes images of {said}; expected 3, as every command here reads images"
-    )
-
-
 def test_calibrating_needs_images(yolov8n, tmp_path):
     qat, _ = fxqat.prepare(yolov8n, "yolov8_critical")
     assert "saw no image" in refusal(fxqat.calibrate, qat, [])

@@ -6,10 +6,9 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import fx, nn
+from torch import fx
 
 from fxqat.checkpoint import fxqat_format
-from fxqat.data.batches import CHANNELS
 from fxqat.errors import Problem
 from fxqat.files import check_suffix
 from fxqat.graph.pipeline import Pass
@@ -46,8 +45,7 @@ def load(
         passes: the user's own passes that a .fxqat was made with.
 
     Raises:
-        Problem: no such file, not a detector, unsafe, damaged, of images that are not in colour, or made with other
-            patterns or passes.
+        Problem: no such file, not a detector, unsafe, damaged, or made with other patterns or passes.
     """
     offline.quiet()
     path = Path(model)
@@ -62,7 +60,6 @@ def load(
             remedy="start from the checkpoint it was made of",
         )
     float_model, source = load_pt(fetched(path), trust=trust) if path.suffix == ".pt" else build(model, classes=classes)
-    _check_channels(float_model, path)
     return Detector(trace(float_model, source.name), source, Recipe()).eval()
 
 
@@ -73,13 +70,6 @@ def _check_classes(path: Path, classes: int | None) -> None:
         raise Problem("classes", f"{path.name} has its own", expected="a number of classes for an architecture alone")
     if classes < 1:
         raise Problem("classes", str(classes), expected="1 or more")
-
-
-def _check_channels(model: nn.Module, path: Path) -> None:
-    count = next((one.in_channels for one in model.modules() if isinstance(one, nn.Conv2d)), CHANNELS)
-    if count != CHANNELS:
-        what = f"takes images of {count} channel{'s' if count > 1 else ''}"
-        raise Problem(path, what, expected=f"{CHANNELS}, as every command here reads images")
 
 
 def save(model: Detector, path: str | Path) -> Path:
