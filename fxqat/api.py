@@ -24,6 +24,7 @@ from fxqat.quant.torch_ao import disable_observer
 from fxqat.relower import retarget
 from fxqat.runtime import onnx_export
 from fxqat.runtime.sessions import chosen as chosen_runtimes
+from fxqat.runtime.sessions import fixed_sizes
 from fxqat.runtime.verify import Verification, verify_images
 from fxqat.stage_checks import batches, expect, expect_calibrated, expect_uncorrected
 
@@ -88,7 +89,7 @@ def calibrate(
     data: str | Path | Iterable[Tensor],
     *,
     images_limit: int | None = None,
-    imgsz: int = 640,
+    imgsz: int | None = None,
     batch: int = 8,
     method: str | None = None,
     progress: Progress | None = None,
@@ -104,7 +105,7 @@ def calibrate(
         data: data set YAML (its train split), image folder, list file, or a list of batches
             (B, 3, H, W), float32 in 0..1 or uint8.
         images_limit: so many images, evenly spread; all by default.
-        imgsz: pixels, square, a multiple of the model's stride.
+        imgsz: pixels, square, a multiple of the model's stride; as trained or calibrated by default, or 640.
         batch: images at a time.
         method: ``standard``, ``percentile``, ``entropy`` or ``mse`` for every activation, instead of the policy's; by
             default what the last calibration used.
@@ -122,6 +123,7 @@ def calibrate(
     if method is not None:
         use_method(model.gm, method)
     chosen = corrections(policy_of(model.recipe))
+    imgsz = model.imgsz if imgsz is None else imgsz
     shown, total, name = batches(data, images_limit, imgsz, batch, model.stride, on_skip)
     if chosen and isinstance(shown, Batches) and shown.once:
         raise Problem("data", "can be read only once, and corrections read it again", expected="a list of batches")
@@ -207,7 +209,7 @@ def export(
     model: Detector,
     path: str | Path,
     *,
-    imgsz: int = 640,
+    imgsz: int | None = None,
     batch: int = 1,
     dynamic: bool = False,
     opset: int = 20,
@@ -219,7 +221,7 @@ def export(
     Args:
         model: stage ``int8``; a calibrated ``qat`` detector is converted first, a ``float`` one is exported in float.
         path: ends in .onnx.
-        imgsz: pixels, square, a multiple of the model's stride.
+        imgsz: pixels, square, a multiple of the model's stride; as trained or calibrated by default, or 640.
         batch: images at a time; with ``dynamic`` any number.
         dynamic: leave the batch size open.
         opset: 19 or 20.
@@ -231,6 +233,7 @@ def export(
     if model.stage == "float":
         gm, _ = converting(same_rules(model.recipe, patterns)).run(_float(model))
         model = model.with_graph(gm)
+    imgsz = model.imgsz if imgsz is None else imgsz
     return onnx_export.export(model, path, imgsz=imgsz, batch=batch, dynamic=dynamic, opset=opset, input=input)
 
 
@@ -240,7 +243,8 @@ def verify(
     data: str | Path | Iterable[Tensor],
     *,
     images_limit: int | None = 8,
-    imgsz: int = 640,
+    imgsz: int | None = None,
+    batch: int = 1,
     progress: Progress | None = None,
     runtimes: str | Sequence[str] = "ort",
     patterns: Files = (),
@@ -253,7 +257,8 @@ def verify(
         onnx: the file exported from it.
         data: as for ``calibrate``.
         images_limit: how many images.
-        imgsz: as exported.
+        imgsz: as exported; by default what the file takes, or the model was trained or calibrated at.
+        batch: images at a time, for a file that leaves it free.
         progress: called with images done and images in all.
         runtimes: names from ``fxqat.runtime.sessions.RUNTIMES``, or a comma-separated list of them, or ``all``; those
             that are not installed are named in the result's ``missing``.
@@ -268,7 +273,9 @@ def verify(
         raise Problem(
             "--runtimes", f"{missing[0].package} is not installed", remedy=f"pip install {missing[0].package}"
         )
-    shown, total, _ = batches(data, images_limit, imgsz, 1, model.stride, None)
+    taken, side = fixed_sizes(Path(onnx))
+    imgsz = side or model.imgsz if imgsz is None else imgsz
+    shown, total, _ = batches(data, images_limit, imgsz, taken or batch, model.stride, None)
     int8, _ = convert(model, patterns=patterns)
     step = progress or silent
     found = verify_images(model, int8, Path(onnx), shown, lambda done: step(done, total), runtimes=here)
@@ -282,7 +289,7 @@ def get_critical_layers(
     share: float = 0.5,
     by: str = "probe",
     images_limit: int | None = 32,
-    imgsz: int = 640,
+    imgsz: int | None = None,
     work: str | Path | None = None,
     progress: Progress | None = None,
 ) -> list[str]:
@@ -294,7 +301,7 @@ def get_critical_layers(
         share: of the summed harm, 0..1.
         by: ``probe``, ``output`` or ``mAP``, see ``fxqat.sensitivity.sensitivity``.
         images_limit: so many images, evenly spread.
-        imgsz: pixels, square, a multiple of the model's stride.
+        imgsz: pixels, square, a multiple of the model's stride; as trained or calibrated by default, or 640.
         work: folder in which finished rows are kept.
         progress: called with steps done and steps in all.
 
@@ -303,7 +310,7 @@ def get_critical_layers(
     """
     from fxqat.sensitivity.sensitivity import Asked, measure
 
-    asked = Asked(by=by, images_limit=images_limit, imgsz=imgsz)
+    asked = Asked(by=by, images_limit=images_limit, imgsz=model.imgsz if imgsz is None else imgsz)
     return measure(model, data, asked, work=work, progress=progress or silent).critical(share)
 
 

@@ -72,6 +72,37 @@ def test_verify_exports_for_the_occasion(chain: Path, tiny_data: Path, capsys: p
     assert "every code equal" in said(capsys, "verify", str(chain / "tiny_ptq.fxqat"), *words)
 
 
+def test_what_was_calibrated_decides_the_size_and_a_line_says_where_another_is_given(
+    chain: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ptq = str(chain / "tiny_ptq.fxqat")
+    for words, side in (([], 64), (["--imgsz", "96"], 96)):
+        path = tmp_path / f"{side}.onnx"
+        assert main(["export", ptq, "-o", str(path), *words]) == 0
+        assert [size.dim_value for size in onnx.load(path).graph.input[0].type.tensor_type.shape.dim[2:]] == [side] * 2
+        noted = "" if side == 64 else "fxqat: calibrated at 64 pixels, used at 96\n"
+        assert noted in capsys.readouterr().err
+    tail = ["--data", str(tiny_data), "--images", "3", "-q"]
+    assert "every code equal" in said(capsys, "verify", ptq, "--onnx", str(path), *tail)
+    assert said(capsys, "val", ptq, "--data", str(tiny_data), "--images", "2", "-q").splitlines()[1].split()[0] == (
+        "tiny_ptq.fxqat"
+    )
+
+
+def test_verify_fills_the_batch_that_a_file_takes(
+    chain: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Six images through files of four at a time: a full batch, and one that is filled up."""
+    ptq, four = str(chain / "tiny_ptq.fxqat"), str(tmp_path / "four.onnx")
+    assert main(["export", ptq, "-o", four, "--batch", "4"]) == 0
+    tail = ["--data", str(tiny_data), "--images", "6", "-q"]
+    given = said(capsys, "verify", ptq, "--onnx", four, *tail)
+    made = said(capsys, "verify", ptq, "--batch", "4", *tail)
+    assert "every code equal" in given
+    assert "6 images" in given
+    assert given == made
+
+
 def test_run_is_the_chain(tmp_path: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--policy", "float", "--data", str(tiny_data), "--images", "1", *SIZE, "-o", str(tmp_path), "-q"]
     out = said(capsys, "run", "yolov8n.yaml", *words)

@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from fxqat.errors import Problem
+
+if TYPE_CHECKING:
+    from fxqat.models.detector import Detector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +133,20 @@ def add_quiet(parser: ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only results and errors")
 
 
+SIZE = "pixels, square, a multiple of the model's stride (default: as trained or calibrated, or 640)"
+
+
+def image_size(options: Namespace, model: Detector) -> int:
+    """``--imgsz``, or what ``model`` was trained or calibrated at; a line on stderr where the two differ."""
+    if options.imgsz is None:
+        return model.imgsz
+    made = bool(model.recipe.calibration or model.recipe.training)
+    if made and options.imgsz != model.imgsz:
+        at = "trained" if model.recipe.training else "calibrated"
+        print(f"fxqat: {at} at {model.imgsz} pixels, used at {options.imgsz}", file=sys.stderr)
+    return int(options.imgsz)
+
+
 def add_images(parser: ArgumentParser, *, limit: int | None, batch: int, required: bool = True) -> None:
     """``--data``, ``--images``, ``--imgsz``, ``--batch``."""
     parser.add_argument(
@@ -142,9 +159,7 @@ def add_images(parser: ArgumentParser, *, limit: int | None, batch: int, require
         metavar="N",
         help=f"so many images, evenly spread (default: {limit or 'all'})",
     )
-    parser.add_argument(
-        "--imgsz", type=int, default=640, help="pixels, square, a multiple of the model's stride (default: %(default)s)"
-    )
+    parser.add_argument("--imgsz", type=int, metavar="N", help=SIZE)
     parser.add_argument("--batch", type=int, default=batch, help="images at a time (default: %(default)s)")
 
 

@@ -17,6 +17,7 @@ from fxqat.commands.command import (
     add_trust,
     check_counts,
     fail,
+    image_size,
     progress,
     say_inexact,
 )
@@ -144,7 +145,11 @@ def _verify(options: Namespace) -> None:
     model = fxqat.load(options.model, patterns=options.patterns)
     with temporary_folder("fxqat-verify-") as folder:
         onnx = options.onnx or fxqat.export(
-            model, folder / "model.onnx", imgsz=options.imgsz, patterns=options.patterns
+            model,
+            folder / "model.onnx",
+            imgsz=image_size(options, model),
+            batch=options.batch,
+            patterns=options.patterns,
         )
         with progress("verifying", options.quiet) as step:
             found = fxqat.verify(
@@ -153,6 +158,7 @@ def _verify(options: Namespace) -> None:
                 options.data,
                 images_limit=options.images,
                 imgsz=options.imgsz,
+                batch=options.batch,
                 progress=step,
                 runtimes=options.runtimes,
                 patterns=options.patterns,

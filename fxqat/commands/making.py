@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fxqat.commands.command import (
+    SIZE,
     Command,
     add_images,
     add_output,
@@ -15,6 +16,7 @@ from fxqat.commands.command import (
     add_trust,
     check_counts,
     default_name,
+    image_size,
     output,
     progress,
     say_inexact,
@@ -149,9 +151,7 @@ def _export_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "model", metavar="X", help="calibrated, trained or converted .fxqat; or a .pt, which is exported in float"
     )
-    parser.add_argument(
-        "--imgsz", type=int, default=640, help="pixels, square, a multiple of the model's stride (default: %(default)s)"
-    )
+    parser.add_argument("--imgsz", type=int, metavar="N", help=SIZE)
     parser.add_argument("--batch", type=int, default=1, help="images at a time (default: %(default)s)")
     parser.add_argument("--dynamic", action="store_true", help="leave the batch size open")
     parser.add_argument("--opset", type=int, default=20, help="19 or 20 (default: %(default)s)")
@@ -183,7 +183,7 @@ def _exported(options: Namespace) -> Path:
     fxqat.export(
         model,
         path,
-        imgsz=options.imgsz,
+        imgsz=image_size(options, model),
         batch=options.batch,
         dynamic=options.dynamic,
         opset=options.opset,

@@ -19,6 +19,7 @@ from fxqat.commands.command import (
     add_trust,
     check_counts,
     default_name,
+    image_size,
     output,
     progress,
 )
@@ -197,7 +198,7 @@ def _drift(options: Namespace) -> None:
         data=options.data,
         split=options.split,
         images=options.images,
-        imgsz=options.imgsz,
+        imgsz=image_size(options, model),
         batch=options.batch,
         threshold=options.threshold,
         source=options.source,

@@ -37,7 +37,10 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, metavar="N", help="all in all (default: 3)")
     parser.add_argument("--batch", type=int, metavar="N", help="images a step (default: 4)")
     parser.add_argument(
-        "--imgsz", type=int, metavar="N", help="pixels, square, a multiple of the model's stride (default: 640)"
+        "--imgsz",
+        type=int,
+        metavar="N",
+        help="pixels, square, a multiple of the model's stride (default: as calibrated, or 640)",
     )
     parser.add_argument("--device", metavar="D", help="cpu, 0, 0,1 ... (default: a GPU where there is one)")
     parser.add_argument("--seed", type=int, metavar="N", help="of augmentation and everything random (default: 0)")

@@ -29,6 +29,7 @@ class Evaluated:
         path: its file, where there is one.
         imgsz: the only image size it takes; None for any multiple of ``stride``.
         stride: pixels of a cell of the coarsest level, 32 at least.
+        usual: the image size that it was trained or calibrated at, where that is known.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Evaluated:
     path: Path | None = None
     imgsz: int | None = None
     stride: int = 32
+    usual: int | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
         """Predict without gradients and check the shape.

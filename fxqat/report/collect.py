@@ -110,7 +110,7 @@ def collect(
     anatomy = dissect(model, asked.patterns)
     if asked.data and not model.recipe.calibration:
         raise Problem(asked.model, "was never calibrated", expected="a calibrated .fxqat for --data")
-    imgsz = images.check_imgsz(asked.imgsz or int(model.recipe.calibration.get("imgsz", 640)), model.stride)
+    imgsz = images.check_imgsz(model.imgsz if asked.imgsz is None else asked.imgsz, model.stride)
     base = Measured(integer_share=anatomy.integer_share, size=_size(model, asked.onnx))
     common = {
         "title": asked.model.name,

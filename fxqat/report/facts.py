@@ -57,7 +57,7 @@ def commands(model: Detector, path: Path, onnx: Path | None) -> tuple[str, ...]:
             from fxqat.training.config import configured  # Ultralytics, which no other model needs
 
             how = recipe.training["config"]
-            usual = configured(model, "", {}).summary()
+            usual = configured(model.with_graph(model.gm, training={}), "", {}).summary()
             done.append(["train", ptq, "--data", how["data"], *restated(how, usual), "-o", path.name])
     if onnx:
         size = str(recipe.calibration.get("imgsz", 640))

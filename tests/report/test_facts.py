@@ -18,7 +18,7 @@ def test_a_trained_model_says_how_it_was_trained(calibrated: Detector) -> None:
     found = facts.facts(trained, Path("signs_qat.fxqat"), "fxqat report signs_qat.fxqat", None)
     assert [line.split()[1] for line in found.commands] == ["prepare", "calibrate", "train", "report"]
     assert found.commands[2].endswith(
-        "_ptq.fxqat --data signs.yaml --epochs 2 --seed 0 --no-lsq --no-unlabelled --distill 0.0 --set fliplr=0.0"
+        "_ptq.fxqat --data signs.yaml --epochs 2 --seed 0 --imgsz 640 --no-lsq --no-unlabelled --distill 0.0"
         " -o signs_qat.fxqat"
     )
     assert found.model["Trained"] == (
