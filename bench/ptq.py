@@ -2,7 +2,7 @@
 
 For each shipped policy and each row of the table: mAP50-95 of the exported ONNX in ONNX Runtime against the float model
 exported by the same code (same images, paired bootstrap); how far the fake-quantized graph's raw output is from the
-float one's (fxqat.models.divergence, nats, mean and standard error over ``--divergence`` images of V), which no
+float one's (fxqat.models.links, nats, mean and standard error over ``--divergence`` images of V), which no
 label decides; and the processor time of calibration and corrections against plain forwards of the same images.
 ``--only TEXT`` (may be given again) runs the rows whose label holds TEXT.
 """

@@ -2,7 +2,7 @@
 
 Trains each wanted row (policy x variant x seed), exports it, and measures the ONNX file in ONNX Runtime on ``--data``
 against the float ONNX and against the same policy's PTQ (same images, paired bootstrap), and how far raw outputs are
-from the float network's before and after (fxqat.models.divergence, nats, no labels). The best epoch is chosen on
+from the float network's before and after (fxqat.models.links, nats, no labels). The best epoch is chosen on
 the val split of ``--train``, so ``--data`` chooses nothing. Every result is kept in ``--work``: called again, the
 program goes on where it was cut off, and ``--table`` prints what is there without computing. The trained detectors are
 kept there too, for ``fxqat drift`` and ``fxqat report``.

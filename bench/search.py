@@ -66,7 +66,7 @@ def _disagreements(files: Sequence[Path], options: argparse.Namespace) -> list[f
     models = [from_onnx(file, threads=options.threads) for file in files]
     parts: list[list[tuple[float, float]]] = [[] for _ in files]
     for image in images.batches(found, options.imgsz, 1):
-        first = confident(models[0](image))
+        first = confident(models[0].final[0], models[0](image))
         for part, model in zip(parts, models, strict=True):
             part.append(disagreement(first, model(image)))
     return [ratio(part) for part in parts]

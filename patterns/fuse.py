@@ -4,12 +4,15 @@ first."""
 from __future__ import annotations
 
 import copy
+import operator
 
+import torch
 from torch import fx, nn
 
-from fxqat.graph.match import NoMatch, module, value
+from fxqat.graph.match import NoMatch, function, module, value
 from fxqat.graph.rewrite import Edit, rule
 from fxqat.graph.site import module_of, site_of
+from fxqat.quant.fold import parallel, spread
 from fxqat.quant.modules import QATBatchNorm2d, QATConv2d, QATLinear, QATReLU
 
 x = value("x")
@@ -46,6 +49,29 @@ def conv_bn_relu(edit: Edit, x: fx.Node, conv: fx.Node, bn: fx.Node, act: fx.Nod
     return _fused(edit, x, conv, bn, QATReLU())
 
 
+@rule(
+    module(
+        nn.SiLU,
+        function(
+            (operator.add, torch.add),
+            module(nn.BatchNorm2d, module(nn.Conv2d, x, name="large"), name="bn"),
+            module(nn.BatchNorm2d, module(nn.Conv2d, x, name="small"), name="bn_small"),
+        ),
+        name="act",
+    )
+)
+def parallel_convs_silu(
+    edit: Edit, x: fx.Node, large: fx.Node, bn: fx.Node, small: fx.Node, bn_small: fx.Node, act: fx.Node
+) -> fx.Node:
+    """RepConv and RepVGGDW: two convolutions of one input, added, are one convolution (arXiv:2101.03697, section 3.3);
+    their batch norms are folded, as in Ultralytics' deployed form."""
+    try:
+        one = parallel(module_of(large), module_of(bn), module_of(small), module_of(bn_small))
+        return edit.call(QATConv2d.fused(one, None, nn.SiLU()), x, at=large)
+    except ValueError as error:
+        raise NoMatch(str(error), small) from error
+
+
 @rule(bn)
 def conv_bn(edit: Edit, x: fx.Node, conv: fx.Node, bn: fx.Node) -> fx.Node:
     """Conv2d, BatchNorm2d: a Conv with ``act=False``, or with an activation that has no rule of its own."""
@@ -62,6 +88,17 @@ def conv_silu(edit: Edit, x: fx.Node, conv: fx.Node, act: fx.Node) -> fx.Node:
 def conv_relu(edit: Edit, x: fx.Node, conv: fx.Node, act: fx.Node) -> fx.Node:
     """Conv2d, ReLU: such a block with ``activation: nn.ReLU()``."""
     return _fused(edit, x, conv, None, QATReLU())
+
+
+@rule(module(nn.ConvTranspose2d, x, name="conv"))
+def transposed_conv(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
+    """ConvTranspose2d whose steps are as wide as its kernel: a convolution of one place, whose channels become places.
+    Runtimes have integer kernels for the latter."""
+    try:
+        one, shuffle = spread(module_of(conv))
+    except ValueError as error:
+        raise NoMatch(str(error), conv) from error
+    return edit.call(shuffle, edit.call(QATConv2d.fused(one), x, at=conv), at=f"{site_of(conv)}.shuffle")
 
 
 @rule(conv)
@@ -89,11 +126,13 @@ def linear(edit: Edit, x: fx.Node, linear: fx.Node) -> fx.Node:
 
 FUSE = (
     padding_by_itself,
+    parallel_convs_silu,
     conv_bn_silu,
     conv_bn_relu,
     conv_bn,
     conv_silu,
     conv_relu,
+    transposed_conv,
     conv_alone,
     norm_alone,
     linear,

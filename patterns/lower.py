@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from fxqat.graph.match import NoMatch, function, method, module, one_of, value
 from fxqat.graph.rewrite import Edit, rule
 from fxqat.graph.site import module_of, site_of
+from fxqat.models.families.towers import StopGradient
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.quant.modules import QATBatchNorm2d, QATConv2d, QATLinear
 from fxqat.quant.spec import QParams, QuantSpec
@@ -58,6 +59,12 @@ def float_conv(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
         if activation is None
         else edit.call(activation, folded, at=f"{site_of(conv)}.{type(activation).__name__.lower()}")
     )
+
+
+@rule(module((StopGradient, nn.Dropout), x))
+def nothing_to_train(edit: Edit, x: fx.Node) -> fx.Node:
+    """What matters in training alone."""
+    return x
 
 
 @rule(module(QATBatchNorm2d, x, name="norm"))
@@ -106,9 +113,12 @@ def fake_quantize(edit: Edit, x: fx.Node, fake: fx.Node) -> fx.Node:
     return _quantized(edit, x, module_of(fake).qparams(), site_of(fake))
 
 
+_PADS = (nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularPad2d)
+
+
 @rule(
     one_of(
-        module((nn.MaxPool2d, nn.Upsample, nn.Identity, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularPad2d)),
+        module((nn.MaxPool2d, nn.Upsample, nn.PixelShuffle, nn.Identity, *_PADS)),
         function((torch.cat, operator.getitem)),
         method("flatten"),
         name="root",
@@ -126,6 +136,7 @@ def carried_codes(edit: Edit, root: fx.Node) -> fx.Node:
 
 LOWER = (
     dfl_as_one_product,
+    nothing_to_train,
     float_conv,
     float_norm,
     integer_layer,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -106,3 +107,19 @@ def test_the_table_would_notice_a_forbidden_import():
     assert not under("fxqat.passes.fuse", room("fxqat.graph.match"))
     assert not under("fxqat.graph.site.module_of", room("fxqat.policy"))
     assert under("fxqat.graph.site.covers", room("fxqat.policy"))
+
+
+# What only a family may say: heads and layers by Ultralytics' names, and how a detection is laid out.
+FAMILY_WORDS = re.compile(
+    r"\bDetect\b|4 \+ nc|\bdfl\b|raw\[|\bmodel\.22\b|DetectionModel|DetectionTrainer|v8DetectionLoss"
+)
+
+
+def test_only_families_know_what_a_detection_is():
+    rooms = [(name, file) for name, file in modules().items() if not fnmatch(name, "fxqat.models*")]
+    told = [f"{name}: {line.strip()}" for name, file in rooms for line in family_words(file)]
+    assert told == []
+
+
+def family_words(file: Path) -> list[str]:
+    return [line for line in file.read_text().splitlines() if FAMILY_WORDS.search(line)]

@@ -32,7 +32,7 @@ WORK = "folder for finished rows, named by content; a second run goes on from th
 
 def _analyze_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="X.fxqat", help="calibrated or trained")
-    parser.add_argument("glob", nargs="?", default="**", metavar="GLOB", help="only these sites, such as 'model.22.**'")
+    parser.add_argument("glob", nargs="?", default="**", metavar="GLOB", help="only these sites, such as 'model.2.**'")
     add_images(parser, limit=32, batch=1)
     parser.add_argument(
         "--by", default="share", metavar="COLUMN", help="sort by it, worst first (default: %(default)s)"
@@ -109,7 +109,7 @@ def _analyze_table(report: ErrorReport, options: Namespace) -> str:
             "share: of their sum",
             f"output: {1e3 * report.output.divergence:.3f} thousandths of a nat with everything on "
             f"({1e3 * report.predicted:.3f} predicted from the sites), "
-            f"box logits {report.output.boxes_sqnr:.1f} dB, class logits {report.output.scores_sqnr:.1f} dB",
+            + ", ".join(f"{title} {value:.1f} dB" for title, value in report.output.sqnr.items()),
         )
     )
 

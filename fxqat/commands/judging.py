@@ -229,8 +229,8 @@ def _verify_table(found: Verification, count: int) -> str:
             f"{title}: " + (f"worst {found.worst(pair).site}, first {first.site}" if first else "every code equal")
         )
     lines.append(
-        f"{found.images} images; output differs by at most {found.output_error[0]:.3g} px "
-        f"and {found.output_error[1]:.3g} in scores"
+        f"{found.images} images; output differs by at most "
+        + " and ".join(f"{error:.3g} {unit}" for unit, error in found.output_error.items())
     )
     lines += [f"{name}: not installed" for name in found.missing]
     return "\n".join(lines)

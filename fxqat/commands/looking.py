@@ -43,7 +43,7 @@ def _sites(options: Namespace) -> None:
 
 def _explain_arguments(parser: ArgumentParser) -> None:
     _model_arguments(parser)
-    parser.add_argument("glob", nargs="?", default="**", metavar="GLOB", help="only these sites, such as 'model.22.**'")
+    parser.add_argument("glob", nargs="?", default="**", metavar="GLOB", help="only these sites, such as 'model.2.**'")
     parser.add_argument("--policy", required=True, metavar="P", help="a policy file, or a shipped one by name")
 
 
@@ -129,7 +129,7 @@ COMMANDS = (
     Command(
         name="explain",
         help="which line of a policy decided each site, and why",
-        example="fxqat explain yolov8n.pt --policy yolov8_critical 'model.22.**'",
+        example="fxqat explain yolov8n.pt --policy yolov8_critical 'model.2.**'",
         arguments=_explain_arguments,
         run=_explain,
     ),

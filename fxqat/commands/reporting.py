@@ -175,7 +175,7 @@ COMMANDS = (
     Command(
         name="why-not",
         help="why a rule did not fire",
-        example="fxqat why-not conv_bn_silu yolov8n.pt model.22.cv2.0.2",
+        example="fxqat why-not conv_bn_silu yolov8n.pt model.2.m.0.cv1.conv",
         arguments=_why_not_arguments,
         run=_why_not,
     ),

@@ -146,13 +146,14 @@ def _measure(
     batch: int,
     progress: Callable[[int, int], None],
 ) -> Accuracy:
-    from fxqat.evaluation.validators import ImageValidator
+    from fxqat.evaluation.validators import ImageValidator, square_validator
 
     staged, skipped = _stage(found.paths, folder)
     if not staged:
         raise images.no_readable_image(found.source, len(found))
     try:
-        validator = ImageValidator(folder, data_set.names, imgsz=imgsz, batch=batch)
+        kind = square_validator(model.family, ImageValidator)
+        validator = kind(model.family, folder, data_set.names, imgsz=imgsz, batch=batch)
     except RuntimeError as error:  # Ultralytics refused every image or label file
         raise Problem(data_set.file, f"split '{found.split}' has no usable image: {error}") from error
     accepted = [file.name for file in validator.files]

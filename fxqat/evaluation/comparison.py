@@ -110,9 +110,7 @@ def open_model(model: str | Path, *, trust: bool = False, patterns: Sequence[str
     if detector.stage == "qat" and not detector.recipe.calibration:
         raise Problem(path, "was never calibrated", expected="a calibrated .fxqat", remedy="run fxqat calibrate first")
     predict = predictor(detector, Rules.load(*patterns))
-    usual = detector.imgsz if detector.recipe.calibration or detector.recipe.training else None
-    names, stride = dict(detector.names), detector.stride
-    return Evaluated(name=path.name, predict=predict, names=names, path=path, stride=stride, usual=usual)
+    return Evaluated.of(detector, predict, name=path.name, path=path)
 
 
 def usual_size(models: Sequence[Evaluated]) -> int:

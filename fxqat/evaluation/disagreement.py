@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fxqat.evaluation.predictor import BOX
+from fxqat.models.family import FinalOutput
 
 LEAST = 0.1  # confidence: below, a prediction hardly moves an average precision
 
@@ -22,45 +22,56 @@ class Confident:
     """What a detector is sure of: K anchors, before suppression.
 
     Attributes:
+        output: what it predicts.
         image: int64 (K,), index in the batch.
         kind: int64 (K,), the class of the best score.
         anchor: int64 (K,).
-        boxes: (4, K), centre x, centre y, width, height in pixels.
+        boxes: (4, K), centre x, centre y, width, height in pixels; None where it has none.
         scores: (K,), 0..1.
     """
 
+    output: FinalOutput
     image: Tensor
     kind: Tensor
     anchor: Tensor
-    boxes: Tensor
+    boxes: Tensor | None
     scores: Tensor
 
 
-def confident(y: Tensor, least: float = LEAST) -> Confident:
-    """The anchors of ``y`` (N, 4 + nc, A) whose best class has at least ``least``."""
-    best, kinds = y[:, BOX:].max(1)
+def confident(output: FinalOutput, y: Tensor, least: float = LEAST) -> Confident:
+    """The anchors of ``y``, an ``output``, whose best class has at least ``least``."""
+    best, kinds = output.scores(y).max(1)
     image, anchor = torch.nonzero(best >= least, as_tuple=True)
     return Confident(
+        output=output,
         image=image,
         kind=kinds[image, anchor],
         anchor=anchor,
-        boxes=y[image, :BOX, anchor].T,
+        boxes=_boxes(output, y, image, anchor),
         scores=best[image, anchor],
     )
 
 
 def disagreement(first: Confident, y: Tensor) -> tuple[float, float]:
-    """What ``y`` (N, 4 + nc, A) makes of the same anchors: a weighted sum and its weight. Their ratio over all images
+    """What ``y`` makes of the same anchors: a weighted sum and its weight. Their ratio over all images
     is the disagreement, 0 (the same) to 1::
 
         sum of s (1 - IoU(b, b') (1 - |s - s'|)) / sum of s
 
-    with s the first detector's confidence in a class, b its box there, s' and b' the other's.
+    with s the first detector's confidence in a class, b its box there, s' and b' the other's. Without boxes the IoU
+    counts as 1.
     """
-    boxes = y[first.image, :BOX, first.anchor].T
-    scores = y[first.image, BOX + first.kind, first.anchor]
-    same = overlap(first.boxes, boxes) * (1 - (scores - first.scores).abs())
+    boxes = _boxes(first.output, y, first.image, first.anchor)
+    scores = first.output.scores(y)[first.image, first.kind, first.anchor]
+    same = 1 - (scores - first.scores).abs()
+    if first.boxes is not None and boxes is not None:
+        same = overlap(first.boxes, boxes) * same
     return float((first.scores * (1 - same)).sum()), float(first.scores.sum())
+
+
+def _boxes(output: FinalOutput, y: Tensor, image: Tensor, anchor: Tensor) -> Tensor | None:
+    boxes = output.boxes(y)
+    return None if boxes is None else boxes[image, :, anchor].T
 
 
 def ratio(parts: Sequence[tuple[float, float]]) -> float:

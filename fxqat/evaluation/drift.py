@@ -17,7 +17,7 @@ from fxqat.api import convert, export, load
 from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import Accuracy, evaluate
 from fxqat.evaluation.bootstrap import Drift, paired_drift
-from fxqat.evaluation.predictor import BOX, Evaluated, from_onnx
+from fxqat.evaluation.predictor import Evaluated, from_onnx
 from fxqat.models.detector import Detector
 from fxqat.passes import Rules
 from fxqat.runtime.integer_model import predictor
@@ -100,32 +100,26 @@ def stages(
         Problem: never calibrated, or ``source`` cannot be loaded.
     """
     check_calibrated(model, "drift")
-    known: dict[str, Any] = {"names": dict(model.names), "stride": model.stride}
     found = list[Evaluated]()
     if source is not None:
         plain = load(source, trust=trust)
         if plain.stage != "float":
             raise Problem(source, f"is at stage {plain.stage}", expected="the .pt it was prepared from")
-        found.append(
-            Evaluated(
-                name="float", predict=lambda images: plain(images)[0], names=dict(plain.names), stride=plain.stride
-            )
-        )
+        found.append(Evaluated.of(plain, lambda images: plain(images)[0], name="float"))
     int8, _ = convert(model)
     path = export(int8, folder / "runtime.onnx", imgsz=imgsz)
     return [
         *found,
-        Evaluated(name="fused", predict=lambda images: _off(model, images), **known),
-        Evaluated(name="fake-quant", predict=lambda images: model(images)[0], **known),
-        Evaluated(name="reference", predict=predictor(int8, Rules.load()), **known),
+        Evaluated.of(model, lambda images: _off(model, images), name="fused"),
+        Evaluated.of(model, lambda images: model(images)[0], name="fake-quant"),
+        Evaluated.of(model, predictor(int8, Rules.load()), name="reference"),
         replace(from_onnx(path), name="ONNX Runtime"),
     ]
 
 
-def _off(model: Detector, images: Tensor) -> Tensor:
+def _off(model: Detector, images: Tensor) -> Any:
     with asleep(model.gm):
-        y: Tensor = model.gm(images)[0]
-    return y
+        return model.gm(images)[0]
 
 
 def drift(
@@ -190,7 +184,8 @@ class _Listener:
 
         def heard(images: Tensor) -> Any:
             output = one.predict(images)
-            self._hear((output[0] if isinstance(output, (tuple, list)) else output)[:, BOX:])
+            y = output[0] if isinstance(output, (tuple, list)) else output
+            self._hear(one.final[0].scores(y))
             return output
 
         return replace(one, predict=heard)

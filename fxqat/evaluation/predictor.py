@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,22 +13,25 @@ import torch
 from torch import Tensor
 
 from fxqat.errors import Problem
-
-BOX = 4
+from fxqat.models.detector import Detector
+from fxqat.models.families import DEFAULT, FAMILIES
+from fxqat.models.family import Family, FinalOutput, HeadSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """Something that detects.
+    """Something that predicts.
 
     Args:
         name: what reports call it.
-        predict: images (N, 3, H, W) float32 RGB in 0..1 to y (N, 4 + nc, A) float32, centre x, centre y, width and
-            height in pixels above nc probabilities; or a tuple whose first item is that.
-        names: class names by index, nc of them.
+        predict: images (N, 3, H, W) float32 RGB in 0..1 to the final outputs of its family: a tensor, or a tuple of
+            them.
+        names: class names by index.
         path: its file, where there is one.
         imgsz: the only image size it takes; None for any multiple of ``stride``.
         stride: pixels of a cell of the coarsest level, 32 at least.
+        family: of its task.
+        spec: sizes of its head; by default those of YOLOv8's with its classes.
         usual: the image size that it was trained or calibrated at, where that is known.
     """
 
@@ -38,46 +41,81 @@ class Evaluated:
     path: Path | None = None
     imgsz: int | None = None
     stride: int = 32
+    family: Family = DEFAULT
+    spec: HeadSpec | None = None
     usual: int | None = None
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Predict without gradients and check the shape.
+    @classmethod
+    def of(
+        cls,
+        model: Detector,
+        predict: Callable[[Tensor], Any],
+        *,
+        name: str | None = None,
+        path: Path | None = None,
+    ) -> Evaluated:
+        """``model``, computed by ``predict``."""
+        source = model.source
+        return cls(
+            name=name or source.name,
+            predict=predict,
+            names=dict(model.names),
+            path=path,
+            stride=model.stride,
+            family=source.family,
+            spec=source.head_spec,
+            usual=model.imgsz if model.recipe.calibration or model.recipe.training else None,
+        )
+
+    @property
+    def final(self) -> tuple[FinalOutput, ...]:
+        """Its outputs."""
+        return self.family.final(self.spec or HeadSpec(classes=len(self.names)))
+
+    def __call__(self, images: Tensor) -> Any:
+        """The final outputs, float32, a tuple where there are several; without gradients.
 
         Raises:
-            Problem: the output is not (N, 4 + nc, A).
+            Problem: the outputs are not the family's.
         """
         with torch.no_grad():
             output = self.predict(images)
-        y = output[0] if isinstance(output, (tuple, list)) else output
-        channels = BOX + len(self.names)
-        if y.ndim != 3 or y.shape[:2] != (len(images), channels):
-            shape = f"(N={len(images)}, 4 + nc={channels}, A)"
-            raise Problem(self.name, f"its output has shape {tuple(y.shape)}", expected=f"{shape}: a detector's y")
-        return y.float()
+        found = output if isinstance(output, tuple | list) else (output,)
+        for wanted, y in zip(self.final, found, strict=False):
+            if not wanted.fits(y, len(images)):
+                shape = f"its output {wanted.name} has shape {tuple(y.shape)}"
+                raise Problem(self.name, shape, expected=f"{wanted.shape}, N = {len(images)}")
+        return found[0].float() if len(self.final) == 1 else tuple(y.float() for y in found)
 
 
 def from_onnx(path: str | Path, *, threads: int | None = None) -> Evaluated:
-    """Load an ONNX detector into ONNX Runtime on the CPU, default session options apart from ``threads``.
+    """Load an ONNX model into ONNX Runtime on the CPU, default session options apart from ``threads``.
 
-    Classes come from Ultralytics' metadata; a file without it gets placeholder names, as many as its output holds.
+    Task and classes come from Ultralytics' metadata; a file without it is taken for a detector and gets placeholder
+    names, as many as its output holds.
     With a fixed batch, batches are split and the last one is padded with zeros.
 
     Raises:
-        Problem: the file is missing or no ONNX model, or not a detector with one image input.
+        Problem: the file is missing or no ONNX model, or not a model with one image input.
     """
     path = Path(path)
     session = _session(path, threads)
     source = session.get_inputs()[0]
     batch, channels, height, width = _image_shape(path, session)
+    names = _names(path, session)
+    metadata = session.get_modelmeta().custom_metadata_map
+    family = _family(path, metadata)
     if channels not in (3, None) or height != width:
         raise Problem(path, f"its input has shape {source.shape}", expected="(N, 3, H, H)")
     return Evaluated(
         name=path.name,
         predict=_Predict(session, source.name, batch),
-        names=_names(path, session),
+        names=names,
         path=path,
         imgsz=height,
         stride=_stride(path, session),
+        family=family,
+        spec=family.described(metadata, len(names), [one.shape for one in session.get_outputs()]),
     )
 
 
@@ -88,17 +126,17 @@ class _Predict:
         self.session, self.source, self.batch = session, source, batch
         self.bytes, self.last = _takes_bytes(session), _has_channels_last(session)
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
         pixels = (images * 255).round().byte().numpy() if self.bytes else images.numpy()
         pixels = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)) if self.last else pixels
         size = self.batch or len(pixels)
         parts = [self._run(pixels[start : start + size], size) for start in range(0, len(pixels), size)]
-        return torch.from_numpy(np.concatenate(parts))
+        return tuple(torch.from_numpy(np.concatenate(each)) for each in zip(*parts, strict=True))
 
-    def _run(self, pixels: np.ndarray, size: int) -> np.ndarray:
+    def _run(self, pixels: np.ndarray, size: int) -> list[np.ndarray]:
         padding = np.zeros((size - len(pixels), *pixels.shape[1:]), pixels.dtype)
-        output: np.ndarray = self.session.run(None, {self.source: np.concatenate([pixels, padding])})[0]
-        return output[: len(pixels)]
+        outputs = self.session.run(None, {self.source: np.concatenate([pixels, padding])})
+        return [output[: len(pixels)] for output in outputs]
 
 
 def _session(path: Path, threads: int | None) -> Any:
@@ -134,16 +172,23 @@ def _has_channels_last(session: Any) -> bool:
     return _takes_bytes(session) and session.get_inputs()[0].shape[-1] == 3
 
 
+def _family(path: Path, metadata: Mapping[str, str]) -> Family:
+    task = metadata.get("task", DEFAULT.task)
+    if task not in FAMILIES:
+        raise Problem(path, f"is a model for the task '{task}'", expected=f"one of: {', '.join(FAMILIES)}")
+    return FAMILIES[task]
+
+
 def _names(path: Path, session: Any) -> dict[int, str]:
     metadata = session.get_modelmeta().custom_metadata_map
-    if (task := metadata.get("task", "detect")) != "detect":
-        raise Problem(path, f"is a model for the task '{task}'", expected="a detector")
     if "names" in metadata:
         return _parse_names(path, metadata["names"])
     shape = session.get_outputs()[0].shape
-    if len(shape) != 3 or not isinstance(shape[1], int) or shape[1] <= BOX:
+    (bare,) = DEFAULT.final(HeadSpec(classes=1))
+    others = bare.size - 1
+    if len(shape) != bare.rank or not isinstance(shape[bare.axis], int) or shape[bare.axis] <= others:
         raise Problem(path, f"has no class names and an output of shape {shape}", expected="Ultralytics' metadata")
-    return {index: f"class_{index}" for index in range(shape[1] - BOX)}
+    return {index: f"class_{index}" for index in range(shape[bare.axis] - others)}
 
 
 def _stride(path: Path, session: Any) -> int:

@@ -1,8 +1,9 @@
-"""Ultralytics' detection validator, independent of the machine's speed, and one around a plain prediction function."""
+"""Ultralytics' validators, independent of the machine's speed, and one around a plain prediction function."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,14 +12,17 @@ import torch
 from torch import Tensor
 
 from fxqat.models import offline  # noqa: F401 - before ultralytics
+from fxqat.models.family import Family, imported
 
 # isort: split
-from ultralytics.models.yolo.detect import DetectionValidator
+from ultralytics.engine.validator import BaseValidator
 
 
-class SquareValidator(DetectionValidator):
+class SquareValidator(BaseValidator):
     """Ultralytics' validator with non-maximum suppression image by image: over a batch it stops at a time limit and
     leaves the rest without detections, so that a slow machine would measure a lower accuracy.
+
+    Stands before the validator of a task, see ``square_validator``.
 
     Attributes:
         statistics: of the newest validation, one entry an image under each of Ultralytics' names; Ultralytics clears
@@ -29,8 +33,7 @@ class SquareValidator(DetectionValidator):
 
     def postprocess(self, preds: Any) -> list[dict[str, Tensor]]:
         """Detections of each image."""
-        boxes = preds[0] if isinstance(preds, tuple | list) else preds
-        return [found for one in boxes.split(1) for found in super(SquareValidator, self).postprocess(one)]
+        return [found for one in _image_by_image(preds) for found in super(SquareValidator, self).postprocess(one)]
 
     def get_stats(self) -> dict[str, Any]:
         """Ultralytics' metrics."""
@@ -46,14 +49,15 @@ class ImageValidator(SquareValidator):
     network; a prediction function needs none of that.
 
     Args:
+        family: of the models.
         root: folder with ``images/`` and ``labels/`` and room for Ultralytics' label cache.
         names: class names by index.
         imgsz: pixels, square.
         batch: images at a time.
     """
 
-    def __init__(self, root: Path, names: dict[int, str], *, imgsz: int, batch: int) -> None:
-        super().__init__(save_dir=root / "runs", args=_arguments(imgsz, batch))
+    def __init__(self, family: Family, root: Path, names: dict[int, str], *, imgsz: int, batch: int) -> None:
+        super().__init__(save_dir=root / "runs", args=_arguments(family, imgsz, batch))
         self.training, self.device, self.stride = False, torch.device("cpu"), 32
         self.names = names
         self.data = {"val": str(root / "images"), "names": names, "nc": len(names), "channels": 3}
@@ -64,11 +68,11 @@ class ImageValidator(SquareValidator):
         """The image files Ultralytics accepted, in the order of evaluation."""
         return [Path(name) for name in self.dataloader.dataset.im_files]
 
-    def run(self, predict: Callable[[Tensor], Tensor], progress: Callable[[int, int], None]) -> dict[str, list[Any]]:
+    def run(self, predict: Callable[[Tensor], Any], progress: Callable[[int, int], None]) -> dict[str, list[Any]]:
         """Evaluate every image and return Ultralytics' statistics, one entry an image; metrics are in ``metrics``.
 
         Args:
-            predict: images (N, 3, imgsz, imgsz) in 0..1 to y (N, 4 + nc, A).
+            predict: images (N, 3, imgsz, imgsz) in 0..1 to the family's final outputs.
             progress: called with images done and images in all.
         """
         self.init_metrics(SimpleNamespace(names=self.names, end2end=False))
@@ -80,9 +84,21 @@ class ImageValidator(SquareValidator):
         return self.statistics
 
 
-def _arguments(imgsz: int, batch: int) -> dict[str, Any]:
+@cache
+def square_validator(family: Family, kind: type[SquareValidator] = SquareValidator) -> type[SquareValidator]:
+    """``kind`` on Ultralytics' validator of the family's task."""
+    return type(kind.__name__, (kind, imported(family.validator)), {"__doc__": kind.__doc__})
+
+
+def _image_by_image(preds: Any) -> Iterator[Any]:
+    """The final outputs of a batch, one image at a time; raw predictions beside them are dropped."""
+    final = preds[0] if isinstance(preds, tuple | list) else preds
+    yield from final.split(1)
+
+
+def _arguments(family: Family, imgsz: int, batch: int) -> dict[str, Any]:
     return {
-        "task": "detect",
+        "task": family.task,
         "mode": "val",
         "imgsz": imgsz,
         "batch": batch,

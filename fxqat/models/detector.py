@@ -10,14 +10,27 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from fxqat.graph.prune import drop_unused_modules
+from fxqat.models.families import FAMILIES
+from fxqat.models.family import Family, FinalOutput, HeadSpec, RawOutput
 
 IMGSZ = 640  # Ultralytics' default
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The float model behind a graph: enough to build and trace it again. ``channels`` are (in, out) of every
-    convolution by its path; ``unnamed`` is how many classes the model gives no name, so that their number is used."""
+    """The float model behind a graph: enough to build and trace it again.
+
+    Attributes:
+        name: of its file.
+        sha256: of that file; empty for an architecture.
+        architecture: Ultralytics' YAML.
+        names: class names by index.
+        stride: pixels per cell of each level.
+        channels: (in, out) of every convolution by its path.
+        unnamed: how many classes the model gives no name, so that their number is used.
+        task: Ultralytics' word, which names its family.
+        head: fields of the family's HeadSpec; none for a YOLOv8 detection head.
+    """
 
     name: str
     sha256: str
@@ -26,6 +39,18 @@ class Source:
     stride: tuple[float, ...]
     channels: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     unnamed: int = 0
+    task: str = "detect"
+    head: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def family(self) -> Family:
+        """What is known of its task."""
+        return FAMILIES[self.task]
+
+    @property
+    def head_spec(self) -> HeadSpec:
+        """The sizes of its head."""
+        return HeadSpec(**{"classes": len(self.names), **self.head})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +72,8 @@ class Recipe:
 class Detector(nn.Module):
     """A traced detector.
 
-    In eval, images (B, 3, H, W) in 0..1 give (predictions (B, 4 + nc, A), raw predictions) as Ultralytics' own model
-    does: boxes as centre and size in pixels, then class probabilities. In training they give the raw predictions alone,
-    and no decode is computed.
+    In eval, images (B, 3, H, W) in 0..1 give (predictions, raw predictions) as Ultralytics' own model does; its family
+    says what they are. In training they give the raw predictions alone, and no decode is computed.
     """
 
     def __init__(self, gm: fx.GraphModule, source: Source, recipe: Recipe) -> None:
@@ -71,6 +95,21 @@ class Detector(nn.Module):
     def with_graph(self, gm: fx.GraphModule, **changes: Any) -> Detector:
         """This detector with another graph and the given changes to its recipe."""
         return Detector(gm, self.source, replace(self.recipe, **changes)).train(gm.training)
+
+    @property
+    def compared(self) -> tuple[RawOutput, ...]:
+        """The raw outputs that its predictions are made of."""
+        return self.source.family.compared(self.source.head_spec)
+
+    @property
+    def trained(self) -> tuple[RawOutput, ...]:
+        """The raw outputs that training moves."""
+        return self.source.family.trained(self.source.head_spec)
+
+    @property
+    def final(self) -> tuple[FinalOutput, ...]:
+        """What it predicts."""
+        return self.source.family.final(self.source.head_spec)
 
     @property
     def names(self) -> Mapping[int, str]:

@@ -7,6 +7,7 @@ their ``activation`` entry and looks up layers by name among everything it has i
 from __future__ import annotations
 
 import ast
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from fxqat.models import offline  # noqa: F401  (quiet before Ultralytics is imp
 from fxqat.models.channels import Channels, channels_of, set_channels
 from fxqat.models.checkpoint_values import Leftover
 from fxqat.models.detector import Source
+from fxqat.models.families import family_named, family_of
+from fxqat.models.family import imported
 from fxqat.models.unpickle import unpickled
 
 from ultralytics.nn import tasks  # isort: skip
@@ -46,7 +49,9 @@ def load_pt(path: Path, *, trust: bool = False) -> tuple[nn.Module, Source]:
     """
     model = _model_in(unpickled(path, trust=trust), path)
     try:
-        _expect_detector(model, path)
+        layers = model._modules.get("model")
+        family_of(layers[-1] if isinstance(layers, nn.Sequential) and len(layers) else model, path.name)
+        _expect_colour(model, path)
         _update(model)
         return model, _source(model, path.name, sha256(path))
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # state that was damaged
@@ -87,17 +92,16 @@ def build(
     content = architecture if isinstance(architecture, dict) else _architecture(str(architecture))
     where = "architecture" if isinstance(architecture, dict) else str(architecture)
     check_architecture(content, where)
+    family = family_named(content["head"][-1][2], where)
     torch_state, activation = torch.random.get_rng_state(), Conv.default_act
     torch.manual_seed(0)
     try:
-        model = tasks.DetectionModel(dict(content), nc=classes, verbose=False)
+        model = imported(family.model)(dict(content), nc=classes, verbose=False)
         set_channels(model, channels or {}, where)
     except Problem:
         raise
     except Exception as error:  # whatever Ultralytics makes of arguments that do not fit
-        raise Problem(
-            where, f"cannot be built ({error!r})", expected="an Ultralytics detection architecture"
-        ) from error
+        raise Problem(where, f"cannot be built ({error!r})", expected="an Ultralytics architecture") from error
     finally:
         torch.random.set_rng_state(torch_state)
         Conv.default_act = activation  # Ultralytics sets it for the process, and leaves it so where building fails
@@ -162,14 +166,8 @@ def _check_content(content: dict[Any, Any], path: Path) -> None:
         )
 
 
-def _expect_detector(model: nn.Module, path: Path) -> None:
-    """Refuse models of other tasks, and those of other images than RGB."""
-    layers = model._modules.get("model")
-    head = type(layers[-1] if isinstance(layers, nn.Sequential) and len(layers) else model).__name__
-    if not isinstance(model, tasks.DetectionModel) or head != "Detect":
-        raise Problem(
-            path, f"holds no detector but {head}", expected="a YOLOv8 detection model", remedy="use a yolov8*.pt"
-        )
+def _expect_colour(model: nn.Module, path: Path) -> None:
+    """Refuse models of other images than RGB."""
     channels = next((layer.in_channels for layer in model.modules() if isinstance(layer, nn.Conv2d)), 0)
     if channels != 3:
         raise Problem(
@@ -190,19 +188,19 @@ def _update(model: nn.Module) -> None:
 
 def _source(model: Any, name: str, digest: str) -> Source:
     head = model.model[-1]
-    if not (hasattr(head, "nc") and hasattr(head, "stride")):
-        what = f"its head is {type(head).__name__}"
-        raise Problem(name, what, expected="one with classes and strides", remedy="use a detection model")
-    classes = int(head.nc)
+    family = family_of(head, name)
+    spec = family.spec(head)
     names = _names(getattr(model, "names", None))
     return Source(
         name=name,
         sha256=digest,
-        architecture=_architecture_of(model) | {"nc": classes},
-        names={index: names.get(index, str(index)) for index in range(classes)},
-        stride=tuple(float(s) for s in head.stride),
+        architecture=_architecture_of(model) | {"nc": spec.classes},
+        names={index: names.get(index, str(index)) for index in range(spec.classes)},
+        stride=tuple(float(s) for s in model.stride),
         channels=channels_of(model),
-        unnamed=sum(index not in names for index in range(classes)),
+        unnamed=sum(index not in names for index in range(spec.classes)),
+        task=family.task,
+        head=asdict(spec),
     )
 
 

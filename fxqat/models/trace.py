@@ -11,7 +11,9 @@ from torch import fx, nn
 
 from fxqat.errors import Problem
 from fxqat.graph.site import assign_sites, covers, module_of, site_of
-from fxqat.models.head import AnchorGrid, adapt
+from fxqat.models.families import adapt
+from fxqat.models.families.blocks import adapt_blocks
+from fxqat.models.families.decode import Opaque
 
 # What the code of a layer raises on attributes that a checkpoint lacks or holds changed.
 _FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -34,7 +36,7 @@ class _Tracer(fx.Tracer):
         return _CountedProxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, AnchorGrid) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, Opaque) or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Layers(nn.Module):
@@ -46,6 +48,7 @@ class _Layers(nn.Module):
         head, source = adapt(layers[-1], where), layers[-1]
         head.f, head.i = source.f, source.i
         self.model = nn.Sequential(*layers[:-1], head)
+        adapt_blocks(self.model)
         self.save = save
 
     def forward(self, images: Any) -> Any:
@@ -59,11 +62,11 @@ class _Layers(nn.Module):
 
 
 def trace(model: nn.Module, where: str = "model") -> fx.GraphModule:
-    """The FX graph of an Ultralytics detection model, every node with its site, sharing the model's parameters with no
+    """The FX graph of an Ultralytics model, every node with its site, sharing the model's parameters with no
     one.
 
-    The graph takes images (B, 3, H, W) in 0..1 and returns what the model returns in eval, bit for bit:
-    (predictions (B, 4 + nc, A), {"boxes", "scores", "feats"}).
+    The graph takes images (B, 3, H, W) in 0..1 and returns what the model computes in eval, bit for bit:
+    (predictions, raw predictions), as its family has them.
 
     Raises:
         Problem: the head has no adapter, or a layer cannot be traced.
@@ -98,12 +101,13 @@ def _backbone(model: nn.Module) -> int:
 
 
 def _roles(layers: _Layers, backbone: int) -> dict[str, tuple[str, ...]]:
-    """Globs of sites, and the roles of what they cover: those that the head names, and that of the first ``backbone``
-    layers."""
-    head = f"model.{len(layers.model) - 1}."
-    named: Mapping[str, tuple[str, ...]] = layers.model[-1].roles  # type: ignore[assignment]
-    layer = {f"model.{index}.**": ("backbone",) for index in range(backbone)}
-    return layer | {head + glob: names for glob, names in named.items()}
+    """Globs of sites, and the roles of what they cover: the first ``backbone`` layers, those behind them, the head, and
+    what adapters name within themselves."""
+    last = len(layers.model) - 1
+    part = {f"model.{index}.**": ("backbone" if index < backbone else "neck",) for index in range(last)}
+    named = [(path, getattr(one, "roles", {})) for path, one in layers.named_modules()]
+    within = {f"{path}.{glob}": names for path, globs in named for glob, names in globs.items()}
+    return part | {f"model.{last}.**": ("head",)} | within
 
 
 def _assign_roles(gm: fx.GraphModule, roles: Mapping[str, tuple[str, ...]]) -> None:

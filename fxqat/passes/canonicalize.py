@@ -1,11 +1,11 @@
-"""canonicalize: one module for each node, under the node's site."""
+"""canonicalize: one module for each node, under the node's site, and none that does nothing."""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
 
-from torch import fx
+from torch import fx, nn
 
 from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.graph.prune import drop_unused_modules
@@ -17,17 +17,25 @@ from fxqat.passes.stages import CANONICAL
 class Canonicalize:
     """Give every call its own module at the path of its site, so that a change at one site changes no other.
 
-    SPPF calls one MaxPool2d three times; a module with parameters that is called twice keeps sharing them.
+    SPPF calls one MaxPool2d three times; a module with parameters that is called twice keeps sharing them. An Identity,
+    which stands for an activation or a branch that a block has not, leaves the graph.
     """
 
     name: str = "canonicalize"
     gives: Stage | None = CANONICAL
 
     def __call__(self, gm: fx.GraphModule) -> PassReport:
-        """Split shared modules."""
+        """Split shared modules, drop those that do nothing."""
+        for node in [one for one in gm.graph.nodes if one.op == "call_module" and _does_nothing(module_of(one))]:
+            node.replace_all_uses_with(node.args[0])
+            gm.graph.erase_node(node)
         parted = [node for node in gm.graph.nodes if node.op == "call_module" and node.target != site_of(node)]
         for node in parted:
             gm.add_submodule(site_of(node), copy.copy(module_of(node)))
             node.target = site_of(node)
         drop_unused_modules(gm)
         return PassReport(says=f"{len(parted)} calls of shared modules parted")
+
+
+def _does_nothing(module: nn.Module) -> bool:
+    return type(module) is nn.Identity

@@ -17,6 +17,14 @@ from fxqat.quant.spec import QConfig, QuantSpec
 from fxqat.targets import TARGETS, Target, target_of
 
 VERSION = 1
+# Parts that networks have, in words that survive a change of architecture. A rule for one that a network has not is
+# legal: one policy serves many networks.
+ROLES = frozenset(
+    {
+        *("first_conv", "backbone", "neck", "head", "attention", "dfl", "decode", "detect", "detect_out"),
+        *("box_out", "class_out", "mask", "mask_out", "keypoint_out", "angle_out"),
+    }
+)
 # What a target decides where a spec does not: the type of the codes and how they are laid over a range.
 FORM = ("bits", "signed", "symmetric", "narrow", "axis")
 # The keys of a rule that name a spec.
@@ -63,13 +71,19 @@ class PolicyRule:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What a policy decided for one site, and by which rule."""
+    """What a policy decided for one site, by which rule, and the reason where the target decided otherwise."""
 
     site: Site
     rule: PolicyRule
     qconfig: QConfig
     preactivation: QuantSpec | None = None
     input: QuantSpec | None = None
+    overruled: str = ""
+
+    @property
+    def why(self) -> str:
+        """The reason."""
+        return self.overruled or self.rule.why
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,12 +145,16 @@ class Policy:
                     remedy='end the rules with {site: "**", ...}',
                 )
             decisions[site.path] = self._decision(site, rule)
+        self._check_possible(decisions.values())
         self._check_used(sites, {decision.rule.line for decision in decisions.values()})
         return decisions
 
     def _decision(self, site: Site, rule: PolicyRule) -> Decision:
         has_weight = self.target.has_weight(site.op)
         qconfig = QConfig(weight=rule.weight if has_weight else None, activation=rule.activation)
+        if not qconfig.is_float and not self.target.float_roles.keys() & site.roles and self.target.is_float(site.op):
+            why = f"{self.target.name} runs {site.op} in float only"
+            return Decision(site=site, rule=rule, qconfig=QConfig(), overruled=why)
         self.target.check(
             qconfig,
             op=site.op,
@@ -154,11 +172,27 @@ class Policy:
             input=rule.input if has_weight else None,
         )
 
+    def _check_possible(self, decisions: Iterable[Decision]) -> None:
+        """A rule may cover operations that the target has no integer kernel for, but not them alone."""
+        by_rule: dict[int, list[Decision]] = {}
+        for decision in decisions:
+            by_rule.setdefault(decision.rule.line, []).append(decision)
+        for line, found in by_rule.items():
+            if all(one.overruled for one in found):
+                op = found[0].site.op
+                raise Problem(
+                    f"{self.name}:{line}",
+                    f"{found[0].site.path} cannot be quantized: {found[0].overruled}",
+                    remedy=f"add {{op: {op}, float: true}} above",
+                )
+
     def _check_used(self, sites: Sequence[Site], used: set[int]) -> None:
         for rule in self.rules:
             if rule.line in used:
                 continue
             covered = next((site for site in sites if rule.covers(site)), None)
+            if covered is None and rule.role in ROLES and rule.site is None and rule.op is None:
+                continue
             where = f"{self.name}:{rule.line}"
             if covered is None:
                 raise Problem(
@@ -340,7 +374,7 @@ class _Specs:
 
 def _near_selector(rule: PolicyRule, sites: Sequence[Site]) -> str:
     if rule.role is not None:
-        return nearest(rule.role, {role for site in sites for role in site.roles})
+        return nearest(rule.role, {role for site in sites for role in site.roles} | ROLES)
     if rule.op is not None:
         return nearest(rule.op, {site.op for site in sites})
     return nearest(rule.site or "", [site.path for site in sites])

@@ -26,7 +26,7 @@ from fxqat.passes.unquantize import Unquantize
 from fxqat.report.anatomy import Anatomy, dissect
 from fxqat.report.diffs import Changed, changed
 from fxqat.report.facts import Facts, facts
-from fxqat.report.pictures import Predict, Shown, look
+from fxqat.report.pictures import Shown, look
 from fxqat.report.values import Spread, spreads
 from fxqat.report.verdict import Measured, Verdict, judge
 from fxqat.runtime.exactness import inexact_here
@@ -201,9 +201,7 @@ class _Look:
         gm, _ = Pipeline((Unquantize(),)).run(self.model.gm)
         float_model = self.model.with_graph(gm).eval()
         name = "the same weights in float"
-        return Evaluated(
-            name=name, predict=_predict(float_model), names=dict(self.model.names), stride=self.model.stride
-        )
+        return Evaluated.of(float_model, _predict(float_model), name=name)
 
     def _after(self) -> Evaluated:
         return open_model(self.asked.onnx or self.asked.model, patterns=self.asked.patterns)
@@ -221,7 +219,7 @@ class _Look:
     def _spreads(self, found: images.ImageList) -> Mapping[str, Spread]:
         return spreads(self.model, self._batches(found, _SPREAD_OVER))
 
-    def _shown(self, found: images.ImageList, before: Predict, after: Predict) -> Shown | None:
+    def _shown(self, found: images.ImageList, before: Evaluated, after: Evaluated) -> Shown | None:
         self.on_step("detecting before and after")
         shown, count = None, self.asked.pictures
         runs = look(found.paths, before, after, self.model.names, imgsz=self.imgsz, count=count)
@@ -276,7 +274,7 @@ class _Look:
         return verified.total("reference_runtime")
 
 
-def _predict(model: Detector) -> Predict:
+def _predict(model: Detector) -> Callable[[Tensor], Any]:
     @torch.no_grad()
     def predict(batch: Tensor) -> Tensor:
         found: Tensor = model(batch)[0]

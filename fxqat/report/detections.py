@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from fxqat.evaluation.predictor import Evaluated
 
 CONFIDENCE, OVERLAP, MOST = 0.25, 0.7, 300  # Ultralytics' defaults of predict
 SAME = 0.5  # IoU from which two boxes of one class are the same object
@@ -49,21 +51,25 @@ class Agreement:
 
 
 @torch.no_grad()
-def detect(predict: Callable[[Tensor], Tensor], image: Tensor, *, confidence: float = CONFIDENCE) -> list[Detection]:
+def detect(model: Evaluated, image: Tensor, *, confidence: float = CONFIDENCE) -> list[Detection]:
     """Detections in one image (3, H, W) in 0..1, best first, after non-maximum suppression class by class.
 
     Args:
-        predict: images (1, 3, H, W) to predictions (1, 4 + nc, A): centre x, centre y, width, height, scores.
+        model: of a family with boxes.
         image: letterboxed.
         confidence: the least score.
     """
     from torchvision.ops import batched_nms  # type: ignore[import-untyped]
 
-    rows = predict(image[None])[0].T
-    scores, classes = rows[:, 4:].max(1)
+    y = model(image[None])
+    output, y = model.final[0], y[0] if isinstance(y, tuple) else y
+    scores, classes = output.scores(y)[0].max(0)
     likely = scores >= confidence
-    rows, scores, classes = rows[likely], scores[likely], classes[likely]
-    centre, half = rows[:, :2], rows[:, 2:4] / 2
+    scores, classes = scores[likely], classes[likely]
+    found_boxes = output.boxes(y)
+    assert found_boxes is not None
+    rows = found_boxes[0].T[likely]
+    centre, half = rows[:, :2], rows[:, 2:] / 2
     boxes = torch.cat([centre - half, centre + half], 1)
     kept: Any = batched_nms(boxes, scores, classes, OVERLAP)[:MOST]
     found = zip(boxes[kept].tolist(), classes[kept].tolist(), scores[kept].tolist(), strict=True)

@@ -131,8 +131,9 @@ class View:
         if found.size:
             figures.append(Figure(value=f"{found.size:.0%}"[:-1], unit="%", words="of the float weights' size"))
         if found.errors:
-            db = found.errors.output.scores_sqnr
-            figures.append(Figure(value=decibels(db), unit="dB", words="SQNR of the class logits"))
+            output = found.errors.output
+            db = output.sqnr[output.main]
+            figures.append(Figure(value=decibels(db), unit="dB", words=f"SQNR of the {output.main}"))
         return figures
 
     @property

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from torch import Tensor
 
 from fxqat.data import images
+from fxqat.evaluation.predictor import Evaluated
 from fxqat.report.detections import Agreement, Detection, agreement, detect, paired
 
 LONG_SIDE, QUALITY = 480, 76  # pixels, JPEG
-Predict = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +56,14 @@ class Shown:
 
 
 def look(
-    paths: Sequence[Path], before: Predict, after: Predict, names: Mapping[int, str], *, imgsz: int, count: int
+    paths: Sequence[Path], before: Evaluated, after: Evaluated, names: Mapping[int, str], *, imgsz: int, count: int
 ) -> Iterator[Shown]:
     """Run both detectors over the images; what is known so far is yielded after each.
 
     Args:
         paths: images; those that cannot be read are left out.
-        before: of the float detector: (1, 3, H, W) in 0..1 to (1, 4 + nc, A).
-        after: of the quantized one.
+        before: the float detector.
+        after: the quantized one.
         names: of the classes.
         imgsz: pixels, square.
         count: so many of them are pictured: the first with anything on them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
@@ -37,7 +38,7 @@ def executed(model: Detector, rules: Rules) -> IntegerExecution | None:
         rules: that it was prepared with.
 
     Returns:
-        ``run(images)``, images (B, 3, H, W) float32 in 0..1, gives predictions (B, 4 + nc, A). None where the
+        ``run(images)``, images (B, 3, H, W) float32 in 0..1, gives the final outputs. None where the
         arithmetic is not known: a float model, another runtime's target, or rules other than the model's.
     """
     int8 = lowered(model, rules)
@@ -49,7 +50,7 @@ def in_integers(int8: Detector) -> IntegerExecution:
     return IntegerExecution(cut(int8.gm, 0).eval(), keep=False)
 
 
-def predictor(model: Detector, rules: Rules) -> Callable[[Tensor], Tensor]:
-    """Predictions (B, 4 + nc, A) for images, as ``executed`` computes them where it can, else as ``model`` does."""
+def predictor(model: Detector, rules: Rules) -> Callable[[Tensor], Any]:
+    """The final outputs for images, as ``executed`` computes them where it can, else as ``model`` does."""
     execution = executed(model, rules)
     return execution.run if execution is not None else lambda images: model(images)[0]

@@ -43,8 +43,8 @@ def export(
     opset: int = 20,
     input: str = "float",
 ) -> Path:
-    """Write ``model`` with input ``images`` (B, 3, imgsz, imgsz) float32 in 0..1, or bytes (see ``border``), and output
-    ``output0`` (B, 4 + nc, A) float32.
+    """Write ``model`` with input ``images`` (B, 3, imgsz, imgsz) float32 in 0..1, or bytes (see ``border``), and the
+    final outputs of its family, float32.
 
     Values that are codes are named by their site, ``model.0.conv.codes``; integer weights stay integers in the file.
 
@@ -57,8 +57,9 @@ def export(
     check_writable(path)
     target = target_of(model.recipe.target)
     graph = as_exported(cut(model.gm, 0).eval(), target)
+    names = [one.name for one in model.final]
     _tell_sites(graph)
-    proto = _exported(graph, imgsz, batch, dynamic, opset)
+    proto = _exported(graph, names, imgsz, batch, dynamic, opset)
     _name_by_site(proto, graph)
     _strip(proto)
     if model.stage == "int8" and target is not None and target.channels_last:
@@ -82,7 +83,9 @@ def _check(path: Path, imgsz: int, stride: int, batch: int, opset: int) -> None:
         raise Problem("--opset", f"{opset}", expected=f"one of: {', '.join(map(str, OPSETS))}")
 
 
-def _exported(graph: fx.GraphModule, imgsz: int, batch: int, dynamic: bool, opset: int) -> onnx.ModelProto:
+def _exported(
+    graph: fx.GraphModule, names: list[str], imgsz: int, batch: int, dynamic: bool, opset: int
+) -> onnx.ModelProto:
     # A batch of one would be taken for a constant, so a dynamic batch is traced with two images.
     example = torch.zeros(max(batch, 2) if dynamic else batch, 3, imgsz, imgsz)
     shapes = ({0: torch.export.Dim("batch", min=1)},) if dynamic else None
@@ -99,7 +102,7 @@ def _exported(graph: fx.GraphModule, imgsz: int, batch: int, dynamic: bool, opse
                 dynamo=True,
                 opset_version=opset,
                 input_names=["images"],
-                output_names=["output0"],
+                output_names=names,
                 dynamic_shapes=shapes,
                 verbose=False,
             )
@@ -161,13 +164,13 @@ def _metadata(model: Detector, imgsz: int, batch: int, dynamic: bool) -> Mapping
         "version": fxqat.__version__,
         "license": "AGPL-3.0",
         "stride": model.stride,
-        "task": "detect",
+        "task": model.source.task,
         "batch": batch,
         "imgsz": [imgsz, imgsz],
         "names": dict(model.names),
         "args": {"batch": batch, "dynamic": dynamic, "int8": int8},
         "channels": 3,
-        "end2end": False,
+        **model.source.family.metadata(model.source.head_spec),
         "policy": model.recipe.policy_name,
         "target": model.recipe.target,
         "source_sha256": model.source.sha256,

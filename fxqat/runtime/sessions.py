@@ -117,25 +117,27 @@ def chosen(names: str | Sequence[str]) -> tuple[list[Runtime], list[Runtime]]:
 class Opened:
     """A file in one runtime.
 
-    Calling it with images (B, 3, H, W) float32 in 0..1 gives the predictions and the codes by site; for a file that
-    takes more images at a time than these, black ones are added, and what comes of them is dropped.
+    Calling it with images (B, 3, H, W) float32 in 0..1 gives the final outputs and the codes by site; for a file that
+    takes more images at a time than these, black ones are added, and what comes of them is dropped. ``final`` counts
+    the outputs that are not codes; they stand first.
     """
 
     runtime: Runtime
     run: Callable[[Mapping[str, np.ndarray]], Arrays]
     proto: onnx.ModelProto
     sites: tuple[str, ...]
+    final: int = 1
 
-    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Predictions and codes by site."""
+    def __call__(self, images: np.ndarray) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+        """Final outputs and codes by site."""
         (source,) = self.proto.graph.input
         missing = max(source.type.tensor_type.shape.dim[0].dim_value - len(images), 0)
         filled = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
         outputs = [one[: len(images)] for one in self.run({source.name: as_input(filled, source)})]
         names = [value.name for value in self.proto.graph.output]
-        codes = dict(zip(names[1:], outputs[1:], strict=True))
+        codes = dict(zip(names[self.final :], outputs[self.final :], strict=True))
         # in a file of bytes the image is its own codes
-        return outputs[0], {
+        return list(outputs[: self.final]), {
             site: codes.get(f"{site}{CODES}", np.round(images * 255).astype(np.uint8)) for site in self.sites
         }
 
@@ -158,6 +160,7 @@ def open_file(path: Path, sites: Sequence[str], runtime: Runtime) -> Opened:
     """
     proto = read(path)
     (source,) = proto.graph.input[:1]
+    final = len(proto.graph.output)
     is_bytes = source.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     made, kind = {name for node in proto.graph.node for name in node.output}, _code_type(proto)
     for site in sites:
@@ -176,7 +179,7 @@ def open_file(path: Path, sites: Sequence[str], runtime: Runtime) -> Opened:
     except Exception as error:  # each runtime raises types of its own
         words = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise Problem(path, f"{runtime.title} cannot run it: {words}") from error
-    return Opened(runtime=runtime, run=run, proto=proto, sites=tuple(sites))
+    return Opened(runtime=runtime, run=run, proto=proto, sites=tuple(sites), final=final)
 
 
 def _code_type(proto: onnx.ModelProto) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor, fx
 from fxqat.errors import Problem
 from fxqat.graph.site import site_of
 from fxqat.models.detector import Detector, cut
+from fxqat.models.family import FinalOutput
 from fxqat.quant.torch_ao import quantize_per_tensor
 from fxqat.runtime.integer_interpreter import IntegerExecution
 from fxqat.runtime.redundant_qdq import as_exported
@@ -69,15 +70,15 @@ class Verification:
     Attributes:
         rows: one a tensor.
         images: how many were seen.
-        output_error: the largest absolute difference of the final output between reference and runtime: (boxes in
-            pixels, scores).
+        output_error: the largest absolute difference of the final outputs between reference and runtime, by the unit
+            of what differs: ``px``, ``in scores``.
         runtimes: names of the runtimes that ran; the first is the one that rows call ``runtime``.
         missing: names of the runtimes that were asked for and are not installed.
     """
 
     rows: tuple[Row, ...]
     images: int
-    output_error: tuple[float, float]
+    output_error: Mapping[str, float]
     runtimes: tuple[str, ...] = ("ort",)
     missing: tuple[str, ...] = ()
 
@@ -145,12 +146,13 @@ def verify_images(
     view = as_exported(cut(reference.gm, 0).eval(), target_of(reference.recipe.target))
     sites = [site_of(node).removesuffix(CODES) for node in view.graph.nodes if node.target is quantize_per_tensor]
     opened = [open_file(path, sites, runtime) for runtime in runtimes]
-    rows, seen, error = {site: Row(site=site) for site in sites}, 0, (0.0, 0.0)
+    rows, seen, error = {site: Row(site=site) for site in sites}, 0, dict[str, float]()
     for batch in batches:
         _check_shape(opened[0], batch, path)
         wanted, output = _reference_codes(view, batch)
         found = [one(batch.numpy()) for one in opened]
-        error = _larger(error, output, found[0][0])
+        for final, mine, its in zip(trained.final, output, found[0][0], strict=True):
+            _note_errors(error, final, mine, its)
         for site, mine in _trained_codes(trained, reference, sites, batch):
             codes = {runtime.name: one[1][site] for runtime, one in zip(runtimes, found, strict=True)}
             rows[site] = _compared(rows[site], mine, wanted[site], codes)
@@ -177,10 +179,11 @@ class _Recorder(fx.Interpreter):
 
 
 @torch.no_grad()
-def _reference_codes(view: fx.GraphModule, batch: Tensor) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _reference_codes(view: fx.GraphModule, batch: Tensor) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
     execution = IntegerExecution(view)
     output = execution.run(batch)
-    return {site.removesuffix(CODES): codes.numpy() for site, codes in execution.codes.items()}, output.numpy()
+    outputs = [one.numpy() for one in (output if isinstance(output, tuple) else (output,))]
+    return {site.removesuffix(CODES): codes.numpy() for site, codes in execution.codes.items()}, outputs
 
 
 @torch.no_grad()
@@ -224,9 +227,11 @@ def _difference(a: np.ndarray, b: np.ndarray) -> Difference:
     return Difference(codes=gap.size, differing=int(np.count_nonzero(gap)), largest=int(gap.max(initial=0)))
 
 
-def _larger(error: tuple[float, float], a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    gap = np.abs(a - b)
-    return max(error[0], float(gap[:, :4].max())), max(error[1], float(gap[:, 4:].max()))
+def _note_errors(error: dict[str, float], output: FinalOutput, a: np.ndarray, b: np.ndarray) -> None:
+    """Raise ``error`` to the largest differences between ``a`` and ``b`` in the columns of ``output``."""
+    gap = np.moveaxis(np.abs(a - b), output.axis, 0)
+    for one in output.columns:
+        error[one.unit] = max(error.get(one.unit, 0.0), float(gap[output.slice(one.key)].max()))
 
 
 def _check_shape(opened: Opened, batch: Tensor, path: Path) -> None:

@@ -12,7 +12,7 @@ from fxqat.search.op_costs import Costs
 
 _NOISE = 0.01  # of the error: what a choice may seem to add; in float nothing is rounded, so it adds nothing
 _TELLING = 0.05  # per cent: what is less is not worth a number
-_BRANCH = 3  # the word of a site that counts branches: model.22.cv2.0.2, model.2.m.0.cv1.conv
+_BRANCH = 3  # the word of a site that counts branches, as in model.2.m.0.cv1.conv
 _GAIN = 0.002  # of the network's time: what is less is beyond what the profiler can tell
 
 

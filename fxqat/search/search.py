@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -197,11 +198,12 @@ class _Search:
         asked = self.budget
         found = images.image_paths(self.data, split=asked.split, limit=asked.probe_images)
         parts: list[list[tuple[float, float]]] = [[] for _ in layouts]
+        main, *_ = model.final
         with asleep(model.gm):
             for done, image in enumerate(images.batches(found, asked.imgsz, 1)):
-                first = confident(run_with(model.gm, image, ())[0])
+                first = confident(main, _main(run_with(model.gm, image, ())))
                 for part, on in zip(parts, layouts, strict=True):
-                    part.append(disagreement(first, run_with(model.gm, image, on)[0]))
+                    part.append(disagreement(first, _main(run_with(model.gm, image, on))))
                 self.progress("comparing candidates", done + 1, len(found))
         return [ratio(part) for part in parts]
 
@@ -284,3 +286,8 @@ class _Search:
         follow = judge.layout.follow(left)
         kept = {site for site, node in judge.layout.nodes.items() if site not in follow and node.quantized}
         return written(base, doc, follow, kept, lambda part: judge.why(left, part), judge.layout.sites)
+
+
+def _main(output: Any) -> Any:
+    """The first final output."""
+    return output[0][0] if isinstance(output[0], tuple) else output[0]

@@ -1,8 +1,8 @@
 """One pass over images that tells what each quantizer does alone: to its tensor, and to the detector's output.
 
-The second follows from gradients. For a direction r of the output (see ``divergence.directions``) and the error d_i
-that quantizer i makes in the float network, ``z_i = d_i . (dy/dx_i)' r`` is what r feels of it, to first order. One
-backward pass gives all z_i at once, ``E[z_i^2] / 2`` is the divergence that quantizer i causes alone, and
+The second follows from gradients. For a direction r of the output (see fxqat.models.links) and the error d_i that
+quantizer i makes in the float network, ``z_i = d_i . (dy/dx_i)' r`` is what r feels of it, to first order. One backward
+pass gives all z_i at once, ``E[z_i^2] / 2`` is the divergence that quantizer i causes alone, and
 ``E[(sum of z_i)^2] / 2`` that of any set of them, correlations included: Hutchinson's estimator of ``|J d|^2`` in the
 Fisher metric.
 """
@@ -10,7 +10,7 @@ Fisher metric.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
+from torch.utils._pytree import tree_map
 
 from fxqat.errors import Problem
 from fxqat.graph.site import module_of
 from fxqat.models.detector import Detector, cut
-from fxqat.models.divergence import Raw, directions, divergence
+from fxqat.models.family import RawOutput
+from fxqat.models.links import directions, divergence
 from fxqat.passes.calibrate import feeds_silu
 from fxqat.sensitivity.error_statistics import Tally
 from fxqat.sensitivity.selective import Selective, asleep, is_fake, is_layer, members, rounded
@@ -33,14 +35,14 @@ class Gap:
     """The distance of a quantized network's output from the float one's, mean over images.
 
     Attributes:
-        divergence: nats, see ``fxqat.models.divergence``.
-        boxes_sqnr: of the box logits, dB.
-        scores_sqnr: of the class logits, dB.
+        divergence: nats, see ``fxqat.models.links``.
+        sqnr: of each raw output, dB, by its title.
+        main: the title of the output that says what is in an image.
     """
 
     divergence: float
-    boxes_sqnr: float
-    scores_sqnr: float
+    sqnr: Mapping[str, float]
+    main: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,7 +115,7 @@ def probe(
     view = cut(model.gm, 1)
     chosen = members(view)
     watched = tuple(node for node in view.graph.nodes if is_fake(node) or is_layer(node))
-    pass_ = _Pass(view, chosen, watched, torch.Generator().manual_seed(seed))
+    pass_ = _Pass(view, model.compared, chosen, watched, torch.Generator().manual_seed(seed))
     frozen = [parameter for parameter in view.parameters() if parameter.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(False)
@@ -132,13 +134,18 @@ class _Pass:
     """State of a pass over images."""
 
     def __init__(
-        self, view: fx.GraphModule, chosen: Sequence[fx.Node], watched: tuple[fx.Node, ...], generator: torch.Generator
+        self,
+        view: fx.GraphModule,
+        outputs: Sequence[RawOutput],
+        chosen: Sequence[fx.Node],
+        watched: tuple[fx.Node, ...],
+        generator: torch.Generator,
     ) -> None:
-        self.view, self.watched, self.generator = view, watched, generator
+        self.view, self.outputs, self.watched, self.generator = view, outputs, watched, generator
         self.names = tuple(node.name for node in chosen)
         self.tallies = {name: Tally() for name in self.names}
         self.accumulated = {node.name: Tally() for node in watched}
-        self.logits = {"boxes": Tally(), "scores": Tally()}
+        self.logits = {one.title: Tally() for one in outputs}
         self.samples: list[list[float]] = []
         self.gaps: list[float] = []
         self.imgsz = 0
@@ -150,28 +157,28 @@ class _Pass:
             raw = walk.run(image.clone().requires_grad_(True))
         walk.env.clear()  # values would hold the graph of gradients, whose hooks hold errors
         for index in range(probes):
-            ends = directions({key: raw[key].detach() for key in self.logits}, self.generator)
+            ends = directions(self.outputs, raw, self.generator)
             walk.felt.clear()
-            torch.autograd.backward([raw["boxes"], raw["scores"]], list(ends), retain_graph=index + 1 < probes)
+            torch.autograd.backward([one.of(raw) for one in self.outputs], ends, retain_graph=index + 1 < probes)
             self.samples.append([walk.felt.get(name, 0.0) for name in self.names])
-        plain = {key: raw[key].detach() for key in self.logits}
+        plain = tree_map(torch.Tensor.detach, raw)
         del raw
         self.gaps.append(self._quantized(walk.values if accumulate else {}, plain, image))
 
     @torch.no_grad()
-    def _quantized(self, values: dict[str, Tensor], plain: Raw, image: Tensor) -> float:
+    def _quantized(self, values: dict[str, Tensor], plain: Any, image: Tensor) -> float:
         raw = _Compare(self.view, frozenset(self.names), values, self.accumulated).run(image)
-        for key, tally in self.logits.items():
-            tally.add(plain[key], raw[key] - plain[key])
-        return float(divergence(plain, raw))
+        for one in self.outputs:
+            self.logits[one.title].add(one.of(plain), one.of(raw) - one.of(plain))
+        return float(divergence(self.outputs, plain, raw))
 
     def result(self) -> Probed:
         if not self.gaps:
             raise Problem("analysis", "saw no image", expected="at least one readable image")
         output = Gap(
             divergence=float(np.mean(self.gaps)),
-            boxes_sqnr=self.logits["boxes"].sqnr,
-            scores_sqnr=self.logits["scores"].sqnr,
+            sqnr={title: tally.sqnr for title, tally in self.logits.items()},
+            main=next(one.title for one in self.outputs if one.confidence),
         )
         return Probed(
             nodes=self.watched,

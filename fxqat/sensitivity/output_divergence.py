@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fxqat.data import images
 from fxqat.models.detector import Detector
-from fxqat.models.divergence import Raw, divergence
+from fxqat.models.links import divergence
 
 _BATCH = 8
 
@@ -31,14 +31,16 @@ class Apart:
         self, detector: Detector, data: str | Path, *, count: int | None, imgsz: int, split: str = "val"
     ) -> None:
         self.data, self.count, self.imgsz, self.split = data, count, imgsz, split
+        self.outputs = detector.compared
         self.wanted = list(self._raw(detector))
 
     def of(self, detector: Detector) -> Tensor:
-        """The divergence (fxqat.models.divergence) of each image, nats, shape (images,)."""
-        return torch.cat([divergence(*pair) for pair in zip(self.wanted, self._raw(detector), strict=True)])
+        """The divergence (fxqat.models.links) of each image, nats, shape (images,)."""
+        pairs = zip(self.wanted, self._raw(detector), strict=True)
+        return torch.cat([divergence(self.outputs, *pair) for pair in pairs])
 
     @torch.no_grad()
-    def _raw(self, detector: Detector) -> Iterator[Raw]:
+    def _raw(self, detector: Detector) -> Iterator[Any]:
         chosen = images.image_paths(self.data, split=self.split, limit=self.count)
         for batch in images.batches(chosen, self.imgsz, _BATCH):
             yield detector(batch)[1]

@@ -18,7 +18,7 @@ class Unit:
     """One thing to switch.
 
     Attributes:
-        site: as a policy names it, or a block's prefix (``model.2``; of the head ``model.22.cv2``).
+        site: as a policy names it, or a block's prefix (``model.2``; within the head, one part more).
         nodes: names of its members: fake quantizers and layers with an integer weight.
         sites: the policy's sites in it.
     """
@@ -52,7 +52,7 @@ def decided(node: fx.Node) -> str:
 
 def _block(site: str, roles: Sequence[str]) -> str:
     parts = site.split(".")
-    return ".".join(parts[: 3 if {"detect", "detect_out"} & set(roles) else 2])
+    return ".".join(parts[: 3 if "head" in roles else 2])
 
 
 def downstream(gm: fx.GraphModule, start: Sequence[str]) -> frozenset[str]:

@@ -17,7 +17,7 @@ from fxqat.errors import Problem
 from fxqat.evaluation.disagreement import Confident, confident, disagreement, ratio
 from fxqat.graph.site import nearest
 from fxqat.models.detector import Detector, cut
-from fxqat.models.divergence import divergence
+from fxqat.models.links import divergence
 from fxqat.sensitivity.error_report import check_calibrated
 from fxqat.sensitivity.gradient_probe import probe
 from fxqat.sensitivity.policy_groups import GROUPS, Unit, downstream, units
@@ -246,11 +246,12 @@ def _image(
     walk = Selective(view, job.on(None))
     walk.garbage_collect_values = False
     base = walk.run(image)
-    found = {"": float(divergence(plain, base))}
+    outputs = job.model.compared
+    found = {"": float(divergence(outputs, plain, base))}
     for unit in missing:
         kept = {node: value for node, value in walk.env.items() if node.name not in depends[unit.site]}
         raw = Selective(view, job.on(unit)).run(image, initial_env=kept)
-        found[unit.site] = float(divergence(plain, raw))
+        found[unit.site] = float(divergence(outputs, plain, raw))
     return found
 
 
@@ -285,16 +286,18 @@ def _validated(job: _Job, on: frozenset[str], sure: list[Confident]) -> tuple[fl
     from fxqat.evaluation.predictor import Evaluated
 
     is_first, parts = not sure, list[tuple[float, float]]()
+    main, *_ = job.model.final
 
-    def predict(batch: Tensor) -> Tensor:
-        y: Tensor = run(job.model.gm, batch, on)[0]
+    def predict(batch: Tensor) -> Any:
+        output = run(job.model.gm, batch, on)[0]
+        y = output[0] if isinstance(output, tuple) else output
         if is_first:
-            sure.append(confident(y))
+            sure.append(confident(main, y))
         parts.append(disagreement(sure[len(parts)], y))
-        return y
+        return output
 
     asked = job.asked
-    model = Evaluated(name="a layout", predict=predict, names=dict(job.model.names), stride=job.model.stride)
+    model = Evaluated.of(job.model, predict, name="a layout")
     found = evaluate(model, job.data, imgsz=asked.imgsz, batch=4, split=asked.split, limit=asked.images_limit)
     return 100 * found.map5095, ratio(parts)
 

@@ -82,6 +82,10 @@ class Target:
             )
         return self.places[op]
 
+    def is_float(self, op: str) -> bool:
+        """Whether there is no integer kernel for ``op``."""
+        return self.places.get(op) is Place.NONE
+
     def has_weight(self, op: str) -> bool:
         """Whether ``op`` multiplies by a weight of its own."""
         return op in _WEIGHTED

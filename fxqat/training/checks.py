@@ -103,8 +103,7 @@ def check_data(detector: Detector, plan: TrainingConfig) -> dataset.DataSet:
     if not dataset.is_yaml(place):
         raise Problem(place, "has no val split to choose the best epoch by", expected="a data set YAML")
     found = dataset.read(place)
-    model = Evaluated(name=detector.source.name, predict=detector, names=dict(detector.names))
-    check_classes(model, found)
+    check_classes(Evaluated.of(detector, detector), found)
     for split, needed in (("train", plan.loss.needs_labels), ("val", True)):
         check_labels(place, split, found.images(split), len(found.names), needed=needed)
     return found

@@ -136,7 +136,7 @@ class TrainingConfig:
     def overrides(self) -> dict[str, Any]:
         """What Ultralytics' trainer is given; no step is accumulated over batches unless ``nbs`` says so."""
         ours = {name: getattr(self, name) for name in ("data", "epochs", "batch", "imgsz", "device", "seed")}
-        fixed = {"task": "detect", "mode": "train", "amp": False, "val": True, "save": True, "deterministic": True}
+        fixed = {"mode": "train", "amp": False, "val": True, "save": True, "deterministic": True}
         return {**RECIPE, "nbs": self.batch, **self.options, **ours, **fixed}
 
     def summary(self) -> dict[str, Any]:

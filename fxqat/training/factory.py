@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from fxqat.errors import Problem
 from fxqat.models.detector import Detector
+from fxqat.models.family import Family, imported
 from fxqat.training.checks import check_data, check_detector, check_devices, check_teacher
 from fxqat.training.config import TrainingConfig, configured
 from fxqat.training.qat_trainer import QATTrainer
@@ -47,8 +49,8 @@ def create_trainer(
     found = check_data(detector, plan)
     folder = Path(folder).resolve()
     where = {"project": str(folder.parent), "name": folder.name, "exist_ok": True, "model": "fxqat", "cos_lr": False}
-    kind = QATTrainer if detector.stage == "qat" else Trainer
-    trainer = kind(overrides={**plan.overrides(), **where, "data": str(found.file)})
+    kind = trainer_class(QATTrainer if detector.stage == "qat" else Trainer, detector.source.family)
+    trainer = kind(overrides={**plan.overrides(), **where, "data": str(found.file), "task": detector.source.task})
     trainer.plan, trainer.given, trainer.teacher, trainer.resuming = plan, detector, teacher, resume
     trainer.model = Trainee(copy.deepcopy(detector))
     for one in callbacks:
@@ -67,3 +69,9 @@ def attach(trainer: Any, callback: Any) -> None:
     for name in dir(callback):
         if name.startswith("on_"):
             trainer.callbacks.setdefault(name, []).append(getattr(callback, name))
+
+
+@cache
+def trainer_class(kind: type[Trainer], family: Family) -> type[Trainer]:
+    """``kind`` on Ultralytics' trainer of the family's task."""
+    return type(kind.__name__, (kind, imported(family.trainer)), {"__doc__": kind.__doc__})

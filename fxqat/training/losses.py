@@ -11,14 +11,11 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from fxqat.errors import Problem
-from fxqat.models import offline  # noqa: F401 - before ultralytics
-from fxqat.models.divergence import divergences
+from fxqat.models.family import Family, RawOutput, features
+from fxqat.models.links import divergences
 from fxqat.quant.modules import QATConv2d, QATLinear
 
-# isort: split
-from ultralytics.utils.loss import v8DetectionLoss
-
-Raw = Mapping[str, Any]
+Raw = Any
 Parts = dict[str, Tensor]
 
 
@@ -27,8 +24,8 @@ class LossConfig:
     """Weights of the parts of the loss; a part of weight 0 is not computed.
 
     Attributes:
-        task: Ultralytics' detection loss, with its own gains ``box``, ``cls`` and ``dfl``.
-        distill: the teacher's class probabilities and box distributions.
+        task: Ultralytics' loss of the task, with its own gains (``box``, ``cls`` ...).
+        distill: the teacher's predictions, see ``fxqat.models.links``.
         features: the teacher's feature maps (the head's inputs), beside ``distill``.
         penalty: the rounding error of the weights.
         penalty_warmup: share of the training over which the penalty rises from 0.
@@ -70,7 +67,7 @@ class Seen:
     """What a loss may look at.
 
     Attributes:
-        raw: boxes (B, 4 * bins, A), scores (B, nc, A) logits, feats: maps (B, C, H, W).
+        raw: raw predictions, as the model's family has them.
         batch: Ultralytics' batch; img (B, 3, H, W) in 0..1.
         gm: the graph in training.
         progress: share of the training that is done, 0..1.
@@ -90,22 +87,34 @@ class Part(Protocol):
 
 
 class TaskLoss:
-    """Ultralytics' v8DetectionLoss: box (CIoU), class and DFL, a mean over the batch.
+    """Ultralytics' own loss of the task, a mean over the batch: of a head with two branches that of both.
 
     Args:
-        model: as Ultralytics' DetectionModel; its ``args`` give the gains.
+        model: a Trainee; its ``args`` give the gains.
         focal: gamma of the focal loss for the classes, 0 for none.
+
+    Raises:
+        Problem: a focal loss for a task without class logits of anchors.
     """
 
     def __init__(self, model: Any, focal: float = 0.0) -> None:
-        self.criterion = v8DetectionLoss(model)
+        source = model.detector.source
+        self.family: Family = source.family
+        self.criterion = self.family.criterion(model, source.head_spec)
         if focal:
-            self.criterion.bce = FocalLoss(gamma=focal)
+            for one in self._branches():
+                _check_focal(one, self.family)
+                one.bce = FocalLoss(gamma=focal)
 
     def __call__(self, seen: Seen) -> Parts:
-        """box_loss, cls_loss and dfl_loss."""
-        _, losses, items = self.criterion.get_assigned_targets_and_loss(seen.raw, seen.batch)
+        """Ultralytics' parts by their names: ``box_loss``, ``cls_loss`` ..."""
+        total, items = self.criterion(self.family.for_loss(seen.raw), seen.batch)
+        losses = total.reshape(-1) / self.family.loss_times(len(seen.batch["img"]))
         return dict(zip(items, losses, strict=True))
+
+    def _branches(self) -> list[Any]:
+        found = [getattr(self.criterion, name, None) for name in ("one2many", "one2one")]
+        return [one for one in found if one is not None] or [self.criterion]
 
 
 class FocalLoss(nn.Module):
@@ -132,9 +141,9 @@ class FocalLoss(nn.Module):
 class DistillationLoss:
     """Divergence from a float teacher that sees the same images; no label is needed.
 
-    See fxqat.models.divergence for the first two::
+    One part for each raw output, a mean over images of fxqat.models.links.divergences: for detection ``distill_cls``
+    (Bernoulli, each class) and ``distill_box`` (the distributions of a box's sides); and::
 
-        distill_cls, distill_box = mean over images of divergences(...)["scores"], ["boxes"]
         distill_feat = mean over maps of |f_s - f_t|^2 / |f_t|^2
 
     All are 0 where student and teacher agree. The weight of an anchor keeps the thousands that see nothing from
@@ -142,12 +151,19 @@ class DistillationLoss:
 
     Args:
         teacher: images to raw predictions; used without gradients.
-        weight: of classes and boxes.
+        outputs: what is compared.
+        weight: of the raw outputs.
         features: weight of the feature maps.
     """
 
-    def __init__(self, teacher: Callable[[Tensor], Raw], weight: float = 1.0, features: float = 0.0) -> None:
-        self.teacher, self.weight, self.features = teacher, weight, features
+    def __init__(
+        self,
+        teacher: Callable[[Tensor], Raw],
+        outputs: Sequence[RawOutput],
+        weight: float = 1.0,
+        features: float = 0.0,
+    ) -> None:
+        self.teacher, self.outputs, self.weight, self.features = teacher, tuple(outputs), weight, features
 
     def __call__(self, seen: Seen) -> Parts:
         """The parts of weight above 0."""
@@ -155,10 +171,12 @@ class DistillationLoss:
             target = self.teacher(seen.batch["img"])
         parts: Parts = {}
         if self.weight:
-            found = divergences(target, seen.raw)
-            parts.update({name: self.weight * found[key].mean() for name, key in _DISTILLED.items()})
+            found = divergences(self.outputs, target, seen.raw)
+            for output in self.outputs:
+                name = "_".join(("distill", *output.branch, output.loss))
+                parts[name] = self.weight * found[".".join(output.path)].mean()
         if self.features:
-            maps = zip(seen.raw["feats"], target["feats"], strict=True)
+            maps = zip(features(seen.raw), features(target), strict=True)
             errors = [F.mse_loss(mine, theirs) / theirs.square().mean().clamp(min=1e-12) for mine, theirs in maps]
             parts["distill_feat"] = self.features * torch.stack(errors).mean()
         return parts
@@ -210,7 +228,7 @@ def build_loss_function(
 
     Args:
         config: or its fields as a mapping.
-        model: as Ultralytics' DetectionModel, for the task loss.
+        model: a Trainee.
         teacher: images to the float network's raw predictions.
 
     Raises:
@@ -227,7 +245,7 @@ def build_loss_function(
     if config.needs_teacher:
         if teacher is None:
             raise Problem("loss", "distillation needs a teacher", remedy="give the float detector as teacher")
-        parts.append(DistillationLoss(teacher, config.distill, config.features))
+        parts.append(DistillationLoss(teacher, model.detector.trained, config.distill, config.features))
     if config.penalty:
         parts.append(QATPenaltyLoss(config.penalty, config.penalty_warmup))
     return ComposedLoss(parts)
@@ -252,6 +270,11 @@ def raw_predictions(view: fx.GraphModule) -> Callable[[Tensor], Raw]:
     """A graph that gives raw predictions as a teacher, in eval mode."""
     frozen = view.eval().requires_grad_(False)
     return frozen
+
+
+def _check_focal(criterion: Any, family: Family) -> None:
+    if not hasattr(criterion, "bce"):
+        raise Problem("focal", f"the loss of {family.task} has no class branch of anchors", expected="focal=0")
 
 
 def _rounding(layer: QATConv2d | QATLinear) -> Tensor:

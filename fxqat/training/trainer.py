@@ -1,4 +1,5 @@
-"""Trainers on Ultralytics' DetectionTrainer: its data, augmentation, loss, validator, loop; our graph, state, gate."""
+"""Trainers on Ultralytics' trainer of the task: its data, augmentation, loss, validator, loop; our graph, state,
+gate."""
 
 from __future__ import annotations
 
@@ -15,11 +16,12 @@ from torch import Tensor, optim
 
 from fxqat.data import dataset
 from fxqat.errors import Problem
-from fxqat.evaluation.validators import SquareValidator
+from fxqat.evaluation.validators import square_validator
 from fxqat.files import locked
 from fxqat.graph.pipeline import Pipeline
 from fxqat.models import offline
 from fxqat.models.detector import Detector, cut
+from fxqat.models.family import Metric
 from fxqat.passes.unquantize import Unquantize
 from fxqat.quant.modules import freeze_bn_stats, update_bn_stats
 from fxqat.training import resume_state
@@ -35,16 +37,14 @@ from fxqat.training.ultralytics_model import Trainee
 from fxqat.training.validation_runtime import runtime
 
 # isort: split
-from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-MAP = "metrics/mAP50-95(B)"
-MAP50 = "metrics/mAP50(B)"
 Row = dict[str, Any]
 
 
-class Trainer(DetectionTrainer):
+class Trainer(BaseTrainer):
     """Trains a Detector of any stage; the FP32 baseline where it is float.
 
     The moving average of the weights is what is validated, once before training (epoch 0) and after each epoch, on
@@ -78,6 +78,11 @@ class Trainer(DetectionTrainer):
         offline.provide_fonts()
         super().__init__(cfg or _defaults(), overrides, _callbacks)
         torch.set_num_threads(threads)  # Ultralytics allows itself one on a CPU
+
+    @property
+    def metric(self) -> Metric:
+        """What decides."""
+        return self.given.source.family.metric
 
     @property
     def state_file(self) -> Path:
@@ -144,10 +149,10 @@ class Trainer(DetectionTrainer):
         """Ultralytics' data set, square in validation too."""
         return ultralytics_images(self, img_path, mode, batch)
 
-    def get_validator(self) -> SquareValidator:
+    def get_validator(self) -> Any:
         """Ultralytics' validator."""
-        arguments = copy.copy(self.args)
-        return SquareValidator(self.test_loader, save_dir=self.save_dir, args=arguments, _callbacks=self.callbacks)
+        kind = square_validator(self.given.source.family)
+        return kind(self.test_loader, save_dir=self.save_dir, args=copy.copy(self.args), _callbacks=self.callbacks)
 
     def validate(self) -> Any:
         """Ultralytics' validation of the average, in the runtime that it is for where that is known: what is chosen by
@@ -267,7 +272,7 @@ class Trainer(DetectionTrainer):
         self.metrics, self.fitness = self.validate()
         self.best_epoch, self.kept = 0, {}
         if RANK > 0:  # the first process measures, chooses and writes
-            self.metrics = {MAP: 0.0, MAP50: 0.0}
+            self.metrics = {self.metric.key: 0.0, self.metric.second: 0.0}
             self.history.append(self._row(0))
             return
         if not self.validator.metrics.nt_per_class.sum():
@@ -279,7 +284,8 @@ class Trainer(DetectionTrainer):
 
     def _row(self, epoch: int) -> Row:
         rate = self.optimizer.param_groups[0]["lr"] if epoch else 0.0
-        return {"epoch": epoch, "map5095": float(self.metrics[MAP]), "map50": float(self.metrics[MAP50]), "lr": rate}
+        found = {"map5095": self.metrics[self.metric.key], "map50": self.metrics[self.metric.second]}
+        return {"epoch": epoch, **{name: float(value) for name, value in found.items()}, "lr": rate}
 
     def _average(self) -> dict[str, Tensor]:
         return resume_state.snapshot(self.ema.ema.detector.gm.state_dict())

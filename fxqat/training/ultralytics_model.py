@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -17,11 +16,10 @@ from fxqat.training.validation_runtime import Predict
 
 Losses = tuple[Tensor, dict[str, Tensor]]
 Criterion = Callable[[dict[str, Any], dict[str, Any], nn.Module], Losses]
-REG_MAX = 16
 
 
 class Trainee(nn.Module):
-    """The attributes and calls of Ultralytics' DetectionModel around a Detector.
+    """The attributes and calls of Ultralytics' models around a Detector.
 
     A dict (a batch) gives ``loss(batch)``; images (B, 3, H, W) in 0..1 give the raw predictions in training and
     (predictions, raw predictions) in eval. The state dict is the graph's, each name after ``detector.gm.``. Copies
@@ -31,25 +29,23 @@ class Trainee(nn.Module):
         detector: any stage that computes in float.
     """
 
-    task = "detect"
-
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = detector
+        self.task = detector.source.task
         self.criterion: Criterion | None = None
         self.names = dict(detector.names)
         self.nc = len(self.names)
         self.stride = torch.tensor(detector.source.stride)
         self.yaml = dict(detector.source.architecture)
         self.args: Any = None
-        bins = _bins(detector.gm)
-        self._head = SimpleNamespace(nc=self.nc, reg_max=bins, stride=self.stride, max_det=300)
+        self._head = detector.source.family.head(detector.source.head_spec, self.stride)
         self._views: dict[bool, fx.GraphModule] = {}
         self._runtime: Predict | None = None
 
     @property
-    def model(self) -> list[SimpleNamespace]:
-        """What losses read of the last layer: ``model[-1]`` has nc, reg_max and stride."""
+    def model(self) -> list[Any]:
+        """What losses read of the last layer, ``model[-1]``."""
         self._head.stride = self.stride = self.stride.to(next(self.parameters()).device)
         return [self._head]
 
@@ -101,11 +97,3 @@ class Trainee(nn.Module):
             Quicken()(view)
             self._views[self.training] = view
         return self._views[self.training]
-
-
-def _bins(gm: fx.GraphModule) -> int:
-    """Bins of a box side, read from the graph where the decode unflattens them."""
-    for node in gm.graph.nodes:
-        if node.op == "call_method" and node.target == "unflatten":
-            return int(node.args[2][1])
-    return REG_MAX

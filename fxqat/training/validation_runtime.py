@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from fxqat.runtime.integer_model import in_integers, lowered
 from fxqat.runtime.onnx_export import export
 from fxqat.targets import target_of
 
-Predict = Callable[[Tensor], Tensor]
+Predict = Callable[[Tensor], Any]
 # Of yolov8n on 2 cores, export and session take 13 to 19 s whatever the size; an image of 640 pixels takes 0.26 s in
 # torch's integers and 0.03 s in ONNX Runtime, one of 320 pixels 0.09 and 0.01. So a file pays from about 55 images of
 # 640 pixels on, or 170 of 320. Both give the same codes.
@@ -24,7 +25,7 @@ WORTH_AN_EXPORT = 50 * 640**2
 
 
 def runtime(detector: Detector, *, images: int, imgsz: int) -> Predict | None:
-    """What the file exported from ``detector`` predicts: images (B, 3, imgsz, imgsz) in 0..1 give (B, 4 + nc, A).
+    """What the file exported from ``detector`` predicts: images (B, 3, imgsz, imgsz) in 0..1 give the final outputs.
 
     For more than a few images, on a CPU that computes it exactly, it is that file in ONNX Runtime; else its integers in
     torch. None where the runtime's arithmetic is not known, see ``fxqat.runtime.integer_model``.

@@ -9,6 +9,13 @@ from hypothesis import strategies as st
 from torchvision.ops import box_convert, box_iou
 
 from fxqat.evaluation.disagreement import confident, disagreement, overlap, ratio
+from fxqat.models.families.detect import DETECT
+from fxqat.models.family import FinalOutput, HeadSpec
+
+
+def output(y: torch.Tensor) -> FinalOutput:
+    """What a detector predicts with the classes of ``y``."""
+    return DETECT.final(HeadSpec(classes=y.shape[1] - 4))[0]
 
 
 def predictions(seed: int, anchors: int = 40) -> torch.Tensor:
@@ -31,7 +38,7 @@ def test_overlap_is_torchvisions(seed: int) -> None:
 @given(seed=st.integers(0, 2**16))
 def test_it_is_zero_for_the_same_and_at_most_one(seed: int) -> None:
     y, other = predictions(seed), predictions(seed + 1)
-    first = confident(y)
+    first = confident(output(y), y)
     lost, weight = disagreement(first, y)
     assert lost == pytest.approx(0, abs=1e-5 * weight)
     lost, weight = disagreement(first, other)
@@ -42,7 +49,7 @@ def test_it_is_what_boxes_and_scores_lost() -> None:
     y = torch.zeros(1, 6, 3)
     y[0, :4] = torch.tensor([50.0, 50.0, 20.0, 10.0])[:, None]
     y[0, 4] = torch.tensor([0.8, 0.4, 0.05])
-    first = confident(y, least=0.1)
+    first = confident(output(y), y, least=0.1)
     assert first.anchor.tolist() == [0, 1]
     moved = y.clone()
     moved[0, 0, 0] += 10  # half of the box's width: IoU (10 * 10) / (2 * 200 - 100) = 1/3
@@ -55,6 +62,6 @@ def test_it_is_what_boxes_and_scores_lost() -> None:
 
 def test_where_nothing_is_sure_nothing_disagrees() -> None:
     y = torch.zeros(1, 6, 3)
-    assert disagreement(confident(y), y) == (0.0, 0.0)
+    assert disagreement(confident(output(y), y), y) == (0.0, 0.0)
     assert ratio([(0.0, 0.0)]) == 0.0
     assert ratio([]) == 0.0

@@ -20,7 +20,7 @@ def found(*differing: int) -> Verification:
         Row(site=f"model.{i}", reference_runtime=Difference(codes=1000, differing=count, largest=min(count, 1)))
         for i, count in enumerate(differing)
     ]
-    return Verification(rows=tuple(rows), images=1, output_error=(0.0, 0.0))
+    return Verification(rows=tuple(rows), images=1, output_error={})
 
 
 def test_a_failure_names_the_first_site_that_differs():

@@ -19,7 +19,9 @@ import fxqat
 from fxqat.errors import Problem
 from fxqat.graph.site import site_of
 from fxqat.models.detector import Detector, cut
-from fxqat.models.divergence import directions, divergence, divergences
+from fxqat.models.families.detect import DETECT
+from fxqat.models.family import HeadSpec
+from fxqat.models.links import directions, divergence, divergences
 from fxqat.passes.calibrate import quantizers
 from fxqat.quant.affine import choose_qparams
 from fxqat.quant.spec import QuantSpec
@@ -28,6 +30,8 @@ from fxqat.sensitivity.error_statistics import Tally
 from fxqat.sensitivity.gradient_probe import probe
 from fxqat.sensitivity.selective import asleep, members, run
 from fxqat.training.losses import DistillationLoss, Seen
+
+OUTPUTS = {bins: DETECT.compared(HeadSpec(classes=3, bins=bins)) for bins in (1, 16)}
 
 
 @pytest.fixture(scope="module")
@@ -83,14 +87,17 @@ def test_clipping_and_range_use():
 @pytest.mark.parametrize("bins", [1, 16])
 def test_the_divergence_is_what_distillation_minimises(bins):
     teacher, student = (logits(seed, bins=bins, images=3) for seed in (1, 2))
-    images = torch.zeros(3, 3, 64, 64)
-    parts = DistillationLoss(lambda images: teacher)(Seen(raw=student, batch={"img": images}, gm=nn.Module()))
-    each = divergence(teacher, student)
+    outputs, images = OUTPUTS[bins], torch.zeros(3, 3, 64, 64)
+    seen = Seen(raw=student, batch={"img": images}, gm=nn.Module())
+    parts = DistillationLoss(lambda images: teacher, outputs)(seen)
+    each = divergence(outputs, teacher, student)
     # float32 sums of some hundred terms of size 1
     assert float(each.mean()) == pytest.approx(float(sum(parts.values())), rel=1e-5)
-    alone = [divergence(*({key: raw[key][[i]] for key in raw} for raw in (teacher, student))) for i in range(3)]
+    alone = [
+        divergence(outputs, *({key: raw[key][[i]] for key in raw} for raw in (teacher, student))) for i in range(3)
+    ]
     assert torch.allclose(torch.cat(alone), each, rtol=1e-5), "an image's divergence is its own"
-    assert divergence(teacher, teacher).tolist() == [0.0] * 3
+    assert divergence(outputs, teacher, teacher).tolist() == [0.0] * 3
 
 
 def test_distances_without_bins_are_means_of_normal_distributions():
@@ -100,7 +107,7 @@ def test_distances_without_bins_are_means_of_normal_distributions():
     kl = torch.distributions.kl_divergence(*one).mean(1)
     expected = float((kl * p).sum() / p.sum())
     assert expected > 0.1, "boxes differ"
-    assert float(divergences(teacher, student)["boxes"]) == pytest.approx(expected, rel=1e-5)
+    assert float(divergences(OUTPUTS[1], teacher, student)["boxes"]) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("bins", [1, 16])
@@ -111,11 +118,11 @@ def test_directions_feel_the_divergence_of_a_small_change(bins):
     generator = torch.Generator().manual_seed(0)
     felt = []
     for _ in range(4000):
-        boxes, scores = directions(teacher, generator)
+        boxes, scores = directions(OUTPUTS[bins], teacher, generator)
         felt.append(float((boxes * change["boxes"]).sum() + (scores * change["scores"]).sum()) * step)
     # The mean of 4000 squares of a sum of many independent terms deviates by sqrt(2 / 4000) = 2.2 %: 5 deviations;
     # the third order adds about the step, 2 %.
-    assert np.mean(np.square(felt)) / 2 == pytest.approx(float(divergence(teacher, student)), rel=0.13)
+    assert np.mean(np.square(felt)) / 2 == pytest.approx(float(divergence(OUTPUTS[bins], teacher, student)), rel=0.13)
 
 
 def test_all_on_is_the_quantized_network_and_none_on_the_float_one(calibrated, images):
@@ -138,7 +145,7 @@ def test_the_probe_feels_what_a_quantizer_alone_does(calibrated, images):
     strongest = sorted(alone, key=lambda name: -alone[name])[:12]
     with asleep(view):
         plain = run(view, one, ())
-        exact = [float(divergence(plain, run(view, one, {name}))) for name in strongest]
+        exact = [float(divergence(calibrated.compared, plain, run(view, one, {name}))) for name in strongest]
     ratios = np.array([alone[name] for name in strongest]) / np.array(exact)
     # 200 squares of a sum of four anchors' terms: a deviation of 10 to 20 %, plus what is not linear; a wrong
     # gradient or a missing factor of two would be off everywhere.

@@ -16,7 +16,7 @@ import fxqat
 from fxqat.data import images as pictures
 from fxqat.errors import Problem
 from fxqat.models.detector import Detector, cut
-from fxqat.models.divergence import divergence
+from fxqat.models.links import divergence
 from fxqat.sensitivity.policy_groups import downstream, units
 from fxqat.sensitivity.result_log import Ledger, fingerprint
 from fxqat.sensitivity.selective import asleep, run
@@ -66,7 +66,8 @@ def test_output_measures_what_switching_a_unit_does(calibrated, folder):
     whole = set().union(*every.values())
 
     def harm(on: set[str]) -> float:
-        return float(np.mean([float(divergence(run(view, one, ()), run(view, one, on))) for one in shown]))
+        pairs = [(run(view, one, ()), run(view, one, on)) for one in shown]
+        return float(np.mean([float(divergence(calibrated.compared, *pair)) for pair in pairs]))
 
     with asleep(view):
         for row, other in zip(found.rows, left.rows, strict=True):

@@ -13,6 +13,8 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import DEFAULT_CFG
 
 from fxqat.errors import Problem
+from fxqat.models.families.detect import DETECT
+from fxqat.models.family import HeadSpec
 from fxqat.quant.modules import QATConv2d
 from fxqat.quant.spec import QuantSpec
 from fxqat.training.losses import (
@@ -26,6 +28,7 @@ from fxqat.training.losses import (
 )
 from fxqat.training.ultralytics_model import Trainee
 
+OUTPUTS = DETECT.trained(HeadSpec(classes=3))
 LOGITS = st.floats(-8, 8, width=32)
 
 
@@ -94,7 +97,7 @@ def test_distillation_is_zero_with_zero_gradient_where_both_agree():
     student = raw(0)
     leaves = [student["boxes"].requires_grad_(), student["scores"].requires_grad_()]
     twin = {"boxes": leaves[0].detach(), "scores": leaves[1].detach(), "feats": student["feats"]}
-    parts = DistillationLoss(lambda images: twin, features=1.0)(seen(student))
+    parts = DistillationLoss(lambda images: twin, OUTPUTS, features=1.0)(seen(student))
     assert {name: pytest.approx(0, abs=1e-6) for name in parts} == {name: number(one) for name, one in parts.items()}
     gradients = torch.autograd.grad(parts["distill_cls"] + parts["distill_box"], leaves)
     assert max(float(one.abs().max()) for one in gradients) < 1e-6
@@ -102,7 +105,7 @@ def test_distillation_is_zero_with_zero_gradient_where_both_agree():
 
 def test_distillation_is_the_formula():
     student, teacher = raw(1), raw(2)
-    parts = DistillationLoss(lambda images: teacher, weight=2.0, features=3.0)(seen(student))
+    parts = DistillationLoss(lambda images: teacher, OUTPUTS, weight=2.0, features=3.0)(seen(student))
     p, q = teacher["scores"].double().sigmoid(), student["scores"].double().sigmoid()
     kl = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum(1)
     weight = p.amax(1) / p.amax(1).sum(1, keepdim=True) / len(p)  # a mean over images, each of weight 1
@@ -118,7 +121,7 @@ def test_distillation_is_the_formula():
 @given(st.integers(0, 1000), st.integers(0, 1000))
 @settings(max_examples=25)
 def test_distillation_is_never_negative(one, other):
-    parts = DistillationLoss(lambda images: raw(other))(seen(raw(one)))
+    parts = DistillationLoss(lambda images: raw(other), OUTPUTS)(seen(raw(one)))
     assert min(float(value) for value in parts.values()) >= -1e-5
 
 
@@ -169,7 +172,7 @@ def test_parts_add_up_by_name(batch, three):
     config = {"task": 0.5, "distill": 1.0, "focal": 1.5, "penalty": 0.1}
     criterion = build_loss_function(config, model=trainee, teacher=lambda images: predictions)
     total, items = criterion(predictions, batch, three.gm)
-    assert list(items) == ["box_loss", "cls_loss", "dfl_loss", "distill_cls", "distill_box"]  # nothing is quantized
+    assert list(items) == ["box_loss", "cls_loss", "dfl_loss", "distill_box", "distill_cls"]  # nothing is quantized
     assert float(total.detach()) == pytest.approx(4 * sum(float(one) for one in items.values()), rel=1e-6)
     whole = TaskLoss(trainee, 1.5)(Seen(raw=predictions, batch=batch, gm=three.gm))
     assert float(items["box_loss"]) == pytest.approx(number(whole["box_loss"]) / 2)

@@ -98,7 +98,8 @@ def test_the_result_is_saved_converted_and_verified(trainer, scripted, tmp_path,
 def test_a_float_detector_is_trained_as_it_is(trainer, three, scripted):
     scripted(0.1, 0.2)
     run = trainer("float", detector=three, epochs=1, freeze_bn=1.0, lr0=1e-3)
-    assert type(run) is Trainer
+    assert isinstance(run, Trainer)
+    assert not isinstance(run, QATTrainer)
     run.train()
     moved = run.result().gm.state_dict()
     assert any(

@@ -1,0 +1,264 @@
+"""The contract of a model family: all that the rest of fxqat knows of a task, its heads, their outputs and metrics.
+
+A family is one object, made in fxqat/models/families. Tracing asks it for the adapters of heads, policies for roles,
+distillation and analysis for the links of raw outputs, evaluation and training for Ultralytics' own classes, export for
+the names of outputs and for metadata. Nothing else says what a detection is.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any
+
+from torch import Tensor, nn
+
+Shapes = Sequence[Sequence[int | str | None]]  # of a file's outputs; a word or nothing where a size is open
+
+
+class Link(Enum):
+    """The function from a raw output to a prediction; it decides how two networks' outputs are compared."""
+
+    BERNOULLI = "a sigmoid, each channel by itself"
+    CATEGORICAL = "a softmax over the channels of each group: bins of a distance, or classes"
+    DISTANCE = "the value itself, in cells"
+    PLAIN = "the value itself, in units of its own"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawOutput:
+    """One tensor of a head before it is decoded.
+
+    Attributes:
+        key: a short name: ``boxes``, ``scores``.
+        title: the same in reports: ``box logits``.
+        path: its keys in the raw predictions.
+        link: what turns it into a prediction.
+        groups: of channels that belong together; divergences are a mean over groups.
+        anchored: whether its last axis counts anchors, (B, C, A); else it is of the whole image.
+        confidence: whether its largest probability says how much its anchor's other outputs matter.
+        loss: its name in the loss of distillation, after ``distill_``.
+    """
+
+    key: str
+    title: str
+    path: tuple[str, ...]
+    link: Link
+    groups: int = 1
+    anchored: bool = True
+    confidence: bool = False
+    loss: str = ""
+
+    def of(self, raw: Any) -> Any:
+        """The tensor in the raw predictions ``raw``."""
+        for key in self.path:
+            raw = raw[key]
+        return raw
+
+    @property
+    def branch(self) -> tuple[str, ...]:
+        """Where the outputs stand that share its anchors."""
+        return self.path[:-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Neighbouring channels of a final output that mean one thing, such as the four numbers of a box.
+
+    Attributes:
+        key: a short name: ``boxes``.
+        size: how many.
+        unit: in which a report counts their errors: ``px``.
+    """
+
+    key: str
+    size: int
+    unit: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalOutput:
+    """One tensor that a model predicts, as an exported file names it.
+
+    Attributes:
+        name: in a file: ``output0``.
+        columns: what its channels are, in order.
+        axis: of the channels.
+        rank: how many axes it has.
+    """
+
+    name: str
+    columns: tuple[Columns, ...]
+    axis: int = 1
+    rank: int = 3
+
+    @property
+    def size(self) -> int:
+        """Channels in all."""
+        return sum(one.size for one in self.columns)
+
+    @property
+    def shape(self) -> str:
+        """In words, for errors."""
+        axes = ["N", "A", "B"][: self.rank - 1]
+        return f"({', '.join([*axes[: self.axis], str(self.size), *axes[self.axis :]])})"
+
+    def fits(self, y: Tensor, images: int) -> bool:
+        """Whether ``y`` can be this output for so many images."""
+        return y.dim() == self.rank and len(y) == images and y.shape[self.axis] == self.size
+
+    def scores(self, y: Tensor) -> Tensor:
+        """The probabilities in ``y``, (N, classes, A); of a head without NMS the confidences, (N, 1, M)."""
+        if self.has("confidence"):
+            return y[..., self.slice("confidence")].transpose(1, 2)
+        found = y[:, self.slice("scores")]
+        return found if self.rank > 2 else found[..., None]
+
+    def boxes(self, y: Tensor) -> Tensor | None:
+        """Centre x, centre y, width and height in pixels, (N, 4, A), where ``y`` has a box for each anchor."""
+        return y[:, self.slice("boxes")] if self.axis == 1 and self.has("boxes") else None
+
+    def slice(self, key: str) -> slice:
+        """Where the channels called ``key`` are."""
+        start = 0
+        for one in self.columns:
+            if one.key == key:
+                return slice(start, start + one.size)
+            start += one.size
+        raise KeyError(key)
+
+    def has(self, key: str) -> bool:
+        """Whether there are channels called ``key``."""
+        return any(one.key == key for one in self.columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSpec:
+    """The sizes of one model's head that its outputs follow from: plain numbers, which a file can hold.
+
+    Attributes:
+        classes: how many.
+        kind: Ultralytics' class of the head.
+        bins: of the distribution of a box's side; 1 where the head gives distances.
+        masks: prototypes of a mask.
+        keypoints: how many, and numbers for each.
+        angles: numbers of a box's rotation.
+        end2end: whether it has one2one branches beside the one2many ones.
+        nms_free: whether it predicts by the one2one branches.
+
+    Raises:
+        ValueError: sizes that cannot be.
+    """
+
+    classes: int
+    kind: str = "Detect"
+    bins: int = 16
+    masks: int = 0
+    keypoints: tuple[int, int] = (0, 0)
+    angles: int = 0
+    end2end: bool = False
+    nms_free: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keypoints", tuple(self.keypoints))  # JSON has lists
+        if self.classes < 1 or self.bins < 1:
+            raise ValueError(f"head: {self.classes} classes and {self.bins} bins are not legal, expected 1 or more")
+        if self.nms_free and not self.end2end:
+            raise ValueError("head: without NMS is not legal for a head without one2one branches")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A number of Ultralytics' validator, 0..1.
+
+    Attributes:
+        key: among the validator's results: ``metrics/mAP50-95(B)``.
+        title: in tables: ``mAP50-95``.
+        second: key of the number shown beside it.
+        second_title: its title.
+    """
+
+    key: str
+    title: str
+    second: str
+    second_title: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Family:
+    """What all models of one task share.
+
+    Attributes:
+        task: Ultralytics' word for it.
+        model: Ultralytics' model class, by dotted name.
+        heads: the adapter of each head, by the head's class name.
+        spec: the sizes of a head.
+        raw: the raw outputs of one branch of such a head.
+        final: what such a head predicts.
+        metric: what decides whether one model is better than another.
+        trainer: Ultralytics' trainer class, by dotted name; likewise the others.
+        validator: Ultralytics' validator class.
+        head: what Ultralytics' losses read of a head, given its sizes and its strides in pixels.
+        loss: Ultralytics' loss class of one branch.
+        for_loss: raw predictions as that loss wants them.
+        summed: whether that loss is a sum over the batch, else a mean.
+        metadata: what an exported file says besides what every file says.
+        described: the sizes of the head behind a file, as far as its outputs tell: from its metadata, its number of
+            classes and the shapes of its outputs.
+    """
+
+    task: str
+    model: str
+    heads: Mapping[str, Callable[[Any, HeadSpec], nn.Module]]
+    spec: Callable[[Any], HeadSpec]
+    raw: Callable[[HeadSpec], tuple[RawOutput, ...]]
+    final: Callable[[HeadSpec], tuple[FinalOutput, ...]]
+    metric: Metric
+    trainer: str
+    validator: str
+    head: Callable[[HeadSpec, Tensor], Any]
+    loss: Callable[[HeadSpec], str]
+    for_loss: Callable[[Any], Any] = field(default=lambda raw: raw)
+    summed: bool = True
+    metadata: Callable[[HeadSpec], dict[str, Any]] = field(default=lambda spec: {})
+    described: Callable[[Mapping[str, str], int, Shapes], HeadSpec] = field(
+        default=lambda metadata, classes, shapes: HeadSpec(classes=classes)
+    )
+
+    def compared(self, spec: HeadSpec) -> tuple[RawOutput, ...]:
+        """The raw outputs that a model's predictions are made of."""
+        return self._in_branch(spec, "one2one" if spec.nms_free else "one2many")
+
+    def trained(self, spec: HeadSpec) -> tuple[RawOutput, ...]:
+        """The raw outputs that training moves: of both branches where there are two."""
+        branches = ("one2many", "one2one") if spec.end2end else ("one2many",)
+        return tuple(one for branch in branches for one in self._in_branch(spec, branch))
+
+    def criterion(self, model: Any, spec: HeadSpec) -> Any:
+        """Ultralytics' loss for ``model``, which has the attributes of its models: (raw predictions, batch) to (parts,
+        detached parts by name)."""
+        loss = imported(self.loss(spec))
+        return imported("ultralytics.utils.loss.E2ELoss")(model, loss) if spec.end2end else loss(model)
+
+    def loss_times(self, batch: int) -> int:
+        """How often that loss counts the mean over a batch of so many images."""
+        return batch if self.summed else 1
+
+    def _in_branch(self, spec: HeadSpec, branch: str) -> tuple[RawOutput, ...]:
+        if not spec.end2end:
+            return self.raw(spec)
+        return tuple(replace(one, path=(branch, *one.path)) for one in self.raw(spec))
+
+
+def imported(name: str) -> Any:
+    """The object behind a dotted name, imported when it is wanted: Ultralytics' trainers take seconds."""
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def features(raw: Any) -> list[Tensor]:
+    """The maps (B, C, H, W) that a head reads, in its raw predictions."""
+    maps: list[Tensor] = raw.get("one2many", raw)["feats"]
+    return maps
