@@ -56,7 +56,6 @@ DOORS = {
         "fxqat.checkpoint.fxqat_format",  # for its version
         "fxqat.training.*",
         "fxqat.evaluation.validators",
-        "fxqat.evaluation.accuracy",
     ),
     "patterns": (),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from fxqat.commands.command import (
     add_trust,
     check_counts,
     fail,
+    image_size,
     progress,
     say_inexact,
 )
@@ -126,7 +126,7 @@ def _verify_arguments(parser: ArgumentParser) -> None:
 
 def _verify(options: Namespace) -> None:
     import fxqat
-    from fxqat.files import check_writable, write_text
+    from fxqat.files import check_writable, temporary_folder, write_text
     from fxqat.runtime.exactness import inexact_here
     from fxqat.targets import target_of
 
@@ -139,8 +139,9 @@ def _verify(options: Namespace) -> None:
     if options.data is None:
         raise Problem("--data", "is missing", expected="images to compare codes on", remedy="give --data")
     model = fxqat.load(options.model)
-    with tempfile.TemporaryDirectory(prefix="fxqat-verify-") as folder:
-        onnx = options.onnx or fxqat.export(model, Path(folder) / "model.onnx", imgsz=options.imgsz)
+    with temporary_folder("fxqat-verify-") as folder:
+        size = image_size(options, model)
+        onnx = options.onnx or fxqat.export(model, folder / "model.onnx", imgsz=size, batch=options.batch)
         with progress("verifying", options.quiet) as step:
             found = fxqat.verify(
                 model,
@@ -148,6 +149,7 @@ def _verify(options: Namespace) -> None:
                 options.data,
                 images_limit=options.images,
                 imgsz=options.imgsz,
+                batch=options.batch,
                 progress=step,
                 runtimes=options.runtimes,
             )

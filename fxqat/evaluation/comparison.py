@@ -17,6 +17,7 @@ from fxqat.evaluation.accuracy import Accuracy, evaluate
 from fxqat.evaluation.bootstrap import Drift, paired_drift
 from fxqat.evaluation.latency import measure
 from fxqat.evaluation.predictor import Evaluated, from_onnx
+from fxqat.models.detector import IMGSZ
 from fxqat.runtime.integer_model import predictor
 
 _RUNS = 7
@@ -47,7 +48,7 @@ def compare(
     data: str | Path,
     *,
     images_limit: int | None = None,
-    imgsz: int = 640,
+    imgsz: int | None = None,
     batch: int = 8,
     split: str = "val",
     threads: int = 2,
@@ -59,11 +60,24 @@ def compare(
     ONNX files are timed in ONNX Runtime, taking turns in processes of their own; .pt and .fxqat in eager torch,
     which says nothing about a runtime.
 
+    Args:
+        models: paths.
+        data: data set YAML.
+        images_limit: so many images, evenly spread.
+        imgsz: pixels, square; by default what a file among them takes, what one was trained or calibrated at, or 640.
+        batch: images at a time.
+        split: of the data set.
+        threads: when timing.
+        trust: let a .pt run code.
+        patterns: rule files that a .fxqat was made with.
+        progress: called with steps done and steps in all.
+
     Raises:
         Problem: a model or the data set cannot be used.
     """
     opened = [open_model(model, trust=trust) for model in models]
     names = [one.name for one in opened]
+    imgsz = usual_size(opened) if imgsz is None else imgsz
     found: list[Accuracy] = []
     for index, one in enumerate(opened):
         step = _step(progress, index, len(opened))
@@ -94,6 +108,12 @@ def open_model(model: str | Path, *, trust: bool = False) -> Evaluated:
     if detector.stage == "qat" and not detector.recipe.calibration:
         raise Problem(path, "was never calibrated", expected="a calibrated .fxqat", remedy="run fxqat calibrate first")
     return Evaluated.of(detector, predictor(detector), name=path.name, path=path)
+
+
+def usual_size(models: Sequence[Evaluated]) -> int:
+    """The image size to compare models at: the one that a file takes, or the first that one was made at, or 640."""
+    sizes = [*(one.imgsz for one in models), *(one.usual for one in models), IMGSZ]
+    return next(size for size in sizes if size is not None)
 
 
 def _step(progress: Callable[[int, int], None], index: int, count: int) -> Callable[[int, int], None]:

@@ -20,9 +20,10 @@ from torch import fx
 import fxqat
 from fxqat.data.images import check_imgsz
 from fxqat.errors import Problem
-from fxqat.files import check_writable, replacing
+from fxqat.files import check_suffix, check_writable, replacing
 from fxqat.graph.site import site_of
 from fxqat.models.detector import Detector, cut
+from fxqat.passes.lower import is_integer
 from fxqat.quant.torch_ao import quantize_per_tensor
 from fxqat.runtime.ort_layout import arrange
 from fxqat.runtime.redundant_qdq import as_exported
@@ -75,8 +76,7 @@ def export(
 
 def _check(path: Path, imgsz: int, stride: int, batch: int, opset: int) -> None:
     check_imgsz(imgsz, stride)
-    if path.suffix != ".onnx":
-        raise Problem(path, f"ends in {path.suffix or 'nothing'!r}", expected="a name that ends in .onnx")
+    check_suffix(path, ".onnx")
     if batch < 1:
         raise Problem("--batch", f"{batch} images at a time", expected="1 or more")
     if opset not in OPSETS:
@@ -156,7 +156,7 @@ def _told_site(node: onnx.NodeProto) -> str:
 
 def _metadata(model: Detector, imgsz: int, batch: int, dynamic: bool) -> Mapping[str, Any]:
     """What Ultralytics' loader reads from a file, and what the file was made of."""
-    int8 = model.stage == "int8"
+    int8 = is_integer(model.gm)
     return {
         "description": f"{Path(model.source.name).stem} {'INT8' if int8 else 'FP32'} by fxqat",
         "author": "fxqat",

@@ -117,7 +117,8 @@ def chosen(names: str | Sequence[str]) -> tuple[list[Runtime], list[Runtime]]:
 class Opened:
     """A file in one runtime.
 
-    Calling it with images (B, 3, H, W) float32 in 0..1 gives the final outputs and the codes by site. ``final`` counts
+    Calling it with images (B, 3, H, W) float32 in 0..1 gives the final outputs and the codes by site; for a file that
+    takes more images at a time than these, black ones are added, and what comes of them is dropped. ``final`` counts
     the outputs that are not codes; they stand first.
     """
 
@@ -130,14 +131,25 @@ class Opened:
     def __call__(self, images: np.ndarray) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
         """Final outputs and codes by site."""
         (source,) = self.proto.graph.input
-        pixels = as_input(images, source)
-        outputs = self.run({source.name: pixels})
+        missing = max(source.type.tensor_type.shape.dim[0].dim_value - len(images), 0)
+        filled = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
+        outputs = [one[: len(images)] for one in self.run({source.name: as_input(filled, source)})]
         names = [value.name for value in self.proto.graph.output]
         codes = dict(zip(names[self.final :], outputs[self.final :], strict=True))
         # in a file of bytes the image is its own codes
         return list(outputs[: self.final]), {
             site: codes.get(f"{site}{CODES}", np.round(images * 255).astype(np.uint8)) for site in self.sites
         }
+
+
+def fixed_sizes(path: Path) -> tuple[int, int]:
+    """How many images at a time an ONNX file takes, and how many pixels a side; 0 where it leaves that open.
+
+    Raises:
+        Problem: it is missing, or none.
+    """
+    batch, *sides = (size.dim_value for size in read(path).graph.input[0].type.tensor_type.shape.dim)
+    return batch, max(sides)
 
 
 def open_file(path: Path, sites: Sequence[str], runtime: Runtime) -> Opened:

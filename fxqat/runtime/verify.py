@@ -237,6 +237,7 @@ def _note_errors(error: dict[str, float], output: FinalOutput, a: np.ndarray, b:
 def _check_shape(opened: Opened, batch: Tensor, path: Path) -> None:
     wanted = [dim.dim_value for dim in opened.proto.graph.input[0].type.tensor_type.shape.dim]
     wanted = [wanted[0], wanted[3], *wanted[1:3]] if wanted[3] == 3 else wanted  # channels last
+    wanted[0] = min(wanted[0], len(batch))  # fewer are filled up
     if any(size and size != given for size, given in zip(wanted, batch.shape, strict=True)):
         sizes = " x ".join(map(str, wanted))
         raise Problem(

@@ -13,9 +13,10 @@ from torch import Tensor, fx, nn
 
 from fxqat.graph.match import NoMatch
 from fxqat.graph.site import module_of, site_of
-from fxqat.passes import Rules
+from fxqat.passes import Rules, converting
 from fxqat.passes.quant_graph import annotate
 from fxqat.quant.spec import QuantSpec
+from fxqat.targets import ORT_CPU
 
 A8 = QuantSpec(bits=8, signed=False, symmetric=False)
 EPS = 2**-23  # float32: the gap between 1 and the next number
@@ -72,6 +73,14 @@ class Forked(nn.Module):
 
 
 CASES = {
+    # The convolution pads by the same function.
+    "padding_by_itself": Case(
+        fires=lambda: traced(conv_bn(padding_mode="reflect")),
+        within=0,
+        misses=lambda: traced(conv_bn()),
+        at="0",
+        reason="it pads with zeros",
+    ),
     # The fused module runs the same three layers one after the other.
     "conv_bn_silu": Case(
         fires=lambda: traced(conv_bn(nn.SiLU())),
@@ -236,6 +245,26 @@ def test_what_the_policy_leaves_in_float_keeps_its_silu():
         shipped()["silu_as_sigmoid_and_mul"].apply(gm, node(gm, "0"))
 
 
+@pytest.mark.parametrize("target", ["ort-cpu", "openvino"])
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_padding_of_any_kind_moves_codes_and_nothing_else(mode, target):
+    """From the trace to the reference graph: the float numbers to the bit, then those of the quantizers alone."""
+    block, inputs = conv_bn(nn.SiLU(), padding_mode=mode), unit_images()
+    with torch.no_grad():
+        wanted = block.eval()(inputs)
+        assert torch.equal(fused(block).eval()(inputs), wanted)
+        qat = quantized(block, inputs, policy=policy(target=target))
+        padded = node(qat, "0_pad")
+        assert padded.meta["quantizer"] == padded.args[0].meta["quantizer"]
+        before = qat(inputs)
+        int8, _ = converting(Rules.load(), ORT_CPU).run(qat)
+        last = list(QuantGraph(qat).quantizers().values())[-1]
+        step = float(last.scale)
+        # a tie that one arithmetic rounds up and the other down is one code, and SiLU's slope is below 1.1
+        assert (int8(inputs) - before).abs().max() <= 1.1 * step
+        assert (before - wanted).abs().max() > 0
+
+
 def test_lowering_leaves_the_layer_that_it_reads_as_it_was():
     gm = quantized(conv_bn(nn.SiLU()), unit_images(), policy=policy(rest=FLOAT))
     layer = module_of(node(gm, "0"))
@@ -249,6 +278,6 @@ def test_rules_by_name():
 
     assert Rules.load().named("conv_bn").name == "conv_bn"
     with pytest.raises(
-        Problem, match=r"conv_bn_sliu: no such rule; expected one of: conv_bn_silu, .*did you mean 'conv_bn_silu'"
+        Problem, match=r"conv_bn_sliu: no such rule; expected one of: padding_by_itself, .*did you mean 'conv_bn_silu'"
     ):
         Rules.load().named("conv_bn_sliu")
