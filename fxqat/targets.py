@@ -222,6 +222,13 @@ ORT_ARM = replace(
     channels_last=False,  # its kernels differ, and no such machine was at hand to measure on
     reasons={**_WEIGHT_REASONS, "activation.signed": "on Arm its integer kernels multiply int8 by int8"},
 )
+LITERT = replace(
+    ORT_ARM,
+    name="litert",
+    doc="LiteRT (TensorFlow Lite) with XNNPACK: int8 activations and weights; sigmoids in steps of 1/256",
+    fixed={"input": (0.0, 1.0), "sigmoid": (0.0, 255 / 256)},
+    reasons={**_WEIGHT_REASONS, "activation.signed": "its kernels for weights per channel take int8 only"},
+)
 OPENVINO = Target(
     name="openvino",
     doc="OpenVINO's CPU plugin: uint8 at the inputs of convolutions and residual branches, SiLU inside the convolution",
@@ -248,4 +255,6 @@ TENSORRT = replace(
     },
 )
 
-TARGETS: dict[str, Target] = {target.name: target for target in (ORT_CPU, ORT_CPU_AVX2, ORT_ARM, OPENVINO, TENSORRT)}
+TARGETS: dict[str, Target] = {
+    target.name: target for target in (ORT_CPU, ORT_CPU_AVX2, ORT_ARM, LITERT, OPENVINO, TENSORRT)
+}
