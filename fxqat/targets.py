@@ -33,7 +33,7 @@ class Target:
         readers: operations that want integers: only tensors that one of them reads, directly or through operations that
             only move values, get a quantizer. None: every tensor that may.
         channels_last: files are arranged for kernels that want a pixel's channels side by side (see deploy/arrange.py).
-        known_kernels: fxqat.quant.kernels holds the arithmetic of its integer kernels.
+        arithmetic: of its integer kernels, by its name in fxqat.quant.arithmetic; None where it is not known.
         restates: what only moves codes (Concat, MaxPool, Split ...) is quantized again in the file, which a runtime may
             need to run it on codes; else they are carried through (see deploy/carry.py).
         integer_bias: biases are int32 codes at the accumulator's scale; else they stay in float.
@@ -51,7 +51,7 @@ class Target:
     restates: bool = True
     integer_bias: bool = True
     channels_last: bool = False
-    known_kernels: bool = False
+    arithmetic: str | None = None
     fixed: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     float_roles: Mapping[str, str] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
@@ -200,7 +200,7 @@ ORT_CPU = Target(
     places=_PLACES,
     fixed=_FIXED,
     channels_last=True,
-    known_kernels=True,
+    arithmetic="ort-x86",
     float_roles=_DECODE,
     reasons={**_WEIGHT_REASONS, "activation.signed": "on x86 it fuses integer convolutions of uint8 only"},
 )
@@ -226,6 +226,7 @@ LITERT = replace(
     ORT_ARM,
     name="litert",
     doc="LiteRT (TensorFlow Lite) with XNNPACK: int8 activations and weights; sigmoids in steps of 1/256",
+    arithmetic="xnnpack",
     fixed={"input": (0.0, 1.0), "sigmoid": (0.0, 255 / 256)},
     reasons={**_WEIGHT_REASONS, "activation.signed": "its kernels for weights per channel take int8 only"},
 )

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fxqat.deploy.integer import IntegerExecution
 from fxqat.passes import Rules, converting
+from fxqat.quant.arithmetic import ARITHMETICS
 from fxqat.targets import TARGETS
 from fxqat.yolo.detector import Detector, cut
 
@@ -20,7 +21,7 @@ def lowered(model: Detector, rules: Rules) -> Detector | None:
         rules: that it was prepared with.
     """
     target = TARGETS.get(model.recipe.target)
-    if model.stage == "float" or target is None or not target.known_kernels or rules.files != model.recipe.patterns:
+    if model.stage == "float" or target is None or target.arithmetic is None or rules.files != model.recipe.patterns:
         return None
     return model if model.stage == "int8" else model.with_graph(converting(rules).run(model.gm)[0], stage="int8")
 
@@ -46,7 +47,8 @@ def executed(model: Detector, rules: Rules) -> IntegerExecution | None:
 
 def in_integers(int8: Detector) -> IntegerExecution:
     """The execution of what ``lowered`` gave."""
-    return IntegerExecution(cut(int8.gm, 0).eval(), keep=False)
+    arithmetic = ARITHMETICS[TARGETS[int8.recipe.target].arithmetic or ""]
+    return IntegerExecution(cut(int8.gm, 0).eval(), arithmetic, keep=False)
 
 
 def predictor(model: Detector, rules: Rules) -> Callable[[Tensor], Tensor]:
