@@ -6,20 +6,17 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Mapping
 from contextlib import redirect_stdout
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
 from torch import fx
 
-import fxqat
 from fxqat.deploy.arrange import arrange
 from fxqat.deploy.border import SAYS, check_input, take_bytes
 from fxqat.deploy.carry import as_exported
+from fxqat.deploy.metadata import metadata
 from fxqat.errors import Problem
 from fxqat.files import check_writable, replacing
 from fxqat.graph.site import site_of
@@ -62,8 +59,8 @@ def export(
         arrange(proto)
     if input != "float":
         take_bytes(proto, input)
-    metadata = {**_metadata(model, imgsz, batch, dynamic), "input": SAYS[input]}
-    onnx.helper.set_model_props(proto, {key: str(value) for key, value in metadata.items()})
+    says = {**metadata(model, imgsz, batch, dynamic=dynamic), "input": SAYS[input]}
+    onnx.helper.set_model_props(proto, {key: str(value) for key, value in says.items()})
     onnx.checker.check_model(proto, full_check=True)
     with replacing(path) as temporary:
         onnx.save(proto, temporary)
@@ -144,26 +141,3 @@ def _name_by_site(proto: onnx.ModelProto, graph: fx.GraphModule) -> None:
 
 def _scale_names(nodes: list[onnx.NodeProto]) -> set[str]:
     return {node.input[1] for node in nodes}
-
-
-def _metadata(model: Detector, imgsz: int, batch: int, dynamic: bool) -> Mapping[str, Any]:
-    """What Ultralytics' loader reads from a file, and what the file was made of."""
-    int8 = model.stage == "int8"
-    return {
-        "description": f"{Path(model.source.name).stem} {'INT8' if int8 else 'FP32'} by fxqat",
-        "author": "fxqat",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": fxqat.__version__,
-        "license": "AGPL-3.0",
-        "stride": int(max(model.source.stride)),
-        "task": "detect",
-        "batch": batch,
-        "imgsz": [imgsz, imgsz],
-        "names": dict(model.names),
-        "args": {"batch": batch, "dynamic": dynamic, "int8": int8},
-        "channels": 3,
-        "end2end": False,
-        "policy": model.recipe.policy_name,
-        "target": model.recipe.target,
-        "source_sha256": model.source.sha256,
-    }

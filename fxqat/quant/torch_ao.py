@@ -32,6 +32,7 @@ __all__ = [
     "enable_fake_quant",
     "enable_observer",
     "observer_class",
+    "quantize_per_channel",
     "quantize_per_tensor",
     "to_torch_qconfig",
     "to_torch_qconfig_mapping",
@@ -39,6 +40,7 @@ __all__ = [
 
 quantize_per_tensor = torch.ops.quantized_decomposed.quantize_per_tensor.default
 dequantize_per_tensor = torch.ops.quantized_decomposed.dequantize_per_tensor.default
+quantize_per_channel = torch.ops.quantized_decomposed.quantize_per_channel.default
 dequantize_per_channel = torch.ops.quantized_decomposed.dequantize_per_channel.default
 
 
