@@ -22,13 +22,13 @@ from torch import Tensor, fx, nn
 import fxqat
 from bench.command import parser, run
 from bench.training_set import AUGMENTATION, COLOURS, PLACES, as_ultralytics, training_set
-from fxqat.analyze.tally import Tally
-from fxqat.passes.observe import before_silu, quantizers
+from fxqat.checkpoint.fxqat_format import versions
+from fxqat.data import images
+from fxqat.passes.calibrate import before_silu, quantizers
 from fxqat.quant.spec import QParams
 from fxqat.quant.torch_ao import disable_fake_quant
+from fxqat.sensitivity.error_statistics import Tally
 from fxqat.training.config import RECIPE
-from fxqat.yolo import images
-from fxqat.yolo.checkpoint import versions
 
 PLAIN: Mapping[str, Any] = dict.fromkeys(AUGMENTATION, 0.0)
 RECIPES: Mapping[str, Mapping[str, Any]] = {

@@ -24,8 +24,8 @@ import torch
 import fxqat
 from bench.command import parser, run
 from bench.ptq import changed
-from fxqat.yolo import images
-from fxqat.yolo.checkpoint import versions
+from fxqat.checkpoint.fxqat_format import versions
+from fxqat.data import images
 
 Row = dict[str, Any]
 

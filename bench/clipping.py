@@ -16,11 +16,11 @@ from torch import Tensor
 
 import fxqat
 from bench.command import parser, run
-from fxqat.analyze.apart import Apart, shown, summary
+from fxqat.checkpoint.fxqat_format import versions
 from fxqat.graph.site import covers
-from fxqat.passes.observe import quantizers
+from fxqat.passes.calibrate import quantizers
 from fxqat.quant.fake_quantize import FakeQuantize
-from fxqat.yolo.checkpoint import versions
+from fxqat.sensitivity.output_divergence import Apart, shown, summary
 
 GROUPS: Mapping[str, tuple[str, ...]] = {  # globs of sites in YOLOv8 of any scale, P3 to P5
     "class branches": ("model.22.cv3.**",),

@@ -23,7 +23,7 @@ from bench.command import parser, run
 from fxqat.demo import make_dataset
 from fxqat.errors import Problem
 from fxqat.files import write_bytes, write_text
-from fxqat.yolo.environment import environment
+from fxqat.models.environment import environment
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "fxqat/demo/signs_yolov8n.pt"

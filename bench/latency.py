@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.command import parser, run
-from fxqat.analyze.latency import measure, table
+from fxqat.evaluation.latency import measure, table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

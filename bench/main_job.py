@@ -27,10 +27,10 @@ import torch
 
 import fxqat
 from bench.command import parser, run
-from fxqat.analyze.compare import Compared, compare
-from fxqat.deploy.verify import Verification
-from fxqat.yolo import offline
-from fxqat.yolo.checkpoint import versions
+from fxqat.checkpoint.fxqat_format import versions
+from fxqat.evaluation.comparison import Compared, compare
+from fxqat.models import offline
+from fxqat.runtime.verify import Verification
 
 
 @dataclass(frozen=True, kw_only=True)

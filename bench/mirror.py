@@ -16,9 +16,10 @@ import cv2
 import yaml
 
 from bench.command import parser, run
+from fxqat.data import dataset, images
 from fxqat.errors import Problem
 from fxqat.files import write_text
-from fxqat.yolo import dataset, images, offline  # noqa: F401 - before ultralytics
+from fxqat.models import offline  # noqa: F401 - before ultralytics
 
 # isort: split
 from ultralytics.data.utils import img2label_paths

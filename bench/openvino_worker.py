@@ -1,4 +1,4 @@
-"""A process that loads one model into OpenVINO and runs it on request: fxqat/analyze/latency_worker.py's twin.
+"""A process that loads one model into OpenVINO and runs it on request: fxqat/evaluation/latency_worker.py's twin.
 
 Arguments: model (.onnx or .xml), threads, image size. The protocol is the same; device options are OpenVINO's defaults
 apart from the number of threads and the hint for latency, so float parts run in bfloat16 where the processor has it.

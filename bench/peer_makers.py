@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 
 import fxqat
-from fxqat.yolo import images, offline
+from fxqat.data import images
+from fxqat.models import offline
 
 _LAST = "/model.22/"  # Detect, in Ultralytics' names of ONNX nodes
 

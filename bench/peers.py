@@ -25,12 +25,12 @@ from typing import Any
 
 from bench.command import run
 from bench.peer_makers import PEERS, Job, Peer
-from fxqat.analyze.accuracy import Accuracy, Evaluated, evaluate, from_onnx
-from fxqat.analyze.bootstrap import paired_drift
-from fxqat.analyze.kept import read, write
-from fxqat.analyze.latency import WORKER, Latency, measure
-from fxqat.analyze.latency_worker import peak_rss
 from fxqat.errors import Problem
+from fxqat.evaluation.accuracy import Accuracy, Evaluated, evaluate, from_onnx
+from fxqat.evaluation.bootstrap import paired_drift
+from fxqat.evaluation.cache import read, write
+from fxqat.evaluation.latency import WORKER, Latency, measure
+from fxqat.evaluation.latency_worker import peak_rss
 from fxqat.files import write_text
 
 OPENVINO_WORKER = Path(__file__).with_name("openvino_worker.py")

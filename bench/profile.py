@@ -23,8 +23,8 @@ import onnx
 import onnxruntime as ort
 
 from bench.command import parser, run
-from fxqat.analyze.latency_worker import feed
 from fxqat.errors import Problem
+from fxqat.evaluation.latency_worker import feed
 
 CODES = ".codes"
 # What ONNX Runtime adds to the name of an operation that it replaces.

@@ -2,8 +2,8 @@
 
 For each shipped policy and each row of the table: mAP50-95 of the exported ONNX in ONNX Runtime against the float model
 exported by the same code (same images, paired bootstrap); how far the fake-quantized graph's raw output is from the
-float one's (fxqat.analyze.divergence, nats, mean and standard error over ``--divergence`` images of V), which no label
-decides; and the processor time of calibration and corrections against plain forwards of the same images.
+float one's (fxqat.sensitivity.divergence, nats, mean and standard error over ``--divergence`` images of V), which no
+label decides; and the processor time of calibration and corrections against plain forwards of the same images.
 ``--only TEXT`` (may be given again) runs the rows whose label holds TEXT.
 """
 
@@ -24,14 +24,14 @@ import yaml
 
 import fxqat
 from bench.command import parser, run
-from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
-from fxqat.analyze.apart import Apart, shown, summary
-from fxqat.analyze.bootstrap import paired_drift
-from fxqat.analyze.numbers import before_silu, largest_cut, largest_kept
+from fxqat.checkpoint.fxqat_format import versions
+from fxqat.data import images
 from fxqat.errors import Problem
+from fxqat.evaluation.accuracy import Accuracy, evaluate, from_onnx
+from fxqat.evaluation.bootstrap import paired_drift
 from fxqat.policy import Policy
-from fxqat.yolo import images
-from fxqat.yolo.checkpoint import versions
+from fxqat.search.range_tuning import before_silu, largest_cut, largest_kept
+from fxqat.sensitivity.output_divergence import Apart, shown, summary
 
 POLICIES = ("yolov8_critical", "yolov8_w8a8")
 CORRECTIONS: dict[str, list[Any]] = {

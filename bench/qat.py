@@ -2,7 +2,7 @@
 
 Trains each wanted row (policy x variant x seed), exports it, and measures the ONNX file in ONNX Runtime on ``--data``
 against the float ONNX and against the same policy's PTQ (same images, paired bootstrap), and how far raw outputs are
-from the float network's before and after (fxqat.analyze.divergence, nats, no labels). The best epoch is chosen on
+from the float network's before and after (fxqat.sensitivity.divergence, nats, no labels). The best epoch is chosen on
 the val split of ``--train``, so ``--data`` chooses nothing. Every result is kept in ``--work``: called again, the
 program goes on where it was cut off, and ``--table`` prints what is there without computing. The trained detectors are
 kept there too, for ``fxqat drift`` and ``fxqat report``.
@@ -23,14 +23,14 @@ from typing import Any
 import fxqat
 from bench.command import parser, run
 from bench.training_set import AUGMENTATION, as_ultralytics
-from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
-from fxqat.analyze.apart import Apart, shown, summary
-from fxqat.analyze.bootstrap import Drift, paired_drift
-from fxqat.analyze.kept import read, write
+from fxqat.checkpoint.fxqat_format import versions
 from fxqat.errors import Problem
+from fxqat.evaluation.accuracy import Accuracy, evaluate, from_onnx
+from fxqat.evaluation.bootstrap import Drift, paired_drift
+from fxqat.evaluation.cache import read, write
 from fxqat.files import write_text
-from fxqat.yolo.checkpoint import versions
-from fxqat.yolo.detector import Detector
+from fxqat.models.detector import Detector
+from fxqat.sensitivity.output_divergence import Apart, shown, summary
 
 USUAL = "unlabelled"
 UNLABELLED: Mapping[str, Any] = {"unlabelled": True, "lsq": True}

@@ -15,12 +15,12 @@ from typing import Any
 
 import fxqat
 from bench.command import parser, run
-from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
-from fxqat.analyze.bootstrap import paired_drift
-from fxqat.analyze.latency import measure
 from fxqat.demo import make_dataset
+from fxqat.evaluation.accuracy import Accuracy, evaluate, from_onnx
+from fxqat.evaluation.bootstrap import paired_drift
+from fxqat.evaluation.latency import measure
+from fxqat.models.detector import Detector
 from fxqat.passes.swap_activation import ACTIVATIONS, swap_activation
-from fxqat.yolo.detector import Detector
 
 MODEL = Path(fxqat.__file__).parent / "demo/signs_yolov8n.pt"
 TRAINING: dict[str, Any] = {

@@ -17,13 +17,13 @@ from typing import Any
 
 import fxqat
 from bench.command import parser, run
-from fxqat.analyze.accuracy import Accuracy, evaluate, from_onnx
-from fxqat.analyze.bootstrap import paired_drift
-from fxqat.analyze.fidelity import confident, disagreement, ratio
-from fxqat.analyze.kept import read, write
-from fxqat.analyze.latency import measure
-from fxqat.yolo import images
-from fxqat.yolo.checkpoint import versions
+from fxqat.checkpoint.fxqat_format import versions
+from fxqat.data import images
+from fxqat.evaluation.accuracy import Accuracy, evaluate, from_onnx
+from fxqat.evaluation.bootstrap import paired_drift
+from fxqat.evaluation.cache import read, write
+from fxqat.evaluation.disagreement import confident, disagreement, ratio
+from fxqat.evaluation.latency import measure
 
 SHIPPED = ("yolov8_critical", "yolov8_w8a8")
 
@@ -61,7 +61,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _disagreements(files: Sequence[Path], options: argparse.Namespace) -> list[float]:
-    """Of each file with the first, see ``fxqat.analyze.fidelity``."""
+    """Of each file with the first, see ``fxqat.evaluation.disagreement``."""
     found = images.image_paths(options.data, split="val", limit=options.compare)
     models = [from_onnx(file, threads=options.threads) for file in files]
     parts: list[list[tuple[float, float]]] = [[] for _ in files]

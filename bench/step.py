@@ -26,9 +26,9 @@ import torch
 from torch import nn, optim
 
 from bench.command import parser, run
+from fxqat.checkpoint.fxqat_format import versions
 from fxqat.errors import Problem
-from fxqat.quant import compiled
-from fxqat.yolo.checkpoint import versions
+from fxqat.quant import compiled_kernels
 
 Batch = dict[str, Any]
 Model = Callable[[Batch], Any]
@@ -149,7 +149,7 @@ def _work(options: argparse.Namespace) -> int:
     optimizer = optim.AdamW(weights, lr=1e-6)
     before = _resident()
     _say(out, "ready")
-    with compiled.kernels(options.worker.endswith(COMPILED)):
+    with compiled_kernels.kernels(options.worker.endswith(COMPILED)):
         _answer(out, model, optimizer, batch, before)
     return 0
 
@@ -184,7 +184,7 @@ def _batch(options: argparse.Namespace) -> Batch:
 
 
 def _ultralytics(options: argparse.Namespace) -> Any:
-    from fxqat.yolo import offline
+    from fxqat.models import offline
 
     offline.quiet()
     from ultralytics import YOLO
@@ -260,7 +260,7 @@ def _trainee(options: argparse.Namespace, batch: Batch) -> Any:
     from fxqat.quant.modules import freeze_bn_stats
     from fxqat.quant.torch_ao import disable_observer
     from fxqat.training.losses import LossConfig, build_loss_function
-    from fxqat.training.trainee import Trainee
+    from fxqat.training.ultralytics_model import Trainee
 
     prepared, _ = fxqat.prepare(fxqat.load(options.weights), options.policy)
     trainee = Trainee(copy.deepcopy(fxqat.calibrate(prepared, [batch["img"]])))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fxqat.yolo import offline  # noqa: F401 - before ultralytics
+from fxqat.models import offline  # noqa: F401 - before ultralytics
 
 # isort: split
 from ultralytics.cfg import get_cfg

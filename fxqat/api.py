@@ -10,21 +10,21 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from fxqat.deploy import onnx as onnx_export
-from fxqat.deploy.runtimes import chosen as chosen_runtimes
-from fxqat.deploy.verify import Verification, verify_images
+from fxqat.checkpoint.model_io import Files, load, policy_of, same_rules, save
 from fxqat.errors import Problem
-from fxqat.given import batches, expect, expect_calibrated
 from fxqat.graph.pipeline import Pass, Report
+from fxqat.models.detector import Detector
 from fxqat.passes import Rules, converting, preparing
-from fxqat.passes.corrections import correct, corrections
-from fxqat.passes.lockstep import Images, silent
-from fxqat.passes.observe import observe, use_method
+from fxqat.passes.calibrate import observe, use_method
+from fxqat.passes.corrections.layerwise import Images, silent
+from fxqat.passes.corrections.registry import correct, corrections
 from fxqat.policy import Policy
 from fxqat.quant.torch_ao import disable_observer
 from fxqat.relower import retarget
-from fxqat.store import Files, load, policy_of, same_rules, save
-from fxqat.yolo.detector import Detector
+from fxqat.runtime import onnx_export
+from fxqat.runtime.sessions import chosen as chosen_runtimes
+from fxqat.runtime.verify import Verification, verify_images
+from fxqat.stage_checks import batches, expect, expect_calibrated
 
 __all__ = [
     "calibrate",
@@ -167,7 +167,7 @@ def train(
         Problem: an option, data set, detector or teacher that does not fit, a loss that is no number, or another
             training in ``folder``.
     """
-    from fxqat.training.verb import run
+    from fxqat.training.train import run
 
     teacher = load(teacher) if isinstance(teacher, (str, Path)) else teacher
     where = folder or f"{Path(model.source.name).stem}_qat"
@@ -250,7 +250,7 @@ def verify(
         images_limit: how many images.
         imgsz: as exported.
         progress: called with images done and images in all.
-        runtimes: names from ``fxqat.deploy.runtimes.RUNTIMES``, or a comma-separated list of them, or ``all``; those
+        runtimes: names from ``fxqat.runtime.sessions.RUNTIMES``, or a comma-separated list of them, or ``all``; those
             that are not installed are named in the result's ``missing``.
         patterns: rule files of your own that the model was prepared with.
 
@@ -287,7 +287,7 @@ def get_critical_layers(
         model: calibrated, stage ``qat``; what is in float there cannot be critical.
         data: data set YAML, image folder or list file.
         share: of the summed harm, 0..1.
-        by: ``probe``, ``output`` or ``mAP``, see ``fxqat.analyze.sensitivity``.
+        by: ``probe``, ``output`` or ``mAP``, see ``fxqat.sensitivity.sensitivity``.
         images_limit: so many images, evenly spread.
         imgsz: pixels, square, a multiple of 32.
         work: folder in which finished rows are kept.
@@ -296,7 +296,7 @@ def get_critical_layers(
     Raises:
         Problem: never calibrated, or no data.
     """
-    from fxqat.analyze.sensitivity import Asked, measure
+    from fxqat.sensitivity.sensitivity import Asked, measure
 
     asked = Asked(by=by, images_limit=images_limit, imgsz=imgsz)
     return measure(model, data, asked, work=work, progress=progress or silent).critical(share)

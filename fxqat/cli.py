@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from fxqat.errors import Problem
-from fxqat.yolo.environment import environment
+from fxqat.models.environment import environment
 
 _EPILOG = """\
 from a checkpoint to a proven INT8 file:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from torch import Tensor
 
+from fxqat.checkpoint.model_io import Files, rebuilt
 from fxqat.errors import Problem
-from fxqat.given import batches, expect_calibrated
 from fxqat.graph.pipeline import Pass
-from fxqat.passes.lockstep import silent
-from fxqat.passes.observe import observe
-from fxqat.passes.retarget import Carried, carry
-from fxqat.store import Files, rebuilt
-from fxqat.yolo.detector import Detector
+from fxqat.models.detector import Detector
+from fxqat.passes.calibrate import observe
+from fxqat.passes.corrections.layerwise import silent
+from fxqat.passes.transfer import Carried, carry
+from fxqat.stage_checks import batches, expect_calibrated
 
 Progress = Callable[[int, int], None]
 

@@ -32,10 +32,11 @@ class Target:
         places: for every operation of the closed vocabulary, where its output's quantizer comes from.
         readers: operations that want integers: only tensors that one of them reads, directly or through operations that
             only move values, get a quantizer. None: every tensor that may.
-        channels_last: files are arranged for kernels that want a pixel's channels side by side (see deploy/arrange.py).
+        channels_last: files are arranged for kernels that want a pixel's channels side by side (see
+            runtime/ort_layout.py).
         arithmetic: of its integer kernels, by its name in fxqat.quant.arithmetic; None where it is not known.
         restates: what only moves codes (Concat, MaxPool, Split ...) is quantized again in the file, which a runtime may
-            need to run it on codes; else they are carried through (see deploy/carry.py).
+            need to run it on codes; else they are carried through (see runtime/redundant_qdq.py).
         integer_bias: biases are int32 codes at the accumulator's scale; else they stay in float.
         fixed: operations whose output range is known without observing it.
         float_roles: roles that stay in float whatever a policy says, and why.

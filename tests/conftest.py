@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from fxqat.yolo.environment import environment
+from fxqat.models.environment import environment
 
 _CONFIG = Path(tempfile.mkdtemp(prefix="fxqat-tests-"))
 atexit.register(shutil.rmtree, _CONFIG, ignore_errors=True)
@@ -26,7 +26,7 @@ from hypothesis import settings  # noqa: E402
 from torch import nn  # noqa: E402
 
 import fxqat  # noqa: E402
-from fxqat.yolo.detector import Detector  # noqa: E402
+from fxqat.models.detector import Detector  # noqa: E402
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # processes of two threads each would wait for one another

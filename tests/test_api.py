@@ -18,8 +18,8 @@ from torch import fx, nn
 import fxqat
 from fxqat.graph.pipeline import PassReport
 from fxqat.graph.site import module_of, operation
+from fxqat.policy.resources import find, shipped
 from fxqat.quant.modules import QATConv2d
-from fxqat.shipped import find, shipped
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -178,7 +178,7 @@ def test_the_wheel_carries_rules_and_policies(tmp_path):
         assert ours
         assert ours <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "bench/", "patterns/"))]
-    code = "import fxqat; from fxqat.shipped import find; from fxqat.passes import Rules; "
+    code = "import fxqat; from fxqat.policy.resources import find; from fxqat.passes import Rules; "
     code += (
         "print(find('policies', 'yolov8_w8a8')); print(len(Rules.load().fuse)); print(fxqat.Policy.load('float').name)"
     )

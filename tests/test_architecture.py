@@ -13,32 +13,35 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 BASE = ("fxqat.errors", "fxqat.files")
 # Pure functions on the words that sites and globs are; they touch no graph.
 WORDS = (*BASE, "fxqat.graph.site.covers", "fxqat.graph.site.nearest")
-ROOMS_BELOW = (*BASE, "fxqat.graph", "fxqat.quant")
-MIDDLE = (*ROOMS_BELOW, "fxqat.policy", "fxqat.stages", "fxqat.targets", "fxqat.yolo", "fxqat.shipped")
-PASSES = (*MIDDLE, "fxqat.passes")
-TOOLS = (*PASSES, "fxqat.training", "fxqat.deploy", "fxqat.analyze", "fxqat.demo")
+CORE = (*BASE, "fxqat.graph", "fxqat.quant")
+MODELS = (*CORE, "fxqat.models", "fxqat.data")
+PASSES = (*MODELS, "fxqat.policy", "fxqat.targets", "fxqat.passes")
+RUNTIME = (*PASSES, "fxqat.runtime")
+TRAINING = (*RUNTIME, "fxqat.checkpoint", "fxqat.evaluation", "fxqat.training")
+TOOLS = (*TRAINING, "fxqat.sensitivity", "fxqat.search", "fxqat.demo", "fxqat.stage_checks", "fxqat.relower")
 ROOMS = {
     "fxqat": (*PASSES, "fxqat.api"),
     "fxqat.errors": (),
     "fxqat.files": ("fxqat.errors",),
     "fxqat.graph.*": (*BASE, "fxqat.graph"),
     "fxqat.quant.*": (*BASE, "fxqat.quant"),
-    "fxqat.shipped": WORDS,
-    "fxqat.lines": ("fxqat.errors",),
-    "fxqat.policy": (*WORDS, "fxqat.lines", "fxqat.quant", "fxqat.shipped", "fxqat.targets"),
     "fxqat.targets": (*BASE, "fxqat.quant"),
-    "fxqat.stages": ROOMS_BELOW,
-    "fxqat.yolo.*": (*ROOMS_BELOW, "fxqat.yolo"),
+    "fxqat.policy.*": (*WORDS, "fxqat.policy", "fxqat.quant", "fxqat.targets"),
+    "fxqat.models.*": (*CORE, "fxqat.models"),
+    "fxqat.data.*": (*BASE, "fxqat.data", "fxqat.models"),
     "fxqat.demo.*": (*BASE, "fxqat.demo"),
     "fxqat.passes.*": PASSES,
-    "fxqat.deploy.*": (*PASSES, "fxqat.deploy"),
-    "fxqat.training.*": (*TOOLS, "fxqat.store"),
-    "fxqat.analyze.*": (*TOOLS, "fxqat.api"),  # what it measures is whatever file the user names, so it calls load()
-    "fxqat.report.*": (*TOOLS, "fxqat.api", "fxqat.report", "fxqat.store"),
-    "fxqat.store": PASSES,
-    "fxqat.given": MIDDLE,
-    "fxqat.relower": (*PASSES, "fxqat.given", "fxqat.store"),
-    "fxqat.api": (*TOOLS, "fxqat.given", "fxqat.relower", "fxqat.store"),
+    "fxqat.checkpoint.*": (*PASSES, "fxqat.checkpoint"),
+    "fxqat.runtime.*": RUNTIME,
+    "fxqat.stage_checks": MODELS,
+    "fxqat.relower": (*PASSES, "fxqat.checkpoint", "fxqat.stage_checks"),
+    "fxqat.training.*": TRAINING,
+    # What they measure is whatever file the user names, so they call load().
+    "fxqat.evaluation.*": (*RUNTIME, "fxqat.evaluation", "fxqat.sensitivity", "fxqat.api"),
+    "fxqat.sensitivity.*": (*RUNTIME, "fxqat.evaluation", "fxqat.sensitivity"),
+    "fxqat.search.*": (*RUNTIME, "fxqat.evaluation", "fxqat.sensitivity", "fxqat.search", "fxqat.api"),
+    "fxqat.api": TOOLS,
+    "fxqat.report.*": (*TOOLS, "fxqat.api", "fxqat.report"),
     "fxqat.commands.demo": (*TOOLS, "fxqat.api", "fxqat.commands", "fxqat.cli"),  # it types commands, as a user does
     "fxqat.commands.*": (*TOOLS, "fxqat.api", "fxqat.report", "fxqat.commands"),
     "fxqat.cli": (*TOOLS, "fxqat.api", "fxqat.commands"),
@@ -46,7 +49,14 @@ ROOMS = {
 # Libraries that one door guards.
 DOORS = {
     "torch.ao": ("fxqat.quant.torch_ao",),
-    "ultralytics": ("fxqat.yolo.*", "fxqat.training.*", "fxqat.analyze.validator", "fxqat.analyze.accuracy"),
+    "ultralytics": (
+        "fxqat.models.*",
+        "fxqat.data.*",
+        "fxqat.checkpoint.fxqat_format",  # for its version
+        "fxqat.training.*",
+        "fxqat.evaluation.validators",
+        "fxqat.evaluation.accuracy",
+    ),
     "patterns": (),
 }
 

@@ -21,9 +21,9 @@ from fxqat.commands.command import (
 )
 
 if TYPE_CHECKING:
-    from fxqat.analyze.error import ErrorReport
-    from fxqat.analyze.sensitivity import Asked, Sensitivity
-    from fxqat.yolo.detector import Detector
+    from fxqat.models.detector import Detector
+    from fxqat.sensitivity.error_report import ErrorReport
+    from fxqat.sensitivity.sensitivity import Asked, Sensitivity
 
 WORK = "folder for finished rows, named by content; a second run goes on from there (default: %(default)s)"
 
@@ -51,9 +51,9 @@ def _analyze_arguments(parser: ArgumentParser) -> None:
 
 def _analyze(options: Namespace) -> None:
     import fxqat
-    from fxqat.analyze.error import analyze, check_calibrated, check_column, check_probes
+    from fxqat.data import images
     from fxqat.files import check_writable, write_text
-    from fxqat.yolo import images
+    from fxqat.sensitivity.error_report import analyze, check_calibrated, check_column, check_probes
 
     check_counts(options)
     check_probes(options.probes)
@@ -74,7 +74,7 @@ def _analyze(options: Namespace) -> None:
     if options.json:
         write_text(options.json, json.dumps(report.summary(), indent=2) + "\n")
     if options.plots:
-        from fxqat.analyze.plots import draw
+        from fxqat.sensitivity.error_plots import draw
 
         print("wrote " + ", ".join(map(str, draw(report, options.plots))))
 
@@ -170,8 +170,8 @@ def _sensitivity_arguments(parser: ArgumentParser) -> None:
 
 
 def _sensitivity(options: Namespace) -> None:
-    from fxqat.analyze.sensitivity import Asked, measure
     from fxqat.files import check_writable, write_text
+    from fxqat.sensitivity.sensitivity import Asked, measure
 
     check_counts(options)
     if options.json:
@@ -241,7 +241,7 @@ def _agreement(model: Detector, found: Sensitivity, asked: Asked, options: Names
     """Rank correlations of the ranking found with others, on sites spread over it."""
     from dataclasses import replace
 
-    from fxqat.analyze.sensitivity import WAYS, measure
+    from fxqat.sensitivity.sensitivity import WAYS, measure
 
     rows = found.sorted()
     count = min(options.check, len(rows))
@@ -269,7 +269,7 @@ def _harm(disagreements: Mapping[str, float], site: str, asked: Asked) -> float:
 
 def _print_check(check: dict[str, Any], by: str) -> None:
     """Every site's harm by each way, and how the rankings agree; correlations are added to ``check``."""
-    from fxqat.analyze.sensitivity import spearman
+    from fxqat.sensitivity.sensitivity import spearman
 
     formats = {
         "probe": (1e3, "millinats"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fxqat.commands.command import Command, add_quiet, progress
 
 if TYPE_CHECKING:
-    from fxqat.analyze.compare import Compared
+    from fxqat.evaluation.comparison import Compared
 
 IMGSZ = 320
 _PICTURES = 2
@@ -108,7 +108,7 @@ def _run(words: str, quiet: bool) -> None:
 
 
 def _validate(models: list[Path], data: Path, options: Namespace) -> list[Compared]:
-    from fxqat.analyze.compare import compare
+    from fxqat.evaluation.comparison import compare
 
     _say(f"val {' '.join(map(str, models))} --data {data} --imgsz {IMGSZ}")
     with progress("validating", options.quiet) as step:
@@ -130,7 +130,7 @@ def _verify(made: dict[str, Path], data: Path, options: Namespace) -> None:
 
 def _picture(folder: Path, made: dict[str, Path]) -> Path:
     """What both files detect in the validation images with the most signs."""
-    from fxqat.yolo.picture import side_by_side
+    from fxqat.models.drawing import side_by_side
 
     labels = sorted((folder / "data" / "labels" / "val").glob("*.txt"))
     crowded = sorted(labels, key=lambda file: -len(file.read_text().splitlines()))[:_PICTURES]

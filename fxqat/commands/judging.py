@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from fxqat.commands.command import Command, add_images, add_patterns, add_quiet, add_trust, check_counts, progress
 
 if TYPE_CHECKING:
-    from fxqat.analyze.compare import Compared
-    from fxqat.deploy.verify import Difference, Verification
+    from fxqat.evaluation.comparison import Compared
+    from fxqat.runtime.verify import Difference, Verification
 
 
 def _val_arguments(parser: ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def _val_arguments(parser: ArgumentParser) -> None:
 
 
 def _val(options: Namespace) -> None:
-    from fxqat.analyze.compare import compare
+    from fxqat.evaluation.comparison import compare
     from fxqat.files import check_writable, write_text
 
     check_counts(options)
@@ -139,7 +139,7 @@ def _verify(options: Namespace) -> None:
 
 
 def _titles(found: Verification) -> dict[str, str]:
-    from fxqat.deploy.runtimes import RUNTIMES
+    from fxqat.runtime.sessions import RUNTIMES
 
     first, *others = (RUNTIMES[name].title for name in found.runtimes)
     names = ("fake-quant / reference", f"reference / {first}", f"fake-quant / {first}")

@@ -10,8 +10,8 @@ from fxqat.errors import Problem
 
 if TYPE_CHECKING:
     from fxqat.graph.pipeline import Report
+    from fxqat.models.detector import Detector
     from fxqat.policy import Decision
-    from fxqat.yolo.detector import Detector
 
 _PASSES = ("canonicalize", "fuse", "assign", "insert")
 
@@ -68,7 +68,7 @@ def _explain(options: Namespace) -> None:
 
 def _decided(options: Namespace) -> tuple[dict[str, Decision], set[str], dict[str, int]]:
     """The decisions, the layers that end up with integer weights, and multiply-adds, by site."""
-    from fxqat.analyze.cost import macs
+    from fxqat.evaluation.multiply_adds import macs
     from fxqat.graph.site import site_of
     from fxqat.passes import Rules, fusing, preparing
     from fxqat.policy import Policy

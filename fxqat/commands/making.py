@@ -143,7 +143,7 @@ def _export_arguments(parser: ArgumentParser) -> None:
 def export(options: Namespace) -> None:
     """``fxqat export``."""
     import fxqat
-    from fxqat.deploy.account import account
+    from fxqat.runtime.int8_summary import account
 
     check_counts(options)
     is_float = not options.model.endswith(".fxqat")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fxqat.commands.command import Command, add_patterns, add_quiet, check_counts, default_name, output, progress
 
 if TYPE_CHECKING:
-    from fxqat.yolo.detector import Detector
+    from fxqat.models.detector import Detector
 
 
 def add_target(parser: ArgumentParser, default: str) -> None:
@@ -73,8 +73,8 @@ def add_output(parser: ArgumentParser) -> None:
 
 def _retarget(options: Namespace) -> None:
     import fxqat
-    from fxqat.deploy.account import account
     from fxqat.errors import Problem
+    from fxqat.runtime.int8_summary import account
     from fxqat.targets import TARGETS
 
     check_counts(options)
@@ -91,9 +91,9 @@ def _retarget(options: Namespace) -> None:
 
 
 def _report_loss(options: Namespace, models: list[object]) -> None:
-    from fxqat.analyze.accuracy import evaluate
-    from fxqat.analyze.bootstrap import paired_drift
-    from fxqat.analyze.compare import open_model
+    from fxqat.evaluation.accuracy import evaluate
+    from fxqat.evaluation.bootstrap import paired_drift
+    from fxqat.evaluation.comparison import open_model
 
     found = []
     for index, model in enumerate(models):

@@ -24,10 +24,10 @@ from fxqat.commands.command import (
 )
 
 if TYPE_CHECKING:
-    from fxqat.analyze.drift import Stage
-    from fxqat.analyze.found import Found
-    from fxqat.analyze.latency import Latency
-    from fxqat.analyze.memory import Memory
+    from fxqat.evaluation.drift import Stage
+    from fxqat.evaluation.latency import Latency
+    from fxqat.evaluation.memory import Memory
+    from fxqat.search.search_result import Found
 
 
 @contextmanager
@@ -87,9 +87,9 @@ def _search_arguments(parser: ArgumentParser) -> None:
 
 
 def _search(options: Namespace) -> None:
-    from fxqat.analyze.found import Budget
-    from fxqat.analyze.search import search
     from fxqat.files import check_writable, write_text
+    from fxqat.search.search import search
+    from fxqat.search.search_result import Budget
 
     check_counts(options)
     budget = Budget(
@@ -184,9 +184,9 @@ def _drift_arguments(parser: ArgumentParser) -> None:
 
 def _drift(options: Namespace) -> None:
     import fxqat
-    from fxqat.analyze.error import check_calibrated
-    from fxqat.analyze.journey import Asked, travel
+    from fxqat.evaluation.drift_report import Asked, travel
     from fxqat.files import check_writable, write_text
+    from fxqat.sensitivity.error_report import check_calibrated
 
     check_counts(options)
     if options.json:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fxqat.demo.canvas import Image
-from fxqat.demo.dice import Dice
+from fxqat.demo.portable_random import Dice
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from fxqat.demo.canvas import WIDTH
-from fxqat.demo.dice import Dice
+from fxqat.demo.portable_random import Dice
 from fxqat.demo.scene import Scene, scene
 from fxqat.demo.signs import CLASSES
 from fxqat.errors import Problem

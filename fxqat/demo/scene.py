@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fxqat.demo.camera import photograph
 from fxqat.demo.canvas import HEIGHT, WIDTH, Canvas, Colour, Image
-from fxqat.demo.dice import Dice
+from fxqat.demo.portable_random import Dice
 from fxqat.demo.shapes import Polygon, box, disc, polygon
 from fxqat.demo.signs import LOOKALIKES, SIGNS, Face, lettering
 from fxqat.demo.street import GREENS, View, billboard, foliage, shade, street

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fxqat.demo.canvas import HEIGHT, WIDTH, Canvas, Colour
-from fxqat.demo.dice import Dice
+from fxqat.demo.portable_random import Dice
 from fxqat.demo.shapes import Polygon, box, disc, polygon
 
 FACADES: tuple[Colour, ...] = (

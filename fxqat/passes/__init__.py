@@ -10,9 +10,9 @@ from fxqat.passes.canonicalize import Canonicalize
 from fxqat.passes.fuse import Fuse
 from fxqat.passes.insert import Insert
 from fxqat.passes.lower import Lower
-from fxqat.passes.rules import Rules
+from fxqat.passes.rule_files import Rules
+from fxqat.passes.stages import QAT, QAT_FLOAT_BIAS
 from fxqat.policy import Policy
-from fxqat.stages import QAT, QAT_FLOAT_BIAS
 
 __all__ = ["Assign", "Canonicalize", "Fuse", "Insert", "Lower", "Rules", "converting", "fusing", "preparing", "sites"]
 

@@ -8,9 +8,9 @@ from torch import fx
 
 from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.graph.site import operation, site_of
+from fxqat.passes.stages import ASSIGNED
 from fxqat.policy import Decision, Policy, Site
 from fxqat.quant.spec import QuantSpec
-from fxqat.stages import ASSIGNED
 
 
 def sites(gm: fx.GraphModule) -> list[Site]:

@@ -10,7 +10,7 @@ from torch import fx
 from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.graph.prune import drop_unused_modules
 from fxqat.graph.site import module_of, site_of
-from fxqat.stages import CANONICAL
+from fxqat.passes.stages import CANONICAL
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from torch import fx
 
 from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.graph.rewrite import Rewrites, Rule, rewrite
-from fxqat.stages import FUSED
+from fxqat.passes.stages import FUSED
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,9 @@ from fxqat.errors import Problem
 from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.graph.rewrite import Rule, rewrite
 from fxqat.graph.site import module_of, operation, set_site, site_of
+from fxqat.passes.stages import QAT
 from fxqat.quant.fake_quantize import make_fake_quantize
 from fxqat.quant.spec import QuantSpec
-from fxqat.stages import QAT
 from fxqat.targets import Place, Target
 
 QUANTIZERS = "quantizer"

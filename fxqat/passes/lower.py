@@ -10,8 +10,8 @@ from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.graph.prune import drop_unused_modules
 from fxqat.graph.rewrite import Rule, rewrite
 from fxqat.passes.fuse import summary
+from fxqat.passes.stages import INT8
 from fxqat.quant.modules import QATConv2d, QATLinear
-from fxqat.stages import INT8
 
 
 @dataclass(frozen=True, kw_only=True)

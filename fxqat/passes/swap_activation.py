@@ -13,8 +13,8 @@ from fxqat.graph.match import NoMatch, module, value
 from fxqat.graph.pipeline import PassReport, Pipeline, Stage
 from fxqat.graph.rewrite import Edit, Rule, rewrite, rule
 from fxqat.graph.site import covers, module_of, nearest, site_of
+from fxqat.models.detector import Detector
 from fxqat.quant.modules import QATConv2d, QATReLU
-from fxqat.yolo.detector import Detector
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from fxqat.quant import kernels, litert_kernels, xnnpack_kernels
+from fxqat.quant import litert_kernels, ort_kernels, xnnpack_kernels
 
 Scales = tuple[float, float, float]
 Zeros = tuple[int, int, int]
@@ -38,7 +38,7 @@ class Arithmetic(Protocol):
 
 
 ARITHMETICS: Mapping[str, Arithmetic] = {
-    "ort-x86": kernels,
+    "ort-x86": ort_kernels,
     "xnnpack": xnnpack_kernels,
     "litert-reference": litert_kernels,
 }

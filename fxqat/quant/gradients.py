@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from fxqat.quant import chains, compiled
+from fxqat.quant import compiled_kernels, elementwise
 from fxqat.quant.affine import along_axis, fake_quantize
 from fxqat.quant.spec import QParams
 
@@ -92,7 +92,7 @@ class LearnedScale(Function):
         """Gradients of ``x``, scale and offset."""
         (x, y), (grad,), qparams = ctx.saved_tensors, grads, ctx.qparams
         gain = (x.numel() / qparams.scale.numel() * qparams.quant_max) ** -0.5
-        if _scalars_are_free(x, qparams) and grad.dtype == x.dtype and compiled.applies(x):
+        if _scalars_are_free(x, qparams) and grad.dtype == x.dtype and compiled_kernels.applies(x):
             return _compiled_gradients(grad, x, qparams, gain, ctx.has_offset)
         if x.dtype != torch.float32 or grad.dtype != torch.float32:
             x, grad = x.float(), grad.float()
@@ -108,7 +108,7 @@ class LearnedScale(Function):
 def _compiled_gradients(
     grad: Tensor, x: Tensor, qparams: QParams, gain: float, has_offset: bool
 ) -> tuple[Tensor, Tensor, Tensor | None, None]:
-    grad_x, *sums = chains.learned_scale(x, grad, numbers_of(qparams, margin=0.0))
+    grad_x, *sums = elementwise.learned_scale(x, grad, numbers_of(qparams, margin=0.0))
     step, outside = (one.view(1) for one in sums)
     if not has_offset:
         return grad_x, step * gain, None, None
@@ -117,7 +117,7 @@ def _compiled_gradients(
 
 def numbers_of(qparams: QParams, margin: float) -> Tensor:
     """Scale, lowest and highest code relative to the zero point, and the open interval of values whose gradient
-    passes, which ends ``margin`` steps outside: what chains.py takes."""
+    passes, which ends ``margin`` steps outside: what elementwise.py takes."""
     scale, lowest, highest = _scalars(qparams)
     return torch.tensor([scale, lowest, highest, (lowest - margin) * scale, (highest + margin) * scale])
 
@@ -127,8 +127,8 @@ def forward_values(x: Tensor, qparams: QParams) -> Tensor:
     if not _scalars_are_free(x, qparams):
         return fake_quantize(x, qparams)
     scale, lowest, highest = _scalars(qparams)
-    if compiled.applies(x):
-        y: Tensor = chains.fake_quantized(x, numbers_of(qparams, margin=0.0))
+    if compiled_kernels.applies(x):
+        y: Tensor = elementwise.fake_quantized(x, numbers_of(qparams, margin=0.0))
         return y
     codes = x.float().div(qparams.scale).round_().clamp_(lowest, highest)
     # 0 + scale * code in one pass: the sum makes +0.0 of the -0.0 that rounding leaves, as integers do

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fxqat.quant import ranges
+from fxqat.quant import range_search
 from fxqat.quant.range_observer import SYMMETRIC, RangeObserver
 
 BINS = 16384
@@ -26,7 +26,7 @@ class HistogramObserver(RangeObserver):
     place a quantile as well as a million do, and cost a hundredth of it.
 
     Args:
-        method: "standard" (the ends), "percentile", "entropy" or "mse", see fxqat.quant.ranges.
+        method: "standard" (the ends), "percentile", "entropy" or "mse", see fxqat.quant.range_search.
         percentile: percent of all values kept by "percentile".
         through: name of the function after which "mse" measures the error, or None.
         clip: which ends "mse" may cut, "both" or "low".
@@ -85,17 +85,17 @@ class HistogramObserver(RangeObserver):
         values, weights = self.points()
         values = values.clamp(low, high)
         if self.method == "percentile":
-            return ranges.by_percentile(values, weights, low, high, self.percentile)
+            return range_search.by_percentile(values, weights, low, high, self.percentile)
         low, high = low.clamp(max=0), high.clamp(min=0)
-        codes = ranges.Codes(
+        codes = range_search.Codes(
             quant_min=self.quant_min,
             quant_max=self.quant_max,
             symmetric=self.qscheme in SYMMETRIC,
             power_of_two=self.power_of_two,
         )
         if self.method == "entropy":
-            return ranges.by_entropy(values, weights, low, high, codes)
-        return ranges.by_mse(values, weights, low, high, codes, self.through, self.clip)
+            return range_search.by_entropy(values, weights, low, high, codes)
+        return range_search.by_mse(values, weights, low, high, codes, self.through, self.clip)
 
     def points(self) -> tuple[Tensor, Tensor]:
         """The histogram as values (centres of the bins that hold something, and 0 for exact zeros) and weights."""

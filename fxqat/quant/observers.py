@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fxqat.quant.histogram import HistogramObserver
 from fxqat.quant.range_observer import SYMMETRIC, RangeObserver, keep_float32
-from fxqat.quant.ranges import Codes, by_mse_each
+from fxqat.quant.range_search import Codes, by_mse_each
 from fxqat.quant.spec import OBSERVERS, QuantSpec
 from fxqat.quant.torch_ao import ObserverBase, observer_class
 

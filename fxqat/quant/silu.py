@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from fxqat.quant import chains, compiled
+from fxqat.quant import compiled_kernels, elementwise
 from fxqat.quant.fake_quantize import FakeQuantize, LSQFakeQuantize
 from fxqat.quant.gradients import forward_values, numbers_of, pass_inside
 from fxqat.quant.spec import QParams
@@ -31,7 +31,7 @@ class QuantizedSiLU(nn.Module):
     The quantizers are referred to, not owned: they stay where the model registers them, with their state and their
     other users. Where the table does not apply (GPU, an observer switched on, a quantizer off or per channel, a learned
     sigmoid scale, half precision, a compiler's tracing) the modules run one after the other. Under
-    ``compiled.kernels()`` large tensors are looked up by a kernel made by a compiler, in place of pieces.
+    ``compiled_kernels.kernels()`` large tensors are looked up by a kernel made by a compiler, in place of pieces.
 
     Args:
         input: quantizer of the value before the activation.
@@ -144,11 +144,11 @@ class _LookUp(Function):
         last_offset: Tensor | None,
         table: _Table,
     ) -> Tensor:
-        x = x if compiled.is_dense(x) else x.contiguous()
+        x = x if compiled_kernels.is_dense(x) else x.contiguous()
         ctx.save_for_backward(x)
         ctx.table = table
-        if compiled.applies(x):
-            found: Tensor = chains.looked_up(x, table.numbers[0], table.values)
+        if compiled_kernels.applies(x):
+            found: Tensor = elementwise.looked_up(x, table.numbers[0], table.values)
             return found
         y = torch.empty_like(x)
         for _, out, _, index in _pieces(table, x, y):
@@ -158,8 +158,8 @@ class _LookUp(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (x,), table = ctx.saved_tensors, ctx.table
-        gradients = _compiled if compiled.applies(x) else _piece_by_piece
-        grad_x, sums = gradients(compiled.like(grads[0], x), x, table)
+        gradients = _compiled if compiled_kernels.applies(x) else _piece_by_piece
+        grad_x, sums = gradients(compiled_kernels.like(grads[0], x), x, table)
         for index, quantizer in ((0, table.first), (2, table.last)):
             # as LearnedScale: with an offset, the codes relative to the zero point move
             if table.moves[index // 2]:
@@ -170,7 +170,7 @@ class _LookUp(Function):
 
 
 def _compiled(grad: Tensor, x: Tensor, table: _Table) -> tuple[Tensor, Tensor]:
-    grad_x, *sums = chains.silu_gradients(x, grad, *table.numbers)
+    grad_x, *sums = elementwise.silu_gradients(x, grad, *table.numbers)
     return grad_x, torch.stack(sums)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fxqat.quant import kernels
+from fxqat.quant import ort_kernels
 
 _ADD_BITS = 20  # of the larger multiplier
 _LOWEST_CODE = -128
@@ -34,7 +34,7 @@ def requantize(
         low: lowest code.
         high: highest code.
     """
-    return kernels.requantize(accumulator, scales, zero_point, low, high)
+    return ort_kernels.requantize(accumulator, scales, zero_point, low, high)
 
 
 def sigmoid(

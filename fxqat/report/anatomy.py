@@ -9,18 +9,18 @@ from pathlib import Path
 from torch import fx
 
 import fxqat.api as api
-from fxqat.analyze.cost import macs
+from fxqat.checkpoint.model_io import policy_of, rebuilt, same_rules
 from fxqat.errors import Problem
+from fxqat.evaluation.multiply_adds import macs
 from fxqat.graph.pipeline import Pipeline, Step
 from fxqat.graph.site import operation, site_of
 from fxqat.graph.text import line
+from fxqat.models.detector import Detector, Recipe
 from fxqat.passes import Assign, Rules, fusing, preparing
 from fxqat.passes.assign import decidable
 from fxqat.policy import Decision, Policy
 from fxqat.quant.modules import QATConv2d, QATLinear
 from fxqat.report.drawing import Op
-from fxqat.store import policy_of, rebuilt, same_rules
-from fxqat.yolo.detector import Detector, Recipe
 
 _LAYERS = (QATConv2d, QATLinear)
 

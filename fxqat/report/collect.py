@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 import fxqat.api as api
-from fxqat.analyze.accuracy import Accuracy, evaluate
-from fxqat.analyze.bootstrap import paired_drift
-from fxqat.analyze.compare import open_model
-from fxqat.analyze.error import ErrorReport, analyze
-from fxqat.analyze.evaluated import Evaluated
-from fxqat.analyze.journey import Asked as AskedJourney
-from fxqat.analyze.journey import read, travel
-from fxqat.deploy.verify import Difference
+from fxqat.data import dataset, images
 from fxqat.errors import Problem
+from fxqat.evaluation.accuracy import Accuracy, evaluate
+from fxqat.evaluation.bootstrap import paired_drift
+from fxqat.evaluation.comparison import open_model
+from fxqat.evaluation.drift_report import Asked as AskedJourney
+from fxqat.evaluation.drift_report import read, travel
+from fxqat.evaluation.predictor import Evaluated
 from fxqat.graph.pipeline import Pipeline
+from fxqat.models.detector import Detector
 from fxqat.passes.unquantize import Unquantize
 from fxqat.report.anatomy import Anatomy, dissect
 from fxqat.report.diffs import Changed, changed
@@ -29,8 +29,8 @@ from fxqat.report.facts import Facts, facts
 from fxqat.report.pictures import Predict, Shown, look
 from fxqat.report.values import Spread, spreads
 from fxqat.report.verdict import Measured, Verdict, judge
-from fxqat.yolo import dataset, images
-from fxqat.yolo.detector import Detector
+from fxqat.runtime.verify import Difference
+from fxqat.sensitivity.error_report import ErrorReport, analyze
 
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]

@@ -11,9 +11,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from fxqat.checkpoint.fxqat_format import versions
+from fxqat.models.detector import Detector
 from fxqat.training.flags import restated
-from fxqat.yolo.checkpoint import versions
-from fxqat.yolo.detector import Detector
 
 _LIBRARIES = ("onnx", "onnxruntime", "numpy", "opencv-python")
 

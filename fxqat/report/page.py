@@ -13,13 +13,13 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from fxqat.analyze.error import SiteError
 from fxqat.report.anatomy import Part
 from fxqat.report.collect import Content
 from fxqat.report.drawing import Box, Drawing, draw
+from fxqat.report.drift_section import Way
 from fxqat.report.plots import profile, spark
 from fxqat.report.verdict import worst
-from fxqat.report.way import Way
+from fxqat.sensitivity.error_report import SiteError
 
 DECIBELS = (25.0, 20.0, 15.0, 10.0)  # a gathered SQNR below each is one step worse
 SHARES = (0.005, 0.01, 0.02, 0.05)  # a share from each on is one step more

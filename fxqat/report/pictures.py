@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from torch import Tensor
 
+from fxqat.data import images
 from fxqat.report.detections import Agreement, Detection, agreement, detect, paired
-from fxqat.yolo import images
 
 LONG_SIDE, QUALITY = 480, 76  # pixels, JPEG
 Predict = Callable[[Tensor], Tensor]

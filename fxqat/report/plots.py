@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from fxqat.analyze.error import SiteError
 from fxqat.report.values import Spread
+from fxqat.sensitivity.error_report import SiteError
 
 MOST_DB, LEAST_DB = 60.0, -5.0  # an SQNR beyond is drawn at the edge
 _WIDTH, _HEIGHT = 1000.0, 320.0

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fxqat.analyze.error import tensor_site
-from fxqat.analyze.selective import asleep, is_fake
 from fxqat.graph.site import module_of
-from fxqat.yolo.detector import Detector, cut
+from fxqat.models.detector import Detector, cut
+from fxqat.sensitivity.error_report import tensor_site
+from fxqat.sensitivity.selective import asleep, is_fake
 
 BINS = 60
 _BEYOND = 0.2  # so much of the range is shown past either end; all that lies further is counted in the last bin

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fxqat.analyze.bootstrap import Drift
-from fxqat.analyze.error import ErrorReport, SiteError
-from fxqat.deploy.verify import Difference
+from fxqat.evaluation.bootstrap import Drift
 from fxqat.report.detections import Agreement
+from fxqat.runtime.verify import Difference
+from fxqat.sensitivity.error_report import ErrorReport, SiteError
 
 FREE, DEAR = 0.5, 1.0  # points of mAP50-95: a loss below FREE is none to speak of, one above DEAR is to be mended
 ENOUGH_IMAGES, ENOUGH_OBJECTS = 50, 30  # fewer, and the luck of the draw decides

@@ -15,7 +15,7 @@ from fxqat.graph.rewrite import Rule, rewrite
 from fxqat.graph.site import covers, nearest, operation, site_of
 from fxqat.passes import Canonicalize, Rules, fusing, preparing
 from fxqat.passes.assign import Assign
-from fxqat.passes.observe import observe
+from fxqat.passes.calibrate import observe
 from fxqat.policy import Policy
 
 _NOISE = (1, 3, 64, 64)  # what rules of lower need of a calibration is that there was one

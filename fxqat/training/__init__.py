@@ -8,7 +8,7 @@ from typing import Any
 # Found on first use: the losses and trainers import Ultralytics.
 _HOMES = {
     **dict.fromkeys(("QATTrainer", "Trainer"), "trainer"),
-    **dict.fromkeys(("attach", "create_trainer"), "create"),
+    **dict.fromkeys(("attach", "create_trainer"), "factory"),
     **dict.fromkeys(("TrainingConfig", "configure"), "config"),
     **dict.fromkeys(
         ("DistillationLoss", "FocalLoss", "LossConfig", "QATPenaltyLoss", "TaskLoss", "build_loss_function"), "losses"
@@ -24,7 +24,7 @@ _HOMES = {
         "callbacks",
     ),
     **dict.fromkeys(("BatchProgress", "EpochTable"), "progress"),
-    **dict.fromkeys(("Cosine", "Linear", "QATLearningRateScheduler", "TorchSchedule", "make_schedule"), "schedulers"),
+    **dict.fromkeys(("Cosine", "Linear", "QATLearningRateScheduler", "TorchSchedule", "make_schedule"), "schedules"),
 }
 
 

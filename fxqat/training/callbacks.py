@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from fxqat.checkpoint.model_io import save
+from fxqat.data import images
 from fxqat.errors import Problem
 from fxqat.graph.site import covers, module_of, nearest, site_of
-from fxqat.passes.observe import before_silu, quantizers
+from fxqat.models.detector import Detector
+from fxqat.passes.calibrate import before_silu, quantizers
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.quant.modules import QATConv2d, QATLinear
-from fxqat.store import save
-from fxqat.yolo import images
-from fxqat.yolo.detector import Detector
 
 
 class ModelCheckpoint:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fxqat.analyze.accuracy import check_classes
-from fxqat.analyze.evaluated import Evaluated
+from fxqat.data import dataset, images
 from fxqat.errors import Problem
-from fxqat.passes.observe import quantizers
+from fxqat.evaluation.accuracy import check_classes
+from fxqat.evaluation.predictor import Evaluated
+from fxqat.models.detector import Detector
+from fxqat.passes.calibrate import quantizers
 from fxqat.quant.fake_quantize import FakeQuantize
-from fxqat.training import state
+from fxqat.training import resume_state
 from fxqat.training.config import TrainingConfig
-from fxqat.yolo import dataset, images
-from fxqat.yolo.detector import Detector
 
 
 def check_detector(detector: Detector) -> None:
@@ -85,7 +85,7 @@ def check_data(detector: Detector, plan: TrainingConfig) -> Path:
     return place
 
 
-def check_same(found: state.State, start: str, plan: TrainingConfig, path: Path) -> None:
+def check_same(found: resume_state.State, start: str, plan: TrainingConfig, path: Path) -> None:
     """Refuse to resume another training.
 
     Raises:
@@ -93,7 +93,7 @@ def check_same(found: state.State, start: str, plan: TrainingConfig, path: Path)
     """
     if found.start != start:
         raise Problem(path, "is of a training that began from another model", remedy="train without --resume")
-    now, then = state.plain_json(plan.summary()), found.config
+    now, then = resume_state.plain_json(plan.summary()), found.config
     changed = [name for name in now if now[name] != then.get(name)]
     if changed:
         what = ", ".join(f"{name} was {then.get(name)!r}" for name in changed)

@@ -8,11 +8,11 @@ from typing import Any
 
 from fxqat.errors import Problem
 from fxqat.graph.site import nearest
+from fxqat.models import offline  # noqa: F401 - before ultralytics
+from fxqat.models.detector import Detector
 from fxqat.policy import Policy
 from fxqat.training.losses import LossConfig
-from fxqat.training.schedulers import SCHEDULES
-from fxqat.yolo import offline  # noqa: F401 - before ultralytics
-from fxqat.yolo.detector import Detector
+from fxqat.training.schedules import SCHEDULES
 
 # isort: split
 from ultralytics.cfg import check_cfg

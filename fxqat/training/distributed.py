@@ -15,7 +15,7 @@ from typing import Any
 import fxqat
 from fxqat.errors import Problem
 from fxqat.files import write_text
-from fxqat.yolo import offline  # noqa: F401 - before ultralytics
+from fxqat.models import offline  # noqa: F401 - before ultralytics
 
 # isort: split
 from ultralytics.utils.dist import find_free_network_port

@@ -11,8 +11,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from fxqat.errors import Problem
+from fxqat.models import offline  # noqa: F401 - before ultralytics
 from fxqat.quant.modules import QATConv2d, QATLinear
-from fxqat.yolo import offline  # noqa: F401 - before ultralytics
 
 # isort: split
 from ultralytics.utils.loss import v8DetectionLoss

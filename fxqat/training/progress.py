@@ -8,7 +8,7 @@ from typing import Any
 
 from fxqat.training.callbacks import ProgressiveQuantization, QuantizationErrorMonitor
 from fxqat.training.config import TrainingConfig
-from fxqat.training.schedulers import PHASES
+from fxqat.training.schedules import PHASES
 
 _PHASE = max(map(len, PHASES))
 _TEACHERS = {"task": "labels", "distill": "the float network", "features": "its feature maps"}

@@ -1,5 +1,4 @@
-"""Trainers on Ultralytics' DetectionTrainer: its data, augmentation, loss, validator and loop; our graph, state and
-gate."""
+"""Trainers on Ultralytics' DetectionTrainer: its data, augmentation, loss, validator, loop; our graph, state, gate."""
 
 from __future__ import annotations
 
@@ -14,30 +13,31 @@ import numpy as np
 import torch
 from torch import Tensor, nn, optim
 
-from fxqat.analyze.validator import SquareValidator
+from fxqat.data import images
 from fxqat.errors import Problem
+from fxqat.evaluation.validators import SquareValidator
 from fxqat.graph.pipeline import Pipeline
+from fxqat.models import offline
+from fxqat.models.detector import Detector, cut
 from fxqat.passes.absorb_norms import AbsorbNorms, normed
+from fxqat.passes.calibrate import quantizers
 from fxqat.passes.learn_scales import LearnScales, learned_scales
-from fxqat.passes.observe import quantizers
 from fxqat.passes.unquantize import Unquantize
-from fxqat.quant import compiled
+from fxqat.quant import compiled_kernels
 from fxqat.quant.fake_quantize import LSQFakeQuantize
 from fxqat.quant.modules import freeze_bn_stats, update_bn_stats
 from fxqat.quant.torch_ao import disable_observer
-from fxqat.training import state
-from fxqat.training.average import AveragedModel
+from fxqat.training import resume_state
 from fxqat.training.callbacks import observe_again
 from fxqat.training.checks import check_same, widest_site
 from fxqat.training.config import TrainingConfig
 from fxqat.training.distributed import launch
-from fxqat.training.gain import gain, keep
+from fxqat.training.ema import AveragedModel
+from fxqat.training.improvement import gain, keep
 from fxqat.training.losses import build_loss_function, raw_predictions
-from fxqat.training.runtime import runtime
-from fxqat.training.schedulers import QATLearningRateScheduler, make_schedule
-from fxqat.training.trainee import Trainee
-from fxqat.yolo import images, offline
-from fxqat.yolo.detector import Detector, cut
+from fxqat.training.schedules import QATLearningRateScheduler, make_schedule
+from fxqat.training.ultralytics_model import Trainee
+from fxqat.training.validation_runtime import runtime
 
 # isort: split
 from ultralytics.data import build_yolo_dataset
@@ -123,7 +123,7 @@ class Trainer(DetectionTrainer):
             super().train()
             return
         launch(self)
-        self._recall(state.read(self.state_file))
+        self._recall(resume_state.read(self.state_file))
 
     def check_resume(self, overrides: Any) -> None:
         """Resuming is not Ultralytics', which needs pickled checkpoints."""
@@ -158,15 +158,15 @@ class Trainer(DetectionTrainer):
         """Nothing."""
 
     def _do_train(self) -> None:
-        self.start_digest = state.digest(self.given.gm.state_dict())
+        self.start_digest = resume_state.digest(self.given.gm.state_dict())
         if self.resuming:
-            found = state.read(self.state_file)
+            found = resume_state.read(self.state_file)
             check_same(found, self.start_digest, self.plan, self.state_file)
             if found.epochs_done >= self.epochs:
                 self._recall(found)
                 return
         try:
-            with compiled.kernels(self.plan.compile):
+            with compiled_kernels.kernels(self.plan.compile):
                 super()._do_train()
         except Problem as problem:
             if all(bool(torch.isfinite(one).all()) for one in self.trainee.parameters()):
@@ -181,7 +181,7 @@ class Trainer(DetectionTrainer):
         teacher = self._teacher() if self.plan.loss.needs_teacher else None
         self.trainee.criterion = build_loss_function(self.plan.loss, model=self.trainee, teacher=teacher)
         if self.resuming:
-            self._restore(state.read(self.state_file))
+            self._restore(resume_state.read(self.state_file))
         else:
             self._validate_start()
         self.scheduler.last_epoch = self.start_epoch - 1
@@ -228,7 +228,7 @@ class Trainer(DetectionTrainer):
             self.best_epoch = row["epoch"]
             self.kept = self._average()
             keep(self.validator, self.wdir, self.best_epoch)
-        state.write(self.state_file, self._state())
+        resume_state.write(self.state_file, self._state())
         return True
 
     def final_eval(self) -> None:
@@ -269,10 +269,10 @@ class Trainer(DetectionTrainer):
         return {"epoch": epoch, "map5095": float(self.metrics[MAP]), "map50": float(self.metrics[MAP50]), "lr": rate}
 
     def _average(self) -> dict[str, Tensor]:
-        return state.snapshot(self.ema.ema.detector.gm.state_dict())
+        return resume_state.snapshot(self.ema.ema.detector.gm.state_dict())
 
-    def _state(self) -> state.State:
-        return state.State(
+    def _state(self) -> resume_state.State:
+        return resume_state.State(
             start=self.start_digest,
             config=self.plan.summary(),
             history=self.history,
@@ -280,25 +280,25 @@ class Trainer(DetectionTrainer):
             model=self.trainee.detector.gm.state_dict(),
             average=self.ema.ema.detector.gm.state_dict(),
             kept=self.kept,
-            optimizer=state.pack_optimizer(self.optimizer),
+            optimizer=resume_state.pack_optimizer(self.optimizer),
             words={
                 "updates": self.ema.updates,
                 "stopper": {"best_fitness": float(self.stopper.best_fitness), "best_epoch": self.stopper.best_epoch},
             },
         )
 
-    def _restore(self, found: state.State) -> None:
+    def _restore(self, found: resume_state.State) -> None:
         self.trainee.detector.gm.load_state_dict(dict(found.model))
         self.ema.ema.detector.gm.load_state_dict(dict(found.average))
         self.ema.updates = found.words["updates"]
-        state.unpack_optimizer(self.optimizer, found.optimizer)
+        resume_state.unpack_optimizer(self.optimizer, found.optimizer)
         self.stopper.__dict__.update(found.words["stopper"])
         self._recall(found)
         self.start_epoch = found.epochs_done
         self.best_fitness = self.history[self.best_epoch]["map5095"]
         self.run_callbacks("on_start_validated")
 
-    def _recall(self, found: state.State) -> None:
+    def _recall(self, found: resume_state.State) -> None:
         self.history, self.best_epoch, self.kept = [dict(row) for row in found.history], found.best, dict(found.kept)
 
     def _diverged(self, what: str) -> Problem:

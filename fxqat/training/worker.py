@@ -11,12 +11,12 @@ from torch import distributed
 
 import fxqat
 from fxqat.errors import Problem
+from fxqat.models import offline  # noqa: F401 - before ultralytics
 from fxqat.training.callbacks import ProgressiveQuantization, QuantizationErrorMonitor
 from fxqat.training.config import TrainingConfig
-from fxqat.training.create import create_trainer
+from fxqat.training.factory import create_trainer
 from fxqat.training.losses import LossConfig
 from fxqat.training.progress import EpochTable
-from fxqat.yolo import offline  # noqa: F401 - before ultralytics
 
 # isort: split
 from ultralytics.utils import RANK

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fxqat.demo.camera import NIGHT, NOON, Light, expose, grain, haze, photograph, shake, soften
 from fxqat.demo.canvas import Image
-from fxqat.demo.dice import Dice
+from fxqat.demo.portable_random import Dice
 
 PLAIN = Light(gains=(1.0, 1.0, 1.0), gamma=1.0, vignette=0)
 

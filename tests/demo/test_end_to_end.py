@@ -9,10 +9,10 @@ import pytest
 
 import fxqat
 import fxqat.demo
-from fxqat.analyze.accuracy import evaluate
-from fxqat.analyze.bootstrap import paired_drift
-from fxqat.analyze.compare import open_model
 from fxqat.demo import make_dataset
+from fxqat.evaluation.accuracy import evaluate
+from fxqat.evaluation.bootstrap import paired_drift
+from fxqat.evaluation.comparison import open_model
 
 WEIGHTS = Path(fxqat.demo.__file__).with_name("signs_yolov8n.pt")
 IMGSZ = 320

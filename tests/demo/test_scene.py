@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fxqat.demo import CLASSES
 from fxqat.demo.canvas import FINE, Canvas
-from fxqat.demo.dice import Dice
+from fxqat.demo.portable_random import Dice
 from fxqat.demo.scene import Pose, Sign, compose, scene, tilt
 from fxqat.demo.shapes import box
 from fxqat.demo.signs import SIGNS

@@ -7,9 +7,9 @@ from torch import Tensor, fx, nn
 
 from fxqat.graph.site import assign_sites
 from fxqat.passes import Rules, preparing
-from fxqat.passes.corrections import float_reference
-from fxqat.passes.lockstep import Images, Material
-from fxqat.passes.observe import observe
+from fxqat.passes.calibrate import observe
+from fxqat.passes.corrections.layerwise import Images, Material
+from fxqat.passes.corrections.registry import float_reference
 from fxqat.policy import Policy
 
 TEXT = """\

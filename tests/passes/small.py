@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 
 from fxqat.graph.site import site_of
 from fxqat.passes import Rules, fusing, preparing
-from fxqat.passes.observe import observe
+from fxqat.passes.calibrate import observe
 from fxqat.policy import Policy
 from fxqat.quant.torch_ao import disable_observer
 

@@ -13,12 +13,12 @@ from torch import nn
 import fxqat
 from fxqat.cli import main
 from fxqat.errors import Problem
-from fxqat.passes.adaround import AdaRound
-from fxqat.passes.bias_correction import BiasCorrection
-from fxqat.passes.corrections import correct, corrections, options
-from fxqat.passes.equalize import Equalize
-from fxqat.passes.lockstep import Images, Seen, layers, lockstep
-from fxqat.passes.observe import quantizers, use_method
+from fxqat.passes.calibrate import quantizers, use_method
+from fxqat.passes.corrections.adaround import AdaRound
+from fxqat.passes.corrections.bias_correction import BiasCorrection
+from fxqat.passes.corrections.equalize import Equalize
+from fxqat.passes.corrections.layerwise import Images, Seen, layers, lockstep
+from fxqat.passes.corrections.registry import correct, corrections, options
 from fxqat.policy import Policy
 
 SMALL = "model.0.conv"

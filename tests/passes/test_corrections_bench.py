@@ -7,7 +7,7 @@ import pytest
 import fxqat
 from bench.ptq import CORRECTIONS, METHODS, OF_LOGITS, POLICIES, changed, main, rows
 from fxqat.passes import Rules, fusing, sites
-from fxqat.passes.corrections import corrections
+from fxqat.passes.corrections.registry import corrections
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,13 @@ from torch.nn import functional as F
 
 from fxqat.graph.site import site_of
 from fxqat.passes import Rules, converting
-from fxqat.passes.adaround import AdaRound, patches, write_codes
-from fxqat.passes.bias_correction import BiasCorrection, slope
-from fxqat.passes.bn_reestimate import BNReestimate, bn_reestimate, live_norms
-from fxqat.passes.corrections import float_reference
-from fxqat.passes.equalize import Equalize, find_pairs
-from fxqat.passes.lockstep import Layer, identity, layers, lockstep
-from fxqat.passes.observe import observe
+from fxqat.passes.calibrate import observe
+from fxqat.passes.corrections.adaround import AdaRound, patches, write_codes
+from fxqat.passes.corrections.bias_correction import BiasCorrection, slope
+from fxqat.passes.corrections.bn_reestimate import BNReestimate, bn_reestimate, live_norms
+from fxqat.passes.corrections.equalize import Equalize, find_pairs
+from fxqat.passes.corrections.layerwise import Layer, identity, layers, lockstep
+from fxqat.passes.corrections.registry import float_reference
 from fxqat.quant.affine import choose_qparams, quantize
 from fxqat.quant.modules import QATConv2d, freeze_bn_stats
 from fxqat.quant.rounding import Columns, Options, learn_codes, multiply, rectified_sigmoid
@@ -254,7 +254,7 @@ def test_convert_finds_exactly_the_codes_that_were_learned(act, monkeypatch):
         written[id(module)] = codes.clone()
         write_codes(module, codes, qparams)
 
-    monkeypatch.setattr("fxqat.passes.adaround.write_codes", spy)
+    monkeypatch.setattr("fxqat.passes.corrections.adaround.write_codes", spy)
     nearest = [layer.module.integer(_scale(gm, layer)).weight for layer in layers(gm)]
     report = AdaRound(images=8, columns=256, iterations=200)(gm, material)
     assert report.says.startswith(f"{len(written)} of 3 weights rounded by learning")

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 import fxqat
-from fxqat.deploy.integer import IntegerExecution
 from fxqat.errors import Problem
 from fxqat.graph.site import module_of, operation, site_of
+from fxqat.models.detector import cut
 from fxqat.passes import Rules, fusing
 from fxqat.policy import Policy
 from fxqat.quant.fake_quantize import FakeQuantize
+from fxqat.runtime.integer_interpreter import IntegerExecution
 from fxqat.targets import TARGETS
-from fxqat.yolo.detector import cut
 
 FOLDING = ("openvino", "tensorrt")
 INTEGER = {"float": 0, "yolov8_critical": 57, "yolov8_w8a8": 63}

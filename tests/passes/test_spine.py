@@ -15,8 +15,8 @@ from fxqat.graph.site import module_of, operation, site_of
 from fxqat.graph.text import text
 from fxqat.passes import Canonicalize, Rules, fusing, sites
 from fxqat.policy import Policy
+from fxqat.policy.resources import shipped
 from fxqat.quant.modules import QATConv2d
-from fxqat.shipped import shipped
 
 PARTS = {
     "n": ("yolov8n.yaml", None),
@@ -87,8 +87,8 @@ def test_canonicalize_gives_each_call_its_module(yolov8n):
 
 
 def test_a_relu_model_fuses_too(images):
-    from fxqat.yolo.load import build
-    from fxqat.yolo.trace import trace
+    from fxqat.models.load import build
+    from fxqat.models.trace import trace
 
     _, source = build("yolov8n.yaml")
     model, _ = build({**source.architecture, "activation": "nn.ReLU()"})

@@ -11,8 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fxqat.quant import kernels as ort
-from fxqat.quant import litert_kernels, xnnpack_kernels
+from fxqat.quant import litert_kernels, ort_kernels, xnnpack_kernels
 
 try:
     import tflite_files as files
@@ -97,7 +96,7 @@ def test_convolutions(name: str, x: Numbers, out: Numbers, seed: int, channels: 
     file.operation("CONV_2D", "xwb", "y", padding=1, strideH=1, strideW=1)  # 1 is VALID
     (theirs,) = file.run(name, {"x": codes}, "y")
     first, last = (torch.from_numpy(one).permute(0, 3, 1, 2) for one in (codes, weight))
-    total = ort.exact_conv(first.float() - x[1], last, torch.from_numpy(bias), (1, 0, 1, 1))
+    total = ort_kernels.exact_conv(first.float() - x[1], last, torch.from_numpy(bias), (1, 0, 1, 1))
     ours = KERNELS[name].requantize(total, (x[0], torch.from_numpy(scales), out[0]), out[1], -128, 127)
     assert int((ours.permute(0, 2, 3, 1).numpy() != theirs).sum()) == 0
 

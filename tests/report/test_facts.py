@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from fxqat.models.detector import Detector
 from fxqat.report import facts
 from fxqat.training.config import configure
-from fxqat.yolo.detector import Detector
 
 
 def test_a_trained_model_says_how_it_was_trained(calibrated: Detector) -> None:

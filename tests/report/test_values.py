@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fxqat.analyze.error import analyze
+from fxqat.models.detector import Detector
 from fxqat.report.plots import profile, spark
 from fxqat.report.values import BINS, Spread, spreads
-from fxqat.yolo.detector import Detector
+from fxqat.sensitivity.error_report import analyze
 
 
 def test_every_value_is_counted_once_and_the_model_stays(calibrated: Detector, images: torch.Tensor) -> None:

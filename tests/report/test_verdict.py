@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fxqat.analyze.bootstrap import Drift
-from fxqat.deploy.verify import Difference
+from fxqat.evaluation.bootstrap import Drift
 from fxqat.report.detections import Agreement
 from fxqat.report.verdict import Measured, judge
+from fxqat.runtime.verify import Difference
 
 
 def drift(points: float, low: float, high: float, *, images: int = 128) -> Measured:

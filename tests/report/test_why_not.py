@@ -7,10 +7,10 @@ import pytest
 from fxqat.cli import main
 from fxqat.errors import Problem
 from fxqat.graph.site import site_of
+from fxqat.models.detector import Detector
 from fxqat.passes import Rules
 from fxqat.policy import Policy
 from fxqat.report.why_not import Answer, pattern_words, why_not
-from fxqat.yolo.detector import Detector
 
 
 def asked(model: Detector, rule: str, glob: str, policy: str = "yolov8_w8a8") -> list[Answer]:

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 import fxqat
+from fxqat.models.detector import Detector
 from fxqat.training.config import configure
-from fxqat.training.create import create_trainer
+from fxqat.training.factory import create_trainer
 from fxqat.training.trainer import MAP, MAP50, Trainer
-from fxqat.yolo.detector import Detector
 
 IMGSZ = 64
 Train = Callable[..., Trainer]

@@ -13,6 +13,7 @@ from rows import row
 
 import fxqat
 from fxqat.errors import Problem
+from fxqat.models.detector import Detector
 from fxqat.training.callbacks import (
     EarlyStopping,
     ModelCheckpoint,
@@ -22,8 +23,7 @@ from fxqat.training.callbacks import (
     all_quantizers,
     site_sqnr,
 )
-from fxqat.training.create import attach
-from fxqat.yolo.detector import Detector
+from fxqat.training.factory import attach
 
 
 def same(one: Detector, other: Detector) -> bool:

@@ -10,7 +10,7 @@ from ultralytics.engine.trainer import BaseTrainer
 
 from fxqat.errors import Problem
 from fxqat.policy import Policy
-from fxqat.shipped import shipped
+from fxqat.policy.resources import shipped
 from fxqat.training.config import OPTIMIZERS, RECIPE, TrainingConfig, check_section, configure
 from fxqat.training.losses import LossConfig
 

@@ -12,7 +12,7 @@ import pytest
 
 import fxqat
 from fxqat.errors import Problem
-from fxqat.training import distributed, state
+from fxqat.training import distributed, resume_state
 from fxqat.training import trainer as training
 
 HERE = Path(__file__).resolve().parent
@@ -32,7 +32,7 @@ def test_two_processes_train_one_model(trainer, tmp_path, monkeypatch):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert [line.split()[0] for line in done.stdout.splitlines() if "dB" in line] == ["0", "1", "2"]
-    assert state.read(run.state_file).epochs_done == 2
+    assert resume_state.read(run.state_file).epochs_done == 2
     # the one that started them goes on from their state
     monkeypatch.setattr(training, "launch", lambda one: None)
     run.ddp = True

@@ -24,7 +24,7 @@ from fxqat.training.losses import (
     TaskLoss,
     build_loss_function,
 )
-from fxqat.training.trainee import Trainee
+from fxqat.training.ultralytics_model import Trainee
 
 LOGITS = st.floats(-8, 8, width=32)
 

@@ -8,7 +8,7 @@ from rows import row
 
 from fxqat.training.callbacks import ProgressiveQuantization
 from fxqat.training.progress import BatchProgress, EpochTable
-from fxqat.training.schedulers import QATLearningRateScheduler
+from fxqat.training.schedules import QATLearningRateScheduler
 
 
 def test_the_table_shows_rows_from_before_resuming():

@@ -14,24 +14,24 @@ import torch
 from refusals import refusal
 
 import fxqat
-from fxqat.analyze.evaluated import from_onnx
-from fxqat.deploy.executed import executed
 from fxqat.errors import Problem
+from fxqat.evaluation.predictor import from_onnx
 from fxqat.passes import Rules
 from fxqat.passes.absorb_norms import normed
+from fxqat.passes.calibrate import quantizers
 from fxqat.passes.learn_scales import learned_scales
-from fxqat.passes.observe import quantizers
 from fxqat.quant.fake_quantize import LSQFakeQuantize
 from fxqat.quant.modules import QATConv2d
-from fxqat.training import create_trainer, state
-from fxqat.training.trainee import Trainee
+from fxqat.runtime.integer_model import executed
+from fxqat.training import create_trainer, resume_state
 from fxqat.training.trainer import QATTrainer, Trainer
+from fxqat.training.ultralytics_model import Trainee
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def tensors(path: Path) -> dict[str, torch.Tensor]:
-    found = state.read(path)
+    found = resume_state.read(path)
     groups = {"model": found.model, "average": found.average, "kept": found.kept, "optimizer": found.optimizer[0]}
     return {f"{group}/{name}": one for group, those in groups.items() for name, one in those.items()}
 
@@ -45,7 +45,7 @@ def same_state(one: Path, other: Path) -> None:
     assert ours.keys() == theirs.keys()
     different = [name for name in ours if bits(ours[name]).ne(bits(theirs[name])).any()]
     assert different == []
-    assert state.read(one).history == state.read(other).history
+    assert resume_state.read(one).history == resume_state.read(other).history
 
 
 def test_the_best_epoch_is_the_result(trainer, ptq, scripted):
@@ -57,7 +57,7 @@ def test_the_best_epoch_is_the_result(trainer, ptq, scripted):
     assert best.recipe.training["best_epoch"] == 1
     assert best.recipe.training["map5095"] == [0.2, 0.3, 0.25]
     assert best.recipe.calibration == ptq.recipe.calibration
-    kept, final = best.gm.state_dict(), state.read(run.state_file).average
+    kept, final = best.gm.state_dict(), resume_state.read(run.state_file).average
     assert any(not torch.equal(kept[name], final[name]) for name in final)
     moved = [name for name, one in ptq.gm.state_dict().items() if not torch.equal(one, kept[name])]
     assert any(name.startswith("quantizer.") and name.endswith(".scale") for name in moved)
@@ -116,7 +116,7 @@ def same_boxes(boxes: torch.Tensor, wanted: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("way", ["integers", "file"])
 def test_validation_sees_what_the_exported_file_computes(trainer, ptq, monkeypatch, tmp_path, way):
-    monkeypatch.setattr("fxqat.training.runtime.WORTH_AN_EXPORT", 0 if way == "file" else 10**9)
+    monkeypatch.setattr("fxqat.training.validation_runtime.WORTH_AN_EXPORT", 0 if way == "file" else 10**9)
     heard: list[tuple[torch.Tensor, torch.Tensor]] = []
     forward = Trainee.forward
 
@@ -203,7 +203,7 @@ def test_resuming_continues_to_the_same_bits(trainer, tmp_path, scripted):
     scripted(0.1, 0.3, 0.2)
     with pytest.raises(KeyboardInterrupt):
         trainer("cut", callbacks=[Cut()], **options).train()
-    assert state.read(tmp_path / "cut/weights/state.safetensors").epochs_done == 1
+    assert resume_state.read(tmp_path / "cut/weights/state.safetensors").epochs_done == 1
     scripted(0.2)
     again = trainer("cut", resume=True, **options)
     again.train()
@@ -219,7 +219,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(int(sys.argv[4]))
-from fxqat.yolo.environment import environment
+from fxqat.models.environment import environment
 os.environ.update(environment(Path(sys.argv[5])))
 import fxqat
 from tests.training.conftest import build
@@ -279,7 +279,7 @@ def test_what_is_no_number_stops_with_its_place(trainer, tmp_path, scripted, poi
     said = rf"epoch 2, update 3: {what}; the widest range is .*, at .*; lower lr0 \(2e-06\).*epochs up to 1 are kept"
     with pytest.raises(Problem, match=said):
         trainer("nan", callbacks=[Poison()]).train()
-    good = state.read(tmp_path / "nan/weights/state.safetensors")
+    good = resume_state.read(tmp_path / "nan/weights/state.safetensors")
     assert good.epochs_done == 1
     assert all(bool(torch.isfinite(one).all()) for name, one in good.kept.items() if name.endswith("weight"))
 

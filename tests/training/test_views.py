@@ -7,13 +7,13 @@ import copy
 import torch
 
 from fxqat.graph.pipeline import Pipeline
+from fxqat.models.detector import cut
 from fxqat.passes.absorb_norms import AbsorbNorms, normed
+from fxqat.passes.fuse_quantized_silu import Quicken
 from fxqat.passes.learn_scales import LearnScales, activation_quantizers
-from fxqat.passes.quicken import Quicken
 from fxqat.passes.unquantize import Unquantize
 from fxqat.quant.fake_quantize import LSQFakeQuantize
-from fxqat.training.trainee import Trainee
-from fxqat.yolo.detector import cut
+from fxqat.training.ultralytics_model import Trainee
 
 
 def test_learned_scales_start_where_calibration_ended(calibrated, images):

@@ -9,14 +9,14 @@ import os
 import sys
 from pathlib import Path
 
-from fxqat.yolo.environment import environment
+from fxqat.models.environment import environment
 
 os.environ.update(environment(Path(sys.argv[2])))
 
 import torch
 from torch import distributed, nn
 
-from fxqat.training import state, worker
+from fxqat.training import resume_state, worker
 from fxqat.training.trainer import Trainer
 
 torch.set_num_threads(1)
@@ -31,7 +31,7 @@ def made(self, *args, **kwargs) -> None:
 def trained(self) -> None:
     train(self)
     found: list[str | None] = [None, None]
-    distributed.all_gather_object(found, state.digest(self.trainee.detector.gm.state_dict()))
+    distributed.all_gather_object(found, resume_state.digest(self.trainee.detector.gm.state_dict()))
     assert found[0] == found[1], "the two processes have different weights"
     assert found[0] != self.start_digest, "nothing was trained"
 

@@ -1,1 +1,0 @@
-"""What quantization does to a detector: accuracy, its uncertainty, latency."""

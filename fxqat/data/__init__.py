@@ -1,0 +1,1 @@
+"""Data: data set files and images, read as Ultralytics' validator reads them."""

@@ -1,0 +1,117 @@
+"""Any mix of checkpoints, graphs and ONNX files, measured on the same images and compared with the first."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fxqat.api import load
+from fxqat.errors import Problem
+from fxqat.evaluation.accuracy import Accuracy, evaluate
+from fxqat.evaluation.bootstrap import Drift, paired_drift
+from fxqat.evaluation.latency import measure
+from fxqat.evaluation.predictor import Evaluated, from_onnx
+from fxqat.passes import Rules
+from fxqat.runtime.integer_model import predictor
+
+_RUNS = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One model's accuracy, its paired drift against the first model, its size and its median latency for one image."""
+
+    accuracy: Accuracy
+    drift: Drift | None
+    megabytes: float
+    milliseconds: float
+
+    def summary(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        drift = asdict(self.drift) if self.drift else None
+        return {
+            **self.accuracy.summary(),
+            "drift": drift,
+            "megabytes": self.megabytes,
+            "milliseconds": self.milliseconds,
+        }
+
+
+def compare(
+    models: Sequence[str | Path],
+    data: str | Path,
+    *,
+    images_limit: int | None = None,
+    imgsz: int = 640,
+    batch: int = 8,
+    split: str = "val",
+    threads: int = 2,
+    trust: bool = False,
+    patterns: Sequence[str | Path] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Compared]:
+    """Measure every model on the same images.
+
+    ONNX files are timed in ONNX Runtime, taking turns in processes of their own; .pt and .fxqat in eager torch,
+    which says nothing about a runtime.
+
+    Raises:
+        Problem: a model or the data set cannot be used.
+    """
+    opened = [open_model(model, trust=trust, patterns=patterns) for model in models]
+    names = [one.name for one in opened]
+    found: list[Accuracy] = []
+    for index, one in enumerate(opened):
+        step = _step(progress, index, len(opened))
+        found.append(evaluate(one, data, imgsz=imgsz, batch=batch, split=split, limit=images_limit, progress=step))
+    files = [Path(model) for model in models if str(model).endswith(".onnx")]
+    timed = iter(measure(files, threads=threads, imgsz=imgsz, rounds=16) if files else [])
+    times = [
+        next(timed).median if name.endswith(".onnx") else _eager(one, imgsz, threads)
+        for name, one in zip(names, opened, strict=True)
+    ]
+    drifts = [None, *(paired_drift(found[0], other) for other in found[1:])]
+    sizes = [one.path.stat().st_size / 1e6 if one.path and one.path.is_file() else 0.0 for one in opened]
+    rows = zip(found, drifts, sizes, times, strict=True)
+    return [Compared(accuracy=a, drift=d, megabytes=size, milliseconds=t) for a, d, size, t in rows]
+
+
+def open_model(model: str | Path, *, trust: bool = False, patterns: Sequence[str | Path] = ()) -> Evaluated:
+    """A .pt, .fxqat or .onnx file as something that can be evaluated: a .fxqat in the arithmetic of its runtime where
+    that is known, see fxqat.runtime.integer_model.
+
+    Raises:
+        Problem: it cannot be loaded, or a .fxqat was prepared but never calibrated.
+    """
+    path = Path(model)
+    if path.suffix == ".onnx":
+        return from_onnx(path)
+    detector = load(path, trust=trust, patterns=patterns).eval()
+    if detector.stage == "qat" and not detector.recipe.calibration:
+        raise Problem(path, "was never calibrated", expected="a calibrated .fxqat", remedy="run fxqat calibrate first")
+    predict = predictor(detector, Rules.load(*patterns))
+    return Evaluated(name=path.name, predict=predict, names=dict(detector.names), path=path)
+
+
+def _step(progress: Callable[[int, int], None], index: int, count: int) -> Callable[[int, int], None]:
+    return lambda done, total: progress(index * total + done, count * total)
+
+
+def _eager(model: Evaluated, imgsz: int, threads: int) -> float:
+    """Median milliseconds of a forward of one image in this process."""
+    before, times = torch.get_num_threads(), []
+    torch.set_num_threads(threads)
+    try:
+        for _ in range(_RUNS + 1):
+            start = time.perf_counter()
+            model(torch.zeros(1, 3, imgsz, imgsz))
+            times.append((time.perf_counter() - start) * 1e3)
+    finally:
+        torch.set_num_threads(before)
+    return statistics.median(times[1:])

@@ -1,0 +1,45 @@
+"""The float network behind a quantized one, as a file: what its speed and memory are compared with."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+from torch import fx
+
+from fxqat.graph.prune import drop_unused_modules
+from fxqat.graph.rewrite import rewrite
+from fxqat.graph.site import module_of
+from fxqat.models.detector import Detector
+from fxqat.passes import Rules, converting
+from fxqat.passes.unquantize import no_quantizer, silu
+from fxqat.runtime import onnx_export
+from fxqat.sensitivity.selective import is_layer
+
+
+def export_float(model: Detector, path: str | Path, *, imgsz: int = 640, batch: int = 1) -> Path:
+    """Write the detector's own network, its weights as they are and every quantizer gone, as fxqat exports a float one.
+
+    Args:
+        model: stage ``qat``; it stays as it is.
+        path: ends in .onnx.
+        imgsz: pixels, square.
+        batch: images at a time.
+    """
+    gm = copy.deepcopy(model.gm)
+    rewrite(gm, (no_quantizer, silu))
+    for node in gm.graph.nodes:
+        _forget(node)
+    gm.graph.eliminate_dead_code()
+    drop_unused_modules(gm)
+    gm.recompile()
+    lowered, _ = converting(Rules.load()).run(gm)
+    return onnx_export.export(model.with_graph(lowered, stage="float"), path, imgsz=imgsz, batch=batch)
+
+
+def _forget(node: fx.Node) -> None:
+    for key in ("quantizer", "weight", "activation"):
+        node.meta.pop(key, None)
+    if is_layer(node):
+        node.args = node.args[:1]
+        module_of(node).weight_fake_quant = None

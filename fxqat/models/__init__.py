@@ -1,0 +1,1 @@
+"""Models: loading Ultralytics checkpoints and architectures, tracing them, their heads and names."""

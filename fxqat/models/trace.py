@@ -1,0 +1,112 @@
+"""Tracing Ultralytics' models without editing them: the quirks live here."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, cast
+
+from torch import fx, nn
+
+from fxqat.graph.site import assign_sites, covers, module_of, site_of
+from fxqat.models.head import AnchorGrid, adapt
+
+
+class _CountedProxy(fx.Proxy):
+    """A proxy that knows how many parts ``chunk`` and ``split`` gave: C2f iterates over them, which stops a plain
+    Tracer."""
+
+    def __iter__(self) -> Iterator[fx.Proxy]:
+        count = _parts(self.node)
+        return iter([operator.getitem(self, i) for i in range(count)]) if count else super().__iter__()
+
+    def __len__(self) -> int:
+        return _parts(self.node) or int(super().__len__())
+
+
+class _Tracer(fx.Tracer):
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _CountedProxy(node, self)
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, AnchorGrid) or super().is_leaf_module(m, module_qualified_name)
+
+
+class _Layers(nn.Module):
+    """Ultralytics' layer list with its routing (``f``: from which layer, ``save``: which to keep), as ``_predict_once``
+    runs it."""
+
+    def __init__(self, layers: nn.Sequential, save: list[int], where: str) -> None:
+        super().__init__()
+        head, source = adapt(layers[-1], where), layers[-1]
+        head.f, head.i = source.f, source.i
+        self.model = nn.Sequential(*layers[:-1], head)
+        self.save = save
+
+    def forward(self, images: Any) -> Any:
+        x, kept, layers = images, list[Any](), cast(Iterable[Any], self.model)
+        for layer in layers:
+            if layer.f != -1:
+                x = kept[layer.f] if isinstance(layer.f, int) else [x if j == -1 else kept[j] for j in layer.f]
+            x = layer(x)
+            kept.append(x if layer.i in self.save else None)
+        return x
+
+
+def trace(model: nn.Module, where: str = "model") -> fx.GraphModule:
+    """The FX graph of an Ultralytics detection model, every node with its site, sharing the model's parameters with no
+    one.
+
+    The graph takes images (B, 3, H, W) in 0..1 and returns what the model returns in eval, bit for bit:
+    (predictions (B, 4 + nc, A), {"boxes", "scores", "feats"}).
+
+    Raises:
+        Problem: the head has no adapter.
+    """
+    layers = _Layers(copy.deepcopy(model.model), list(model.save), where)  # type: ignore[arg-type]
+    _part(layers)
+    tracer = _Tracer()
+    graph = tracer.trace(layers)
+    assign_sites(graph)
+    gm = fx.GraphModule(layers, graph, "Detector")
+    _assign_roles(gm, _roles(layers, len(model.yaml["backbone"])))  # type: ignore[index]
+    return gm.train(model.training)
+
+
+def _roles(layers: _Layers, backbone: int) -> dict[str, tuple[str, ...]]:
+    """Globs of sites, and the roles of what they cover: those that the head names, and that of the first ``backbone``
+    layers."""
+    head = f"model.{len(layers.model) - 1}."
+    named: Mapping[str, tuple[str, ...]] = layers.model[-1].roles  # type: ignore[assignment]
+    layer = {f"model.{index}.**": ("backbone",) for index in range(backbone)}
+    return layer | {head + glob: names for glob, names in named.items()}
+
+
+def _assign_roles(gm: fx.GraphModule, roles: Mapping[str, tuple[str, ...]]) -> None:
+    """Write into each node which part it plays, in words that survive a change of scale, head index or class count."""
+    first = next(node for node in gm.graph.nodes if node.op == "call_module" and isinstance(module_of(node), nn.Conv2d))
+    for node in gm.graph.nodes:
+        found = [role for glob, names in roles.items() if covers(glob, site_of(node)) for role in names]
+        if node is first:
+            found.append("first_conv")
+        if found:
+            node.meta["roles"] = tuple(found)
+
+
+def _part(layers: nn.Module) -> None:
+    """Give every path a module of its own: Ultralytics hangs one ``nn.SiLU`` instance on 57 paths, and a tracer names
+    it by the first."""
+    seen: set[nn.Module] = set()
+    for path, shared in list(layers.named_modules(remove_duplicate=False)):
+        if shared in seen and not list(shared.parameters()):
+            layers.set_submodule(path, copy.copy(shared))
+        seen.add(shared)
+
+
+def _parts(node: fx.Node) -> int:
+    """How many tensors a node gives, where its arguments say so; 0 where they do not."""
+    if node.target == "chunk":
+        return int(node.args[1] if len(node.args) > 1 else node.kwargs["chunks"])  # type: ignore[arg-type]
+    sizes = node.args[1] if node.target == "split" and len(node.args) > 1 else None
+    return len(sizes) if isinstance(sizes, (list, tuple)) else 0

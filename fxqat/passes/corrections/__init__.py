@@ -1,0 +1,1 @@
+"""Corrections: passes that a policy may switch on around calibration."""

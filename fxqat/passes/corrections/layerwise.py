@@ -1,0 +1,200 @@
+"""The quantized graph and its float reference, run side by side and halted at every layer; what corrections learn
+from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from fxqat.graph.site import module_of, site_of
+from fxqat.passes.calibrate import feeds_silu
+from fxqat.quant.fake_quantize import FakeQuantize
+from fxqat.quant.modules import QATConv2d, QATLinear
+
+Progress = Callable[[int, int], None]
+Function = Callable[[Tensor], Tensor]
+
+
+def silent(done: int, total: int) -> None:
+    """Show no progress."""
+
+
+def identity(x: Tensor) -> Tensor:
+    """What stands for no activation."""
+    return x
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """Calibration images that can be read again.
+
+    Attributes:
+        read: gives a fresh iterator of batches (B, 3, H, W) each time.
+        total: how many images these are; 0 where nobody has counted yet.
+    """
+
+    read: Callable[[], Iterable[Tensor]]
+    total: int
+
+    def spread(self, count: int) -> Iterator[Tensor]:
+        """``count`` images (1, 3, H, W), evenly spread over all; all of them where there are fewer."""
+        wanted = {index * self.total // count for index in range(count)}
+        every = (image for batch in self.read() for image in batch)
+        return (image[None] for index, image in enumerate(every) if count >= self.total or index in wanted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What a correction works with.
+
+    Attributes:
+        images: to learn from.
+        reference: the graph in float, as it was before any rounding was learned; it has the same nodes by name.
+        progress: called with steps done and steps in all.
+    """
+
+    images: Images
+    reference: fx.GraphModule
+    progress: Progress = silent
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layer:
+    """A convolution or linear layer of a graph.
+
+    Attributes:
+        node: its call.
+        module: what is called.
+        owned: the activation that is part of the module, or None.
+        activation: the function that its output goes through, whether the module's own or apart from it.
+    """
+
+    node: fx.Node
+    module: QATConv2d | QATLinear
+    owned: nn.Module | None
+    activation: Function
+
+    @property
+    def site(self) -> str:
+        """Where in the source model it comes from."""
+        return site_of(self.node)
+
+    @property
+    def integer(self) -> bool:
+        """Whether its weight is quantized."""
+        return self.module.weight_fake_quant is not None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Seen:
+    """One batch at a layer.
+
+    Attributes:
+        arguments: of the layer in the quantized graph: its input, and the input's scale where that is quantized.
+        quantized: its output there, before the activation.
+        reference: its output in the float graph, before the activation.
+    """
+
+    arguments: tuple[Tensor, ...]
+    quantized: Tensor
+    reference: Tensor
+
+
+def layers(gm: fx.GraphModule) -> list[Layer]:
+    """Every layer with a weight, in the order of the computation."""
+    called = [node for node in gm.graph.nodes if node.op == "call_module"]
+    modules = [(node, gm.get_submodule(str(node.target))) for node in called]
+    return [_layer(node, module) for node, module in modules if isinstance(module, QATConv2d | QATLinear)]
+
+
+def _layer(node: fx.Node, module: QATConv2d | QATLinear) -> Layer:
+    fakes = [user for user in node.users if _is_fake(user)]
+    apart = F.silu if any(map(feeds_silu, (node, *fakes))) else identity
+    return Layer(node=node, module=module, owned=module.activation, activation=module.activation or apart)
+
+
+@torch.no_grad()
+def lockstep(
+    gm: fx.GraphModule,
+    reference: fx.GraphModule,
+    batches: Sequence[Tensor],
+    visit: Callable[[Layer, list[Seen]], list[Tensor] | None],
+) -> None:
+    """Run both graphs over all ``batches`` at once: every batch reaches a layer before any goes on.
+
+    Held in memory are, for all batches, the values that later nodes still need; never more than a few layers' outputs.
+
+    Args:
+        gm: fake-quantized, in eval mode.
+        reference: float, same nodes by name, in eval mode.
+        batches: images (B, 3, H, W).
+        visit: called at each layer with one Seen a batch, the activations taken out of the layers' modules; where it
+            changes the layer it returns the outputs anew, before the activation, and ``gm`` goes on with those.
+    """
+    found = layers(gm)
+    with _bare(found), _bare(layers(reference)):
+        walks = [(_Walk(gm, batch), _Walk(reference, batch)) for batch in batches]
+        for layer in found:
+            seen = [_see(quantized, real, layer.node.name) for quantized, real in walks]
+            outputs = visit(layer, seen) or [one.quantized for one in seen]
+            for (quantized, real), output, one in zip(walks, outputs, seen, strict=True):
+                quantized.leave(layer, output)
+                real.leave(layer, one.reference)
+
+
+def beside_channels(values: Tensor, x: Tensor) -> Tensor:
+    """``values`` [C] in a shape that broadcasts over ``x``: (B, C, H, W), or (..., C) for a linear layer's output."""
+    return values.view(1, -1, 1, 1) if x.dim() == 4 else values
+
+
+class _Walk(fx.Interpreter):
+    """One batch on its way through a graph; a value leaves memory with its last use."""
+
+    last: fx.Node
+
+    def __init__(self, gm: fx.GraphModule, batch: Tensor) -> None:
+        super().__init__(gm)
+        self.args_iter = iter((batch,))
+        self.pending = iter(gm.graph.nodes)
+
+    def until(self, name: str) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Run all nodes up to the layer called ``name``; return its arguments and output."""
+        for node in self.pending:
+            arguments = self.fetch_args_kwargs_from_env(node)[0] if node.name == name else ()
+            self.env[node] = self.run_node(node)
+            for dead in self.user_to_last_uses.get(node, ()):
+                self.env.pop(dead, None)
+            if node.name == name:
+                self.last = node
+                return tuple(arguments), self.env[node]
+        raise LookupError(name)
+
+    def leave(self, layer: Layer, output: Tensor) -> None:
+        """Go on with ``output``, through the activation that belongs to the layer's module."""
+        self.env[self.last] = output if layer.owned is None else layer.owned(output)
+
+
+def _see(quantized: _Walk, real: _Walk, name: str) -> Seen:
+    arguments, output = quantized.until(name)
+    return Seen(arguments=arguments, quantized=output, reference=real.until(name)[1])
+
+
+@contextmanager
+def _bare(found: Sequence[Layer]) -> Iterator[None]:
+    """Take the activations out of the layers' modules for a while."""
+    try:
+        for layer in found:
+            layer.module.activation = None
+        yield
+    finally:
+        for layer in found:
+            layer.module.activation = layer.owned
+
+
+def _is_fake(node: fx.Node) -> bool:
+    return node.op == "call_module" and isinstance(module_of(node), FakeQuantize)

@@ -1,0 +1,38 @@
+"""Finding the rule and policy files that come with fxqat, from any directory and however it was installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fxqat.errors import Problem
+from fxqat.graph.site import nearest
+
+_PACKAGE = Path(__file__).parents[1]
+# A wheel carries the folders inside the package; a checkout, also installed in place, has them beside it.
+_ROOTS = (_PACKAGE / "_shipped", _PACKAGE.parent)
+_SUFFIX = {"patterns": ".py", "policies": ".yaml"}
+
+
+def find(kind: str, name: str | Path) -> Path:
+    """The file of ``kind`` ("patterns" or "policies") called ``name``: a path that exists, else a shipped file, with or
+    without suffix.
+
+    Raises:
+        Problem: there is none.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    for root in _ROOTS:
+        for candidate in (root / kind / Path(name).name, root / kind / f"{Path(name).name}{_SUFFIX[kind]}"):
+            if candidate.is_file():
+                return candidate
+    names = shipped(kind)
+    raise Problem(
+        name, "no such file", expected=f"a path or one of: {', '.join(names)}", remedy=nearest(Path(name).stem, names)
+    )
+
+
+def shipped(kind: str) -> list[str]:
+    """Names of the shipped files of ``kind``, without suffix."""
+    root = next(root for root in _ROOTS if (root / kind).is_dir())
+    return sorted(file.stem for file in (root / kind).glob(f"*{_SUFFIX[kind]}"))

@@ -1,0 +1,112 @@
+"""The INT8 reference graph executed in integers, as a runtime's fused kernels do it, code for code."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from fxqat.graph.site import site_of
+from fxqat.quant import ort_kernels
+from fxqat.quant.arithmetic import Arithmetic
+from fxqat.quant.compiled_kernels import is_dense
+from fxqat.quant.torch_ao import dequantize_per_channel, quantize_per_tensor
+from fxqat.runtime.fused_kernels import LOWEST, idle_nodes, is_fused, last_reads, silu
+
+
+# Arguments of fx nodes are a wide union; here a node's target says what they are, so nodes are passed as Any.
+class IntegerExecution(fx.Interpreter):
+    """Runs an INT8 graph. What a runtime fuses is computed by its formula (fxqat.quant.arithmetic):
+
+        dequantize... -> conv2d | sigmoid | mul | add -> quantize
+
+    Operations between that only move codes need no formula, and all others (the decode) run in float as they stand.
+    Convolutions are exact sums of integers.
+
+    Args:
+        gm: at stage ``int8``.
+        arithmetic: of the runtime's kernels; ONNX Runtime's on x86 by default.
+        keep: whether ``codes`` holds every quantized tensor by its site after a run. Without it a SiLU on codes is one
+            look-up in a table of 256, and a tensor is let go once nothing reads it.
+    """
+
+    def __init__(self, gm: fx.GraphModule, arithmetic: Arithmetic = ort_kernels, *, keep: bool = True) -> None:
+        super().__init__(gm, garbage_collect_values=False)
+        self.arithmetic, self.keep, self.codes = arithmetic, keep, dict[str, Tensor]()
+        nodes = list(gm.graph.nodes)
+        self._silus = {} if keep else {node: found for node in nodes if (found := silu(node)) is not None}
+        self._tables: dict[fx.Node, Tensor] = {}
+        self._idle = idle_nodes(nodes, self._silus.values())
+        self._last_reads = {} if keep else last_reads(nodes, self._idle)
+
+    def run_node(self, n: fx.Node) -> Any:
+        """One node; a fused one is computed where its quantize stands."""
+        if n in self._idle:
+            return None
+        found = self._quantized(n) if n.target is quantize_per_tensor else super().run_node(n)
+        if self.keep and n.target is quantize_per_tensor:
+            self.codes[site_of(n)] = found
+        for read in self._last_reads.get(n, ()):
+            del self.env[read]
+        return found
+
+    def _quantized(self, n: Any) -> Tensor:
+        source, scale, zero_point, low, high, dtype = n.args
+        if n in self._silus:
+            return self._looked_up(n)
+        if isinstance(source, fx.Node) and is_fused(source):
+            return _KERNELS[source.target](self, source, n).to(dtype)
+        return self.arithmetic.quantize(self.env[source], scale, zero_point, low, high).to(dtype)
+
+    def _looked_up(self, n: fx.Node) -> Tensor:
+        codes: Tensor = self.env[self._silus[n].x]
+        if n not in self._tables:
+            self._tables[n] = self._silus[n].table(codes.dtype, self.arithmetic).to(codes.device)
+        dense = codes if is_dense(codes) else codes.contiguous()
+        index = dense.as_strided((dense.numel(),), (1,)).int() - LOWEST[codes.dtype]
+        return self._tables[n].index_select(0, index).as_strided(dense.shape, dense.stride())
+
+    def conv2d(self, node: Any, n: Any) -> Tensor:
+        """Integer convolution, int32 bias included, then requantized."""
+        x, weight, bias, stride, padding, dilation, groups = node.args
+        _, y_scale, y_zero, low, high, _ = n.args
+        codes = self.env[x.args[0]].float() - x.args[2]
+        added = None if bias is None else self.env[bias.args[0]]
+        total = ort_kernels.exact_conv(codes, self.env[weight.args[0]], added, (stride, padding, dilation, groups))
+        scales = (float(x.args[1]), self._weight_scale(weight), y_scale)
+        return self.arithmetic.requantize(total, scales, y_zero, low, high)
+
+    def sigmoid(self, node: Any, n: Any) -> Tensor:
+        """By table, see the arithmetic."""
+        (source,) = node.all_input_nodes
+        return self.arithmetic.sigmoid(self.env[source.args[0]], *source.args[1:3], *n.args[1:5])
+
+    def mul(self, node: Any, n: Any) -> Tensor:
+        """See the arithmetic."""
+        return self._pair(self.arithmetic.mul, node, n)
+
+    def add(self, node: Any, n: Any) -> Tensor:
+        """See the arithmetic."""
+        return self._pair(self.arithmetic.add, node, n)
+
+    def _pair(self, kernel: Callable[..., Tensor], node: Any, n: Any) -> Tensor:
+        a, b = node.args
+        scales = (a.args[1], b.args[1], n.args[1])
+        zeros = (a.args[2], b.args[2], n.args[2])
+        return kernel(self.env[a.args[0]], self.env[b.args[0]], scales, zeros, *n.args[3:5])
+
+    def _weight_scale(self, weight: Any) -> Tensor:
+        if weight.target is dequantize_per_channel:
+            return self.env[weight.args[1]]
+        return torch.tensor([weight.args[1]], dtype=torch.float32)
+
+
+_KERNELS: dict[Any, Callable[[IntegerExecution, fx.Node, fx.Node], Tensor]] = {
+    torch.conv2d: IntegerExecution.conv2d,
+    torch.sigmoid: IntegerExecution.sigmoid,
+    operator.mul: IntegerExecution.mul,
+    operator.add: IntegerExecution.add,
+}

@@ -1,0 +1,192 @@
+"""An exported file in every runtime that is installed here, with the codes of each tensor beside its output."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from fxqat.errors import Problem
+from fxqat.graph.site import nearest
+from fxqat.runtime.ort_layout import PERMUTED
+
+CODES = ".codes"
+Arrays = Sequence[np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """A runtime: its name on the command line and in words, the package it needs, and how it opens a file.
+
+    ``open`` takes a model and gives a function from {input name: array} to its outputs in the model's order.
+    """
+
+    name: str
+    title: str
+    package: str
+    open: Callable[[onnx.ModelProto], Callable[[Mapping[str, np.ndarray]], Arrays]]
+
+    @property
+    def installed(self) -> bool:
+        """Whether its package is here."""
+        return importlib.util.find_spec(self.package) is not None
+
+
+def _onnx_runtime(proto: onnx.ModelProto, *, optimized: bool) -> Callable[[Mapping[str, np.ndarray]], Arrays]:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if not optimized:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return lambda inputs: session.run(None, dict(inputs))
+
+
+def _reference(proto: onnx.ModelProto) -> Callable[[Mapping[str, np.ndarray]], Arrays]:
+    from onnx.reference import ReferenceEvaluator
+
+    evaluator = ReferenceEvaluator(proto)
+    return lambda inputs: evaluator.run(None, dict(inputs))
+
+
+def _openvino(proto: onnx.ModelProto) -> Callable[[Mapping[str, np.ndarray]], Arrays]:
+    import openvino
+
+    # float32 where nothing is quantized: on processors with AMX the default is bfloat16
+    core = openvino.Core()
+    model = core.read_model(proto.SerializeToString())
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda inputs: list(compiled(dict(inputs)).values())
+
+
+RUNTIMES: Mapping[str, Runtime] = {
+    one.name: one
+    for one in (
+        Runtime(
+            name="ort",
+            title="ONNX Runtime",
+            package="onnxruntime",
+            open=lambda proto: _onnx_runtime(proto, optimized=True),
+        ),
+        Runtime(
+            name="ort-plain",
+            title="ONNX Runtime, no optimizations",
+            package="onnxruntime",
+            open=lambda proto: _onnx_runtime(proto, optimized=False),
+        ),
+        Runtime(name="onnx", title="onnx.reference", package="onnx", open=_reference),
+        Runtime(name="openvino", title="OpenVINO", package="openvino", open=_openvino),
+    )
+}
+
+
+def chosen(names: str | Sequence[str]) -> tuple[list[Runtime], list[Runtime]]:
+    """The runtimes of a comma-separated list, or of ``all``: those installed, and those missing.
+
+    Raises:
+        Problem: a name that is none.
+    """
+    words = names.split(",") if isinstance(names, str) else list(names)
+    words = list(RUNTIMES) if words == ["all"] else words
+    for word in words:
+        if word not in RUNTIMES:
+            legal = ", ".join([*RUNTIMES, "all"])
+            raise Problem(
+                "--runtimes", f"unknown runtime {word!r}", expected=f"of: {legal}", remedy=nearest(word, RUNTIMES)
+            )
+    found = [RUNTIMES[word] for word in dict.fromkeys(words)]
+    return [one for one in found if one.installed], [one for one in found if not one.installed]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A file in one runtime.
+
+    Calling it with images (B, 3, H, W) float32 in 0..1 gives the predictions and the codes by site.
+    """
+
+    runtime: Runtime
+    run: Callable[[Mapping[str, np.ndarray]], Arrays]
+    proto: onnx.ModelProto
+    sites: tuple[str, ...]
+
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Predictions and codes by site."""
+        (source,) = self.proto.graph.input
+        pixels = as_input(images, source)
+        outputs = self.run({source.name: pixels})
+        names = [value.name for value in self.proto.graph.output]
+        codes = dict(zip(names[1:], outputs[1:], strict=True))
+        # in a file of bytes the image is its own codes
+        return outputs[0], {
+            site: codes.get(f"{site}{CODES}", np.round(images * 255).astype(np.uint8)) for site in self.sites
+        }
+
+
+def open_file(path: Path, sites: Sequence[str], runtime: Runtime) -> Opened:
+    """``path`` in ``runtime`` with every value of codes as a further output.
+
+    Raises:
+        Problem: it is missing, no ONNX file, another model's, or the runtime cannot run it.
+    """
+    proto = _read(path)
+    (source,) = proto.graph.input[:1]
+    is_bytes = source.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    made, kind = {name for node in proto.graph.node for name in node.output}, _code_type(proto)
+    for site in sites:
+        name = f"{site}{CODES}"
+        if name not in made and (permuted := _in_order(proto, made, name)) is not None:
+            proto.graph.node.append(permuted)
+            made.add(name)
+        if name in made:
+            proto.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
+        elif site != source.name or not is_bytes:
+            raise Problem(
+                path, f"has no tensor {name}", expected="a file exported from this model", remedy="export it again"
+            )
+    try:
+        run = runtime.open(proto)
+    except Exception as error:  # each runtime raises types of its own
+        words = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise Problem(path, f"{runtime.title} cannot run it: {words}") from error
+    return Opened(runtime=runtime, run=run, proto=proto, sites=tuple(sites))
+
+
+def _code_type(proto: onnx.ModelProto) -> int:
+    """The type of all activations' codes: a target has one."""
+    kinds = {tensor.name: tensor.data_type for tensor in proto.graph.initializer}
+    quantize = next((node for node in proto.graph.node if node.op_type == "QuantizeLinear"), None)
+    return kinds[quantize.input[2]] if quantize and len(quantize.input) > 2 else onnx.TensorProto.UINT8
+
+
+def _in_order(proto: onnx.ModelProto, made: set[str], name: str) -> onnx.NodeProto | None:
+    """The Transpose that gives codes which the file holds in another order of axes their own order."""
+    held = next((one for one in made if one.startswith(f"{name}{PERMUTED}")), None)
+    if held is None:
+        return None
+    order = [int(axis) for axis in held.removeprefix(f"{name}{PERMUTED}").split(".")]
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return onnx.helper.make_node("Transpose", [held], [name], perm=back, name=name)
+
+
+def as_input(images: np.ndarray, source: onnx.ValueInfoProto) -> np.ndarray:
+    """Images (B, 3, H, W) float32 in 0..1 as a file's input wants them: bytes, channels last, or as they are."""
+    if source.type.tensor_type.elem_type != onnx.TensorProto.UINT8:
+        return images
+    pixels = np.round(images * 255).astype(np.uint8)
+    last = source.type.tensor_type.shape.dim[-1].dim_value == 3
+    return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)) if last else pixels
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    if not path.is_file():
+        raise Problem(path, "no such file", expected="an .onnx file", remedy="run fxqat export first")
+    try:
+        return onnx.load(path)
+    except Exception as error:
+        raise Problem(path, "is not an ONNX file", expected="a file written by fxqat export") from error

@@ -1,0 +1,239 @@
+"""Is what runs what was trained? The same images through every execution of one model, differing codes counted tensor
+by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from fxqat.errors import Problem
+from fxqat.graph.site import site_of
+from fxqat.models.detector import Detector, cut
+from fxqat.quant.torch_ao import quantize_per_tensor
+from fxqat.runtime.integer_interpreter import IntegerExecution
+from fxqat.runtime.redundant_qdq import as_exported
+from fxqat.runtime.sessions import CODES, RUNTIMES, Opened, Runtime, open_file
+from fxqat.targets import TARGETS
+
+PAIRS = ("trained_reference", "reference_runtime", "trained_runtime")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Two executions of one tensor: how many codes were compared, how many differ, and by how many LSB at most."""
+
+    codes: int = 0
+    differing: int = 0
+    largest: int = 0
+
+    @property
+    def share(self) -> float:
+        """Differing codes as a part of all, 0..1."""
+        return self.differing / self.codes if self.codes else 0.0
+
+    def __add__(self, other: Difference) -> Difference:
+        return Difference(
+            codes=self.codes + other.codes,
+            differing=self.differing + other.differing,
+            largest=max(self.largest, other.largest),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One quantized tensor: fake-quant against reference, reference against the runtime, fake-quant against the
+    runtime; ``others`` is the reference against each further runtime by its name."""
+
+    site: str
+    trained_reference: Difference = Difference()
+    reference_runtime: Difference = Difference()
+    trained_runtime: Difference = Difference()
+    others: Mapping[str, Difference] = field(default_factory=dict)
+
+    def pair(self, name: str) -> Difference:
+        """One of ``PAIRS``, or a further runtime's name."""
+        found: Difference = getattr(self, name) if name in PAIRS else self.others[name]
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """All quantized tensors in the order of the computation.
+
+    Attributes:
+        rows: one a tensor.
+        images: how many were seen.
+        output_error: the largest absolute difference of the final output between reference and runtime: (boxes in
+            pixels, scores).
+        runtimes: names of the runtimes that ran; the first is the one that rows call ``runtime``.
+        missing: names of the runtimes that were asked for and are not installed.
+    """
+
+    rows: tuple[Row, ...]
+    images: int
+    output_error: tuple[float, float]
+    runtimes: tuple[str, ...] = ("ort",)
+    missing: tuple[str, ...] = ()
+
+    @property
+    def pairs(self) -> tuple[str, ...]:
+        """The names of all comparisons: ``PAIRS``, then the further runtimes."""
+        return (*PAIRS, *self.runtimes[1:])
+
+    def total(self, pair: str) -> Difference:
+        """The sum over all tensors of one of ``pairs``."""
+        return sum((row.pair(pair) for row in self.rows), Difference())
+
+    def worst(self, pair: str) -> Row:
+        """The tensor with the largest share of differing codes."""
+        return max(self.rows, key=lambda row: row.pair(pair).share)
+
+    def first(self, pair: str) -> Row | None:
+        """The first tensor that differs at all; what follows may differ because it does."""
+        return next((row for row in self.rows if row.pair(pair).differing), None)
+
+    def failure(self, bound: float) -> str | None:
+        """One line that says how the runtime differs from the reference in a larger share of all codes than ``bound``,
+        and where first; None where it does not."""
+        total, first = self.total("reference_runtime"), self.first("reference_runtime")
+        if total.share <= bound or first is None:
+            return None
+        at, title = first.reference_runtime, RUNTIMES[self.runtimes[0]].title
+        return (
+            f"{total.differing} of {total.codes} codes differ between the reference and {title}: {total.share:.2e}, "
+            f"above the bound {bound:.2e}; first at {first.site}: {at.differing} of {at.codes} codes, by at most "
+            f"{at.largest} LSB"
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        totals = {
+            pair: {**asdict(self.total(pair)), "share": self.total(pair).share, "worst": self.worst(pair).site}
+            for pair in self.pairs
+        }
+        return {
+            "images": self.images,
+            "runtimes": self.runtimes,
+            "missing": self.missing,
+            "totals": totals,
+            "output_error": self.output_error,
+            "tensors": [asdict(row) for row in self.rows],
+        }
+
+
+def verify_images(
+    trained: Detector,
+    reference: Detector,
+    path: Path,
+    batches: Iterable[Tensor],
+    progress: Callable[[int], None],
+    *,
+    runtimes: Sequence[Runtime] = (RUNTIMES["ort"],),
+) -> Verification:
+    """Compare the fake-quant graph ``trained``, its INT8 ``reference`` executed in integers and the file exported from
+    it in each of ``runtimes``.
+
+    Raises:
+        Problem: the file is missing, is not this model's, or there is no image.
+    """
+    view = as_exported(cut(reference.gm, 0).eval(), TARGETS.get(reference.recipe.target))
+    sites = [site_of(node).removesuffix(CODES) for node in view.graph.nodes if node.target is quantize_per_tensor]
+    opened = [open_file(path, sites, runtime) for runtime in runtimes]
+    rows, seen, error = {site: Row(site=site) for site in sites}, 0, (0.0, 0.0)
+    for batch in batches:
+        _check_shape(opened[0], batch, path)
+        wanted, output = _reference_codes(view, batch)
+        found = [one(batch.numpy()) for one in opened]
+        error = _larger(error, output, found[0][0])
+        for site, mine in _trained_codes(trained, reference, sites, batch):
+            codes = {runtime.name: one[1][site] for runtime, one in zip(runtimes, found, strict=True)}
+            rows[site] = _compared(rows[site], mine, wanted[site], codes)
+        seen += len(batch)
+        progress(seen)
+    if not seen:
+        raise Problem("verify", "saw no image", expected="at least one readable image")
+    names = tuple(runtime.name for runtime in runtimes)
+    return Verification(rows=tuple(rows.values()), images=seen, output_error=error, runtimes=names)
+
+
+class _Recorder(fx.Interpreter):
+    """Runs a graph and keeps what the chosen nodes gave."""
+
+    def __init__(self, gm: fx.GraphModule, wanted: Callable[[fx.Node], bool]) -> None:
+        super().__init__(gm)
+        self.wanted, self.kept = wanted, dict[str, Tensor]()
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if self.wanted(n):
+            self.kept[site_of(n)] = value
+        return value
+
+
+@torch.no_grad()
+def _reference_codes(view: fx.GraphModule, batch: Tensor) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    execution = IntegerExecution(view)
+    output = execution.run(batch)
+    return {site.removesuffix(CODES): codes.numpy() for site, codes in execution.codes.items()}, output.numpy()
+
+
+@torch.no_grad()
+def _trained_codes(
+    trained: Detector, reference: Detector, sites: list[str], batch: Tensor
+) -> Iterator[tuple[str, np.ndarray]]:
+    """The fake-quantized values as codes: with the reference's own scale, ``code = round(v / scale) + zero_point``."""
+    numbers = {
+        site_of(node).removesuffix(CODES): node.args[1:5]
+        for node in reference.gm.graph.nodes
+        if node.target is quantize_per_tensor
+    }
+    names = {f"{site}.quantized" for site in sites} | set(sites)
+    recorder = _Recorder(cut(trained.gm, 0), lambda node: site_of(node) in names)
+    recorder.run(batch)
+    for site in sites:
+        value = recorder.kept.get(f"{site}.quantized", recorder.kept.get(site))
+        scale, zero_point, low, high = numbers[site]
+        if value is None:
+            raise Problem(
+                site, "is not a tensor of the fake-quant graph", expected="a reference converted from the same model"
+            )
+        yield site, torch.clamp(torch.round(value / scale) + zero_point, low, high).numpy()
+
+
+def _compared(row: Row, trained: np.ndarray, reference: np.ndarray, runtimes: Mapping[str, np.ndarray]) -> Row:
+    mine, wanted = trained.astype(np.int32), reference.astype(np.int32)
+    (_, first), *rest = runtimes.items()
+    others = {name: row.others.get(name, Difference()) + _difference(wanted, codes) for name, codes in rest}
+    return Row(
+        site=row.site,
+        trained_reference=row.trained_reference + _difference(mine, wanted),
+        reference_runtime=row.reference_runtime + _difference(wanted, first),
+        trained_runtime=row.trained_runtime + _difference(mine, first),
+        others=others,
+    )
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> Difference:
+    gap = np.abs(a - b.astype(np.int32))
+    return Difference(codes=gap.size, differing=int(np.count_nonzero(gap)), largest=int(gap.max(initial=0)))
+
+
+def _larger(error: tuple[float, float], a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    gap = np.abs(a - b)
+    return max(error[0], float(gap[:, :4].max())), max(error[1], float(gap[:, 4:].max()))
+
+
+def _check_shape(opened: Opened, batch: Tensor, path: Path) -> None:
+    wanted = [dim.dim_value for dim in opened.proto.graph.input[0].type.tensor_type.shape.dim]
+    wanted = [wanted[0], wanted[3], *wanted[1:3]] if wanted[3] == 3 else wanted  # channels last
+    if any(size and size != given for size, given in zip(wanted, batch.shape, strict=True)):
+        sizes = " x ".join(map(str, wanted))
+        raise Problem(
+            path, f"does not take images {' x '.join(map(str, batch.shape))}", expected=sizes, remedy="give --imgsz"
+        )

@@ -1,0 +1,1 @@
+"""Search: the fastest policy within a budget of accuracy."""

@@ -1,0 +1,59 @@
+"""How far detectors' raw outputs are from one's, on the same images: what tells them apart where mAP is chance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fxqat.data import images
+from fxqat.models.detector import Detector
+from fxqat.sensitivity.divergence import Raw, divergence
+
+_BATCH = 8
+
+
+class Apart:
+    """The outputs of one detector, to compare others with.
+
+    Args:
+        detector: the float one.
+        data: data set YAML; labels are not read.
+        count: images of the split; None for all.
+        imgsz: pixels.
+        split: of the data.
+    """
+
+    def __init__(
+        self, detector: Detector, data: str | Path, *, count: int | None, imgsz: int, split: str = "val"
+    ) -> None:
+        self.data, self.count, self.imgsz, self.split = data, count, imgsz, split
+        self.wanted = list(self._raw(detector))
+
+    def of(self, detector: Detector) -> Tensor:
+        """The divergence (fxqat.sensitivity.divergence) of each image, nats, shape (images,)."""
+        return torch.cat([divergence(*pair) for pair in zip(self.wanted, self._raw(detector), strict=True)])
+
+    @torch.no_grad()
+    def _raw(self, detector: Detector) -> Iterator[Raw]:
+        chosen = images.image_paths(self.data, split=self.split, limit=self.count)
+        for batch in images.batches(chosen, self.imgsz, _BATCH):
+            yield detector(batch)[1]
+
+
+def standard_error(values: Tensor) -> float:
+    """Of the mean of ``values``, shape (n,)."""
+    return float(values.std()) / len(values) ** 0.5
+
+
+def summary(found: Tensor) -> dict[str, Any]:
+    """Mean and standard error over images, ready for JSON."""
+    return {"mean": float(found.mean()), "standard_error": standard_error(found), "images": len(found)}
+
+
+def shown(plain: dict[str, Any]) -> str:
+    """A summary in a table."""
+    return f"{plain['mean']:.4f} ± {plain['standard_error']:.4f}"

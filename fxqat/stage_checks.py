@@ -1,0 +1,63 @@
+"""What the verbs are given: a detector at the right stage, and images to read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from torch import Tensor
+
+from fxqat.data import images
+from fxqat.errors import Problem
+from fxqat.models.detector import Detector
+
+
+def batches(
+    data: str | Path | Iterable[Tensor],
+    limit: int | None,
+    imgsz: int,
+    batch: int,
+    on_skip: Callable[[Path, str], None] | None,
+) -> tuple[Iterable[Tensor], int, str]:
+    """Batches (B, 3, H, W), how many images they are (0 where nobody counted), and a name for the data.
+
+    Raises:
+        Problem: the data or the size cannot be used.
+    """
+    if not isinstance(data, (str, Path)):
+        return data, 0, "tensors"
+    images.check_imgsz(imgsz)
+    found = images.image_paths(data, limit=limit)
+    return images.batches(found, imgsz, batch, on_skip or (lambda path, why: None)), len(found), Path(data).name
+
+
+def expect(detector: Detector, stage: str, verb: str) -> None:
+    """Refuse a detector at another stage than ``verb`` takes.
+
+    Raises:
+        Problem: with what to do first.
+    """
+    if detector.stage != stage:
+        hints = {"float": "run fxqat prepare first", "qat": "", "int8": "take the .fxqat it was converted from"}
+        raise Problem(
+            detector.source.name,
+            f"is at stage {detector.stage}",
+            expected=f"stage {stage} for {verb}",
+            remedy=hints[detector.stage],
+        )
+
+
+def expect_calibrated(detector: Detector, verb: str) -> None:
+    """Refuse a detector whose ranges nobody chose.
+
+    Raises:
+        Problem: with what to do first.
+    """
+    expect(detector, "qat", verb)
+    if not detector.recipe.calibration:
+        raise Problem(
+            detector.source.name,
+            "was never calibrated",
+            expected="a calibrated .fxqat",
+            remedy="run fxqat calibrate first",
+        )

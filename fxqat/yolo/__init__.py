@@ -1,1 +1,0 @@
-"""The only room that knows Ultralytics: loading, tracing, heads, images, checkpoints."""
