@@ -203,11 +203,11 @@ class _ChannelsLast(nn.Module):
 
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__()
-        self.graph = graph
+        self.detector = graph  # "graph" would be that of the GraphModule that the converter makes of this
 
     def forward(self, images: Tensor) -> Tensor:
         """What the graph gives."""
-        return self.graph(images.permute(0, 3, 1, 2))
+        return self.detector(images.permute(0, 3, 1, 2))
 
 
 def _converted(graph: fx.GraphModule, example: Tensor) -> bytes:

@@ -5,30 +5,38 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
 
 from fxqat.errors import Problem
 from fxqat.graph.site import nearest
+from fxqat.runtime import litert_session
 from fxqat.runtime.ort_layout import PERMUTED
 
 CODES = ".codes"
 Arrays = Sequence[np.ndarray]
+Open = Callable[[Any], Callable[[Mapping[str, np.ndarray]], Arrays]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
     """A runtime: its name on the command line and in words, the package it needs, and how it opens a file.
 
-    ``open`` takes a model and gives a function from {input name: array} to its outputs in the model's order.
+    ``open`` takes a model, a ``ModelProto`` or the bytes of a .tflite file, and gives a function from {input name:
+    array} to its outputs in the model's order. ``arithmetic`` is that of its integer kernels where it is not the
+    target's own, by its name in fxqat.quant.arithmetic.
     """
 
     name: str
     title: str
     package: str
-    open: Callable[[onnx.ModelProto], Callable[[Mapping[str, np.ndarray]], Arrays]]
+    open: Open
+    suffix: str = ".onnx"
+    arithmetic: str | None = None
 
     @property
     def installed(self) -> bool:
@@ -81,6 +89,21 @@ RUNTIMES: Mapping[str, Runtime] = {
         ),
         Runtime(name="onnx", title="onnx.reference", package="onnx", open=_reference),
         Runtime(name="openvino", title="OpenVINO", package="openvino", open=_openvino),
+        Runtime(
+            name="litert",
+            title="LiteRT",
+            package="ai_edge_litert",
+            open=lambda content: litert_session.interpreter(content, xnnpack=True),
+            suffix=".tflite",
+        ),
+        Runtime(
+            name="litert-plain",
+            title="LiteRT, reference kernels",
+            package="ai_edge_litert",
+            open=lambda content: litert_session.interpreter(content, xnnpack=False),
+            suffix=".tflite",
+            arithmetic="litert-reference",
+        ),
     )
 }
 
@@ -103,20 +126,33 @@ def chosen(names: str | Sequence[str]) -> tuple[list[Runtime], list[Runtime]]:
     return [one for one in found if one.installed], [one for one in found if not one.installed]
 
 
+class Opened(Protocol):
+    """A file in one runtime. ``shape`` are the images that it takes, (B, 3, H, W), 0 where a size is free."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(B, 3, H, W)."""
+
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Predictions, boxes in pixels, and codes by site, for images (B, 3, H, W) float32 in 0..1."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Opened:
-    """A file in one runtime.
+class OnnxSession:
+    """An ONNX file in one runtime, see ``Opened``."""
 
-    Calling it with images (B, 3, H, W) float32 in 0..1 gives the predictions and the codes by site.
-    """
-
-    runtime: Runtime
     run: Callable[[Mapping[str, np.ndarray]], Arrays]
     proto: onnx.ModelProto
     sites: tuple[str, ...]
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See ``Opened``."""
+        sizes = tuple(size.dim_value for size in self.proto.graph.input[0].type.tensor_type.shape.dim)
+        return (sizes[0], sizes[3], *sizes[1:3]) if sizes[3] == 3 else sizes  # channels last
+
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Predictions and codes by site."""
+        """See ``Opened``."""
         (source,) = self.proto.graph.input
         pixels = as_input(images, source)
         outputs = self.run({source.name: pixels})
@@ -132,8 +168,23 @@ def open_file(path: Path, sites: Sequence[str], runtime: Runtime) -> Opened:
     """``path`` in ``runtime`` with every value of codes as a further output.
 
     Raises:
-        Problem: it is missing, no ONNX file, another model's, or the runtime cannot run it.
+        Problem: it is missing, no file for this runtime, another model's, or the runtime cannot run it.
     """
+    if path.suffix != runtime.suffix:
+        raise Problem(path, f"is no file for {runtime.title}", expected=f"a name that ends in {runtime.suffix}")
+    run = partial(_opened, path, runtime)
+    return litert_session.open_tflite(path, sites, run) if path.suffix == ".tflite" else _open_onnx(path, sites, run)
+
+
+def _opened(path: Path, runtime: Runtime, model: Any) -> Callable[[Mapping[str, np.ndarray]], Arrays]:
+    try:
+        return runtime.open(model)
+    except Exception as error:  # each runtime raises types of its own
+        words = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise Problem(path, f"{runtime.title} cannot run it: {words}") from error
+
+
+def _open_onnx(path: Path, sites: Sequence[str], run: Open) -> OnnxSession:
     proto = _read(path)
     (source,) = proto.graph.input[:1]
     is_bytes = source.type.tensor_type.elem_type == onnx.TensorProto.UINT8
@@ -149,12 +200,7 @@ def open_file(path: Path, sites: Sequence[str], runtime: Runtime) -> Opened:
             raise Problem(
                 path, f"has no tensor {name}", expected="a file exported from this model", remedy="export it again"
             )
-    try:
-        run = runtime.open(proto)
-    except Exception as error:  # each runtime raises types of its own
-        words = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise Problem(path, f"{runtime.title} cannot run it: {words}") from error
-    return Opened(runtime=runtime, run=run, proto=proto, sites=tuple(sites))
+    return OnnxSession(run=run(proto), proto=proto, sites=tuple(sites))
 
 
 def _code_type(proto: onnx.ModelProto) -> int:
