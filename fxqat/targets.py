@@ -34,6 +34,7 @@ class Target:
             only move values, get a quantizer. None: every tensor that may.
         channels_last: files are arranged for kernels that want a pixel's channels side by side (see
             runtime/ort_layout.py).
+        suffix: what the name of its files ends in.
         arithmetic: of its integer kernels, by its name in fxqat.quant.arithmetic; None where it is not known.
         restates: what only moves codes (Concat, MaxPool, Split ...) is quantized again in the file, which a runtime may
             need to run it on codes; else they are carried through (see runtime/redundant_qdq.py).
@@ -52,6 +53,7 @@ class Target:
     restates: bool = True
     integer_bias: bool = True
     channels_last: bool = False
+    suffix: str = ".onnx"
     arithmetic: str | None = None
     fixed: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     float_roles: Mapping[str, str] = field(default_factory=dict)
@@ -227,6 +229,7 @@ LITERT = replace(
     ORT_ARM,
     name="litert",
     doc="LiteRT (TensorFlow Lite) with XNNPACK: int8 activations and weights; sigmoids in steps of 1/256",
+    suffix=".tflite",
     arithmetic="xnnpack",
     fixed={"input": (0.0, 1.0), "sigmoid": (0.0, 255 / 256)},
     reasons={**_WEIGHT_REASONS, "activation.signed": "its kernels for weights per channel take int8 only"},

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fxqat.commands.command import Command, add_images, add_patterns, add_quiet, add_trust, check_counts, progress
+from fxqat.commands.retargeting import suffix_of
 
 if TYPE_CHECKING:
     from fxqat.evaluation.comparison import Compared
@@ -77,7 +78,7 @@ def _val_table(rows: list[Compared]) -> str:
 def _verify_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="X.fxqat", help="calibrated or trained")
     parser.add_argument(
-        "--onnx", metavar="FILE", help="the file exported from it (default: export one for the occasion)"
+        "--file", "--onnx", metavar="FILE", help="exported from it (default: export one for the occasion)"
     )
     add_images(parser, limit=8, batch=1)
     parser.add_argument(
@@ -88,10 +89,9 @@ def _verify_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--runtimes",
-        default="ort",
         metavar="LIST",
-        help="of ort, ort-plain (no optimizations), onnx (onnx.reference, slow), openvino, with commas; or all "
-        "(default: %(default)s)",
+        help="of ort, ort-plain (no optimizations), onnx (onnx.reference, slow), openvino for an ONNX file, litert, "
+        "litert-plain (reference kernels, slow) for a .tflite; with commas, or all (default: ort or litert)",
     )
     parser.add_argument(
         "--strict",
@@ -115,13 +115,13 @@ def _verify(options: Namespace) -> None:
         check_writable(options.json)
     model = fxqat.load(options.model, patterns=options.patterns)
     with tempfile.TemporaryDirectory(prefix="fxqat-verify-") as folder:
-        onnx = options.onnx or fxqat.export(
-            model, Path(folder) / "model.onnx", imgsz=options.imgsz, patterns=options.patterns
+        file = options.file or fxqat.export(
+            model, Path(folder) / f"model{suffix_of(model)}", imgsz=options.imgsz, patterns=options.patterns
         )
         with progress("verifying", options.quiet) as step:
             found = fxqat.verify(
                 model,
-                onnx,
+                file,
                 options.data,
                 images_limit=options.images,
                 imgsz=options.imgsz,

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +31,7 @@ from fxqat.quant.torch_ao import (
 )
 from fxqat.runtime.metadata import metadata
 from fxqat.runtime.redundant_qdq import as_exported
+from fxqat.runtime.tensor_names import CODES, back, permuted
 from fxqat.runtime.tflite_file import TFLiteFile, check_installed
 from fxqat.targets import TARGETS
 
@@ -73,7 +74,7 @@ def export(model: Detector, path: str | Path, *, imgsz: int = 640, batch: int = 
     layers = _integer_layers(graph)
     _fold_grids(graph, probe.grids, imgsz)
     _weights_as_floats(graph)
-    file = TFLiteFile(_converted(graph, example))
+    file = TFLiteFile(_converted(graph, example, codes=bool(probe.tensors)))
     _name_by_site(file, probe.tensors)
     _restore_codes(file, layers)
     _take(file, input)
@@ -210,7 +211,7 @@ class _ChannelsLast(nn.Module):
         return self.detector(images.permute(0, 3, 1, 2))
 
 
-def _converted(graph: fx.GraphModule, example: Tensor) -> bytes:
+def _converted(graph: fx.GraphModule, example: Tensor, *, codes: bool) -> bytes:
     with _quiet():
         import litert_torch
         from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
@@ -219,14 +220,15 @@ def _converted(graph: fx.GraphModule, example: Tensor) -> bytes:
         # only says that the graph's own quantize operations are to be taken for integers
         marks = QuantConfig(pt2e_quantizer=PT2EQuantizer().set_global(get_symmetric_quantization_config()))
         images = example.permute(0, 2, 3, 1).contiguous()
-        model = litert_torch.convert(_ChannelsLast(graph).eval(), (images,), quant_config=marks)
+        model = litert_torch.convert(_ChannelsLast(graph).eval(), (images,), quant_config=marks if codes else None)
         return bytes(model.model_content())
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the converter's progress and its C++ messages out of the terminal; shown where it fails."""
+    """Keep the converter's progress and its C++ messages out of the terminal."""
     sys.stdout.flush(), sys.stderr.flush()
+    os.environ.setdefault("LITERT_TORCH_SHOW_PROGRESS", "n")
     kept = [os.dup(stream) for stream in (1, 2)]
     with tempfile.TemporaryFile() as said, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -246,22 +248,30 @@ def _name_by_site(file: TFLiteFile, tensors: list[_Tensor]) -> None:
     sizes say that it did.
 
     Raises:
-        RuntimeError: the file has other integer tensors than the graph, so something was left in float.
+        RuntimeError: an integer tensor of the graph is not in the file, or one of several is its.
     """
+    known = _integer_tensors(file)
+    for index in range(len(file.graph.tensors)):
+        file.rename(index, f"tensor.{index}")
+    used = set()
+    for tensor in tensors:
+        order = next((one for one in ORDERS[len(tensor.shape)] if known[_key(tensor, one)]), None)
+        if order is None:
+            raise RuntimeError(f"the converter left {tensor.site} in float, or changed its scale")
+        used.add(_key(tensor, order))
+        file.rename(known[_key(tensor, order)].popleft(), permuted(tensor.site, order))
+    if left := [key for key in used if known[key]]:
+        raise RuntimeError(f"the file has more integer tensors of {left} than the graph")
+
+
+def _integer_tensors(file: TFLiteFile) -> dict[tuple[Any, ...], deque[int]]:
+    """Those that operations of the graph may have made, in the order of execution, by ``_key``."""
     known = defaultdict[tuple[Any, ...], deque[int]](deque)
     for index, kind in file.made():
         numbers = file.scales(index)
         if file.type(index) == "int8" and numbers is not None and kind not in _MOVED:
             known[numbers[0].item(), numbers[1].item(), file.shape(index)].append(index)
-    for tensor in tensors:
-        order = next((one for one in ORDERS[len(tensor.shape)] if known[_key(tensor, one)]), None)
-        if order is None:
-            raise RuntimeError(f"the converter left {tensor.site} in float, or changed its scale")
-        moved = "" if order == tuple(sorted(order)) else f".permuted.{'.'.join(map(str, order))}"
-        file.rename(known[_key(tensor, order)].popleft(), f"{tensor.site}{moved}")
-    left = Counter({key: len(indices) for key, indices in known.items() if indices})
-    if left:
-        raise RuntimeError(f"the file has {left.total()} integer tensors that the graph has not: {left}")
+    return known
 
 
 def _key(tensor: _Tensor, order: tuple[int, ...]) -> tuple[Any, ...]:
@@ -274,15 +284,17 @@ def _restore_codes(file: TFLiteFile, layers: Mapping[str, _Layer]) -> None:
     Raises:
         RuntimeError: a weight is not the graph's.
     """
-    made = {file.name(index): operation for operation in file.graph.operators for index in operation.outputs}
+    made = {back(file.name(one), 0)[0]: operation for operation in file.graph.operators for one in operation.outputs}
     for site, layer in layers.items():
-        operation = made.get(site, made.get(f"{site}.permuted.0.2.3.1"))
+        operation = made.get(site)
         if operation is None:
             raise RuntimeError(f"the converter left the layer of {site} in float")
         weight = file.constant(operation.inputs[1])
         if weight is None or not np.array_equal(weight, _as_stored(layer.weight, file.kind(operation))):
             raise RuntimeError(f"the weight behind {site} is not what the graph has")
         bias = np.zeros(len(layer.weight), np.int32) if layer.bias is None else layer.bias
+        file.rename(operation.inputs[1], f"{site.removesuffix(CODES)}.weight")
+        file.rename(operation.inputs[2], f"{site.removesuffix(CODES)}.bias")
         held = file.constant(operation.inputs[2])
         if held is None or not np.array_equal(held, bias):
             file.set_constant(operation.inputs[2], bias)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from fxqat.errors import Problem
+from fxqat.runtime.tensor_names import CODES, back
 from fxqat.runtime.tflite_file import TFLiteFile
 
-PERMUTED = ".permuted."  # before the order of axes in which the file holds codes, where it is another
 Run = Callable[[Mapping[str, np.ndarray]], Sequence[np.ndarray]]
 
 
@@ -64,7 +64,7 @@ class TFLiteSession:
         found = dict(_in_order(*pair) for pair in zip(self.names, codes, strict=True))
         # in a file of int8 the image is its own codes
         image = pixels.transpose(0, 3, 1, 2)
-        return in_pixels(output, self.shape), {site: found.get(f"{site}.codes", image) for site in self.sites}
+        return in_pixels(output, self.shape), {site: found.get(f"{site}{CODES}", image) for site in self.sites}
 
 
 def open_tflite(path: Path, sites: Sequence[str], run: Callable[[bytes], Run]) -> TFLiteSession:
@@ -76,13 +76,13 @@ def open_tflite(path: Path, sites: Sequence[str], run: Callable[[bytes], Run]) -
     file = TFLiteFile.read(path)
     (source,) = file.graph.inputs
     batch, height, width, channels = file.shape(source)
-    held = {file.name(index).split(PERMUTED)[0]: index for index, _ in file.made()}
-    wanted = {site: held.get(f"{site}.codes") for site in sites}
+    held = {back(file.name(index), 0)[0]: index for index, _ in file.made()}
+    wanted = {site: held.get(f"{site}{CODES}") for site in sites}
     for site, index in wanted.items():
         if index is None and (site != file.name(source) or file.type(source) != "int8"):
             raise Problem(
                 path,
-                f"has no tensor {site}.codes",
+                f"has no tensor {site}{CODES}",
                 expected="a file exported from this model",
                 remedy="export it again",
             )
@@ -114,6 +114,5 @@ def in_pixels(predictions: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 def _in_order(name: str, codes: np.ndarray) -> tuple[str, np.ndarray]:
     """A tensor's name and its codes in the graph's order of axes."""
-    known, _, held = name.partition(PERMUTED)
-    order = [int(axis) for axis in held.split(".")] if held else range(codes.ndim)
-    return known, codes.transpose(np.argsort(order))
+    known, axes = back(name, codes.ndim)
+    return known, codes.transpose(axes)

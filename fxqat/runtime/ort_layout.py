@@ -18,10 +18,9 @@ import onnx
 from onnx.helper import make_node
 
 from fxqat.runtime.onnx_editing import Editing, attributes
+from fxqat.runtime.tensor_names import PERMUTED
 
 LAST, FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
-# What a name of codes ends in where the file holds them in another order of axes; the order follows.
-PERMUTED = ".permuted."
 _LANES = 4  # bytes that one step of the kernel's dot product takes
 _EXP_MAX = 80.0  # a sum of 16 exponentials of it, 15 times each, is still a float32
 _MOVING = ("Concat", "Reshape")

@@ -15,9 +15,8 @@ import onnx
 from fxqat.errors import Problem
 from fxqat.graph.site import nearest
 from fxqat.runtime import litert_session
-from fxqat.runtime.ort_layout import PERMUTED
+from fxqat.runtime.tensor_names import CODES, PERMUTED, back
 
-CODES = ".codes"
 Arrays = Sequence[np.ndarray]
 Open = Callable[[Any], Callable[[Mapping[str, np.ndarray]], Arrays]]
 
@@ -108,14 +107,19 @@ RUNTIMES: Mapping[str, Runtime] = {
 }
 
 
-def chosen(names: str | Sequence[str]) -> tuple[list[Runtime], list[Runtime]]:
-    """The runtimes of a comma-separated list, or of ``all``: those installed, and those missing.
+def chosen(names: str | Sequence[str] | None, suffix: str = ".onnx") -> tuple[list[Runtime], list[Runtime]]:
+    """The runtimes of a comma-separated list: those installed, and those missing.
+
+    Args:
+        names: ``all`` are those that open files of ``suffix``, None the first of these.
+        suffix: of the file.
 
     Raises:
         Problem: a name that is none.
     """
-    words = names.split(",") if isinstance(names, str) else list(names)
-    words = list(RUNTIMES) if words == ["all"] else words
+    able = [one.name for one in RUNTIMES.values() if one.suffix == suffix]
+    words = names.split(",") if isinstance(names, str) else list(names or able[:1])
+    words = able if words == ["all"] else words
     for word in words:
         if word not in RUNTIMES:
             legal = ", ".join([*RUNTIMES, "all"])
@@ -215,9 +219,7 @@ def _in_order(proto: onnx.ModelProto, made: set[str], name: str) -> onnx.NodePro
     held = next((one for one in made if one.startswith(f"{name}{PERMUTED}")), None)
     if held is None:
         return None
-    order = [int(axis) for axis in held.removeprefix(f"{name}{PERMUTED}").split(".")]
-    back = sorted(range(len(order)), key=order.__getitem__)
-    return onnx.helper.make_node("Transpose", [held], [name], perm=back, name=name)
+    return onnx.helper.make_node("Transpose", [held], [name], perm=back(held, 0)[1], name=name)
 
 
 def as_input(images: np.ndarray, source: onnx.ValueInfoProto) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,18 @@ _METADATA = "metadata.json"  # what Ultralytics' loader looks for in the zip at 
 _ALIGNMENT = 16  # of a buffer, as the schema asks; kernels read them as they lie in the file
 
 
+def is_installed(package: str) -> bool:
+    """Whether a package is here."""
+    return importlib.util.find_spec(package) is not None
+
+
 def check_installed(package: str, where: str) -> None:
     """Refuse where a package of the extra ``litert`` is missing.
 
     Raises:
         Problem: with the command that installs it.
     """
-    if importlib.util.find_spec(package) is None:
+    if not is_installed(package):
         raise Problem(where, f"{package.replace('_', '-')} is not installed", remedy=MISSING)
 
 
@@ -56,6 +62,7 @@ class TFLiteFile:
         content = path.read_bytes()
         if content[4:8] != b"TFL3":
             raise Problem(path, "is not a .tflite file", expected="a file written by fxqat export")
+        check_installed("ai_edge_litert", str(path))
         file = cls(content)
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -77,6 +84,10 @@ class TFLiteFile:
         yield from ((index, "INPUT") for index in self.graph.inputs)
         for operation in self.graph.operators:
             yield from ((index, self.kind(operation)) for index in operation.outputs)
+
+    def operations(self) -> Counter[tuple[str, str]]:
+        """How many operations there are of each kind and type of what they make: ``("CONV_2D", "int8")``."""
+        return Counter((self.kind(one), self.type(one.outputs[0])) for one in self.graph.operators)
 
     def type(self, index: int) -> str:
         """The type of a tensor's elements by numpy's name."""

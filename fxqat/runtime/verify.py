@@ -19,7 +19,8 @@ from fxqat.quant.arithmetic import ARITHMETICS, Arithmetic
 from fxqat.quant.torch_ao import quantize_per_tensor
 from fxqat.runtime.integer_interpreter import IntegerExecution
 from fxqat.runtime.redundant_qdq import as_exported
-from fxqat.runtime.sessions import CODES, RUNTIMES, Opened, Runtime, open_file
+from fxqat.runtime.sessions import RUNTIMES, Opened, Runtime, open_file
+from fxqat.runtime.tensor_names import CODES
 from fxqat.targets import TARGETS
 
 _PLAIN = "ort-x86"  # of targets whose arithmetic is not known, which the reference then only resembles

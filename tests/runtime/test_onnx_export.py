@@ -17,7 +17,7 @@ from fxqat.graph.site import site_of
 from fxqat.models.detector import cut
 from fxqat.quant.torch_ao import quantize_per_tensor
 from fxqat.runtime.integer_interpreter import IntegerExecution
-from fxqat.runtime.ort_layout import PERMUTED
+from fxqat.runtime.tensor_names import PERMUTED
 
 
 @pytest.fixture(scope="module")
