@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
-import tempfile
 import warnings
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +27,7 @@ from fxqat.quant.torch_ao import (
     quantize_per_tensor,
 )
 from fxqat.runtime.metadata import metadata
+from fxqat.runtime.native_output import hidden
 from fxqat.runtime.redundant_qdq import as_exported
 from fxqat.runtime.tensor_names import CODES, back, permuted
 from fxqat.runtime.tflite_file import TFLiteFile, check_installed
@@ -212,7 +210,9 @@ class _ChannelsLast(nn.Module):
 
 
 def _converted(graph: fx.GraphModule, example: Tensor, *, codes: bool) -> bytes:
-    with _quiet():
+    os.environ.setdefault("LITERT_TORCH_SHOW_PROGRESS", "n")
+    with hidden(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the converter warns about its own internals
         import litert_torch
         from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
         from litert_torch.quantize.quant_config import QuantConfig
@@ -222,25 +222,6 @@ def _converted(graph: fx.GraphModule, example: Tensor, *, codes: bool) -> bytes:
         images = example.permute(0, 2, 3, 1).contiguous()
         model = litert_torch.convert(_ChannelsLast(graph).eval(), (images,), quant_config=marks if codes else None)
         return bytes(model.model_content())
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the converter's progress and its C++ messages out of the terminal."""
-    sys.stdout.flush(), sys.stderr.flush()
-    os.environ.setdefault("LITERT_TORCH_SHOW_PROGRESS", "n")
-    kept = [os.dup(stream) for stream in (1, 2)]
-    with tempfile.TemporaryFile() as said, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            for stream in (1, 2):
-                os.dup2(said.fileno(), stream)
-            yield
-        finally:
-            sys.stdout.flush(), sys.stderr.flush()
-            for stream, old in zip((1, 2), kept, strict=True):
-                os.dup2(old, stream)
-                os.close(old)
 
 
 def _name_by_site(file: TFLiteFile, tensors: list[_Tensor]) -> None:

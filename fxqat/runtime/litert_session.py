@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fxqat.errors import Problem
+from fxqat.runtime.native_output import hidden
 from fxqat.runtime.tensor_names import CODES, back
 from fxqat.runtime.tflite_file import TFLiteFile
 
@@ -25,8 +26,9 @@ def interpreter(content: bytes, *, xnnpack: bool) -> Run:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     resolver = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_REF
-    opened = Interpreter(model_content=content, experimental_op_resolver_type=resolver, num_threads=1)
-    opened.allocate_tensors()
+    with hidden():  # it tells that XNNPACK is there
+        opened = Interpreter(model_content=content, experimental_op_resolver_type=resolver, num_threads=1)
+        opened.allocate_tensors()
     (source,) = opened.get_input_details()
     outputs = [detail["index"] for detail in opened.get_output_details()]
 
