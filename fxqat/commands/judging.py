@@ -23,7 +23,7 @@ def _val_arguments(parser: ArgumentParser) -> None:
         "models",
         nargs="+",
         metavar="MODEL",
-        help=".pt, .fxqat or .onnx; the first is what the others are compared with",
+        help=".pt, .fxqat, .onnx or .tflite; the first is what the others are compared with",
     )
     add_images(parser, limit=None, batch=8)
     parser.add_argument("--split", default="val", help="split of the data set (default: %(default)s)")

@@ -16,18 +16,19 @@ from fxqat.runtime.tflite_file import TFLiteFile
 Run = Callable[[Mapping[str, np.ndarray]], Sequence[np.ndarray]]
 
 
-def interpreter(content: bytes, *, xnnpack: bool) -> Run:
-    """LiteRT on one thread.
+def interpreter(content: bytes, *, xnnpack: bool, threads: int = 1) -> Run:
+    """LiteRT on the CPU.
 
     Args:
         content: of a .tflite file.
         xnnpack: whether XNNPACK computes, as it does by default; else LiteRT's reference kernels.
+        threads: of XNNPACK.
     """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     resolver = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_REF
     with hidden():  # it tells that XNNPACK is there
-        opened = Interpreter(model_content=content, experimental_op_resolver_type=resolver, num_threads=1)
+        opened = Interpreter(model_content=content, experimental_op_resolver_type=resolver, num_threads=threads)
         opened.allocate_tensors()
     (source,) = opened.get_input_details()
     outputs = [detail["index"] for detail in opened.get_output_details()]

@@ -14,6 +14,7 @@ from fxqat.models.detector import Detector
 from fxqat.passes import Rules
 from fxqat.runtime.integer_model import in_integers, lowered
 from fxqat.runtime.onnx_export import export
+from fxqat.targets import TARGETS
 
 Predict = Callable[[Tensor], Tensor]
 # Of yolov8n on 2 cores, export and session take 13 to 19 s whatever the size; an image of 640 pixels takes 0.26 s in
@@ -25,7 +26,7 @@ WORTH_AN_EXPORT = 50 * 640**2
 def runtime(detector: Detector, *, images: int, imgsz: int) -> Predict | None:
     """What the file exported from ``detector`` predicts: images (B, 3, imgsz, imgsz) in 0..1 give (B, 4 + nc, A).
 
-    On a CPU, for more than a few images, it is that file in ONNX Runtime; else its integers in torch. None where
+    On a CPU, for more than a few images, it is an ONNX file in ONNX Runtime; else its integers in torch. None where
     the runtime's arithmetic is not known, see ``fxqat.runtime.integer_model``.
 
     Args:
@@ -37,7 +38,8 @@ def runtime(detector: Detector, *, images: int, imgsz: int) -> Predict | None:
     if int8 is None:
         return None
     on_cpu = next(detector.parameters()).device.type == "cpu"
-    if on_cpu and images * imgsz**2 > WORTH_AN_EXPORT:
+    is_onnx = TARGETS[int8.recipe.target].suffix == ".onnx"  # to write a .tflite takes longer than it saves
+    if on_cpu and is_onnx and images * imgsz**2 > WORTH_AN_EXPORT:
         return _file(int8, imgsz)
     return in_integers(int8).run
 

@@ -12,10 +12,12 @@ from alive import alive
 from refusals import refusal
 
 import fxqat
+from fxqat.evaluation.comparison import open_model
 from fxqat.graph.site import site_of
 from fxqat.models.detector import cut
 from fxqat.quant.torch_ao import dequantize_per_channel, quantize_per_tensor
 from fxqat.runtime import litert_session, tflite_file
+from fxqat.runtime.integer_model import in_integers
 from fxqat.runtime.litert_export import FORMS
 from fxqat.runtime.litert_session import as_pixels, in_pixels
 from fxqat.runtime.tensor_names import back, permuted
@@ -148,6 +150,16 @@ def test_ultralytics_reads_it(each, int8, images):
 
 
 @needs_litert
+def test_evaluation_takes_it_in_batches_of_any_size(each, trained, images):
+    model, bytes_only = open_model(each), torch.round(images * 255) / 255
+    assert (model.names, model.imgsz) == (trained.names, 64)
+    found = model(bytes_only)
+    assert all(torch.equal(found[index], model(bytes_only[index : index + 1])[0]) for index in range(len(images)))
+    seen = in_integers(fxqat.convert(trained)[0]).run(bytes_only)
+    assert torch.allclose(found, seen, rtol=0, atol=64 * 2**-20)
+
+
+@needs_litert
 def test_the_file_says_nothing_of_the_machine_that_made_it(exported):
     content = exported.read_bytes()
     assert b"site-packages" not in content
@@ -206,6 +218,17 @@ def test_other_targets_and_batches_are_refused(int8, converted, tmp_path):
     assert refusal(lambda: fxqat.export(converted, path, imgsz=64)) == (
         f"{path}: is a file for LiteRT, and the model was prepared for ort-cpu; expected a model of target litert; "
         "retarget it: --target litert"
+    )
+
+
+@pytest.mark.parametrize("metadata", [{}, {"task": "segment", "names": {"0": "cat"}}])
+@needs_litert
+def test_what_does_not_say_what_it_detects(metadata, exported, tmp_path):
+    file = TFLiteFile.read(exported)
+    file.metadata = metadata
+    file.write(path := tmp_path / "x.tflite")
+    assert refusal(open_model, path) == (
+        f"{path}: does not say what it detects; expected Ultralytics' metadata of a detector"
     )
 
 
