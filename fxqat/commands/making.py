@@ -172,7 +172,7 @@ def _exported(options: Namespace) -> Path:
     )
     if model.stage == "int8":
         print(account(model.gm))
-    if suffix == ".tflite":
+    if path.suffix == ".tflite":
         print(f"in float in the file: {_float_operations(path)}")
     print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
     return path

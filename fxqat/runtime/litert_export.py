@@ -66,6 +66,7 @@ def export(model: Detector, path: str | Path, *, imgsz: int = 640, batch: int = 
     _check(model, path, imgsz, batch, input)
     check_writable(path)
     graph = as_exported(cut(model.gm, 0).eval(), TARGETS.get(model.recipe.target))
+    _check_input(graph, input)
     example = torch.zeros(batch, 3, imgsz, imgsz)
     probe = _Probe(graph)
     probe.run(example)
@@ -93,9 +94,15 @@ def _check(model: Detector, path: Path, imgsz: int, batch: int, form: str) -> No
         known = ", ".join(FORMS)
         raise Problem("--input", f"unknown form {form!r}", expected=f"one of: {known}", remedy=nearest(form, FORMS))
     if model.stage == "int8" and model.recipe.target != "litert":
-        raise Problem(path, f"is a file for LiteRT, and the model was prepared for {model.recipe.target}",
-                      expected="a model of target litert", remedy="retarget it: --target litert")  # fmt: skip
+        given = f"is a file for LiteRT, and the model was prepared for {model.recipe.target}"
+        raise Problem(path, given, expected="a model of target litert", remedy="retarget it: --target litert")
     check_installed("litert_torch", "--target litert")
+
+
+def _check_input(graph: fx.GraphModule, form: str) -> None:
+    (source,) = graph.graph.find_nodes(op="placeholder")
+    if form != "float" and any(user.target is not quantize_per_tensor for user in source.users):
+        raise Problem("--input", f"{form}: the first layer computes in float", expected="float")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,8 +298,6 @@ def _as_stored(weight: np.ndarray, kind: str) -> np.ndarray:
 def _take(file: TFLiteFile, form: str) -> None:
     """Let the file's input be what ``form`` says."""
     (source,) = file.graph.inputs
-    if file.type(source) == form or (form == "float" and file.type(source) == "float32"):
-        return
-    if file.type(source) != "int8":
-        raise Problem("--input", f"{form}: the first layer computes in float", expected="float")
-    file.quantize_input("float32" if form == "float" else form, None if form == "float" else _BYTE)
+    kind, numbers = ("float32", None) if form == "float" else (form, _BYTE)
+    if file.type(source) != kind:
+        file.quantize_input(kind, numbers)

@@ -41,11 +41,15 @@ head:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, images):
+def small(tmp_path_factory, images):
     path = tmp_path_factory.mktemp("small") / "small_yolov8.yaml"
     path.write_text(ARCHITECTURE)
-    model = alive(fxqat.load(str(path)), images)
-    return fxqat.calibrate(fxqat.prepare(model, "yolov8_critical", target="litert")[0], [images])
+    return alive(fxqat.load(str(path)), images)
+
+
+@pytest.fixture(scope="module")
+def trained(small, images):
+    return fxqat.calibrate(fxqat.prepare(small, "yolov8_critical", target="litert")[0], [images])
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +161,20 @@ def test_evaluation_takes_it_in_batches_of_any_size(each, trained, images):
     assert all(torch.equal(found[index], model(bytes_only[index : index + 1])[0]) for index in range(len(images)))
     seen = in_integers(fxqat.convert(trained)[0]).run(bytes_only)
     assert torch.allclose(found, seen, rtol=0, atol=64 * 2**-20)
+
+
+@needs_litert
+def test_a_float_model_stays_in_float(small, images, tmp_path):
+    path = fxqat.export(small, tmp_path / "small.tflite", imgsz=64, batch=2)
+    file = TFLiteFile.read(path)
+    assert {type_ for _, type_ in file.operations()} == {"float32"}
+    assert file.shape(file.graph.inputs[0]) == (2, 64, 64, 3)
+    with torch.no_grad():
+        wanted = small(images[:3])[0]
+    # Batch norm folded and other kernels: 20 layers of relative error 2**-20 each, on boxes of up to 64 pixels.
+    assert torch.allclose(open_model(path)(images[:3]), wanted, rtol=0, atol=64 * 20 * 2**-20)
+    refused = refusal(fxqat.export, small, tmp_path / "x.tflite", imgsz=64, input="uint8")
+    assert refused == "--input: uint8: the first layer computes in float; expected float"
 
 
 @needs_litert
