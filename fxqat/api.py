@@ -21,7 +21,7 @@ from fxqat.passes.corrections.registry import correct, corrections
 from fxqat.policy import Policy
 from fxqat.quant.torch_ao import disable_observer
 from fxqat.relower import retarget
-from fxqat.runtime import onnx_export
+from fxqat.runtime import litert_export, onnx_export
 from fxqat.runtime.sessions import chosen as chosen_runtimes
 from fxqat.runtime.verify import Verification, verify_images
 from fxqat.stage_checks import batches, expect, expect_calibrated
@@ -209,56 +209,65 @@ def export(
     input: str = "float",
     patterns: Files = (),
 ) -> Path:
-    """Write an ONNX file that ONNX Runtime and ``ultralytics.YOLO`` load.
+    """Write a file that the target's runtime and ``ultralytics.YOLO`` load: ONNX, or .tflite for LiteRT.
 
     Args:
         model: stage ``int8``; a calibrated ``qat`` detector is converted first, a ``float`` one is exported in float.
-        path: ends in .onnx.
+        path: ends in .onnx or, for target ``litert`` and models in float, in .tflite.
         imgsz: pixels, square, a multiple of the model's stride.
         batch: images at a time; with ``dynamic`` any number.
-        dynamic: leave the batch size open.
-        opset: 19 or 20.
+        dynamic: leave the batch size open (ONNX only).
+        opset: 19 or 20 (ONNX only).
         input: ``float``: (B, 3, H, W) in 0..1; ``uint8``: the same in 0..255; ``uint8-nhwc``: (B, H, W, 3) in 0..255.
+            A .tflite file takes (B, H, W, 3), ``float``, ``uint8`` or ``int8``.
         patterns: rule files of your own that the model was prepared with.
+
+    Raises:
+        Problem: a bad size, opset, input or path, or a path that is not for the model's target.
     """
     if model.stage == "qat":
         model, _ = convert(model, patterns=patterns)
     if model.stage == "float":
         gm, _ = converting(same_rules(model.recipe, patterns)).run(_float(model))
         model = model.with_graph(gm)
-    return onnx_export.export(model, path, imgsz=imgsz, batch=batch, dynamic=dynamic, opset=opset, input=input)
+    if Path(path).suffix != ".tflite":
+        return onnx_export.export(model, path, imgsz=imgsz, batch=batch, dynamic=dynamic, opset=opset, input=input)
+    if dynamic:
+        raise Problem(path, "has a batch of one size", expected="no dynamic batch", remedy="give the size as batch")
+    return litert_export.export(model, path, imgsz=imgsz, batch=batch, input=input)
 
 
 def verify(
     model: Detector,
-    onnx: str | Path,
+    file: str | Path,
     data: str | Path | Iterable[Tensor],
     *,
     images_limit: int | None = 8,
     imgsz: int = 640,
     progress: Progress | None = None,
-    runtimes: str | Sequence[str] = "ort",
+    runtimes: str | Sequence[str] | None = None,
     patterns: Files = (),
 ) -> Verification:
-    """Run the same images through the fake-quant graph, the INT8 reference graph and ONNX Runtime, and count differing
-    codes.
+    """Run the same images through the fake-quant graph, the INT8 reference graph and the file's runtimes, and count
+    differing codes.
 
     Args:
         model: the calibrated or trained detector, stage ``qat``.
-        onnx: the file exported from it.
+        file: exported from it.
         data: as for ``calibrate``.
         images_limit: how many images.
         imgsz: as exported.
         progress: called with images done and images in all.
         runtimes: names from ``fxqat.runtime.sessions.RUNTIMES``, or a comma-separated list of them, or ``all``; those
-            that are not installed are named in the result's ``missing``.
+            that are not installed are named in the result's ``missing``. By default ``ort``, or ``litert`` for a
+            .tflite file.
         patterns: rule files of your own that the model was prepared with.
 
     Raises:
         Problem: an unknown runtime, or none that is installed; a file that is not this model's; no image.
     """
     expect(model, "qat", "verify")
-    here, missing = chosen_runtimes(runtimes)
+    here, missing = chosen_runtimes(runtimes, Path(file).suffix)
     if not here:
         raise Problem(
             "--runtimes", f"{missing[0].package} is not installed", remedy=f"pip install {missing[0].package}"
@@ -266,7 +275,7 @@ def verify(
     shown, total, _ = batches(data, images_limit, imgsz, 1, model.stride, None)
     int8, _ = convert(model, patterns=patterns)
     step = progress or silent
-    found = verify_images(model, int8, Path(onnx), shown, lambda done: step(done, total), runtimes=here)
+    found = verify_images(model, int8, Path(file), shown, lambda done: step(done, total), runtimes=here)
     return replace(found, missing=tuple(one.name for one in missing))
 
 

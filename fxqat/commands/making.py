@@ -20,7 +20,7 @@ from fxqat.commands.command import (
     say_skipped,
 )
 from fxqat.commands.retargeting import COMMANDS as RETARGETING
-from fxqat.commands.retargeting import add_observed, add_target, retargeted
+from fxqat.commands.retargeting import add_observed, add_target, retargeted, suffix_of
 
 
 def _prepare_arguments(parser: ArgumentParser) -> None:
@@ -105,8 +105,8 @@ def _add_input(parser: ArgumentParser) -> None:
         "--input",
         default="float",
         metavar="FORM",
-        help="what the file takes: float (0..1), uint8 (0..255) or uint8-nhwc (channels last, as cameras deliver) "
-        "(default: %(default)s)",
+        help="what the file takes: float (0..1), uint8 (0..255) or uint8-nhwc (channels last, as cameras deliver); for "
+        "LiteRT, always channels last: float, uint8 or int8 (default: %(default)s)",
     )
 
 
@@ -135,28 +135,33 @@ def _export_arguments(parser: ArgumentParser) -> None:
         "--imgsz", type=int, default=640, help="pixels, square, a multiple of the model's stride (default: %(default)s)"
     )
     parser.add_argument("--batch", type=int, default=1, help="images at a time (default: %(default)s)")
-    parser.add_argument("--dynamic", action="store_true", help="leave the batch size open")
-    parser.add_argument("--opset", type=int, default=20, help="19 or 20 (default: %(default)s)")
+    parser.add_argument("--dynamic", action="store_true", help="leave the batch size open (ONNX)")
+    parser.add_argument("--opset", type=int, default=20, help="19 or 20 (ONNX; default: %(default)s)")
     _add_input(parser)
     add_target(parser, "what X was prepared for")
     add_observed(parser)
-    add_output(parser, "X_int8.onnx")
+    add_output(parser, "X_int8.onnx, or X_int8.tflite for target litert")
     add_patterns(parser)
     add_trust(parser)
 
 
 def export(options: Namespace) -> None:
     """``fxqat export``."""
+    _exported(options)
+
+
+def _exported(options: Namespace) -> Path:
     import fxqat
     from fxqat.runtime.int8_summary import account
 
     check_counts(options)
     is_float = not options.model.endswith(".fxqat")
-    path = output(
-        options, f"{Path(options.model).stem}.onnx" if is_float else default_name(options.model, "_int8.onnx")
-    )
     model = fxqat.load(options.model, trust=options.trust, patterns=options.patterns)
-    if options.target and options.target != model.recipe.target:
+    suffix = suffix_of(model, options.target)
+    path = output(
+        options, f"{Path(options.model).stem}{suffix}" if is_float else default_name(options.model, f"_int8{suffix}")
+    )
+    if options.target and options.target != model.recipe.target and model.stage != "float":
         model = retargeted(options, model)
     if model.stage == "qat":
         model, _ = fxqat.convert(model, patterns=options.patterns)
@@ -174,6 +179,9 @@ def export(options: Namespace) -> None:
     if model.stage == "int8":
         print(account(model.gm))
         _say_exactness(path, model.recipe.target)
+    if path.suffix == ".tflite":
+        print(f"in float in the file: {_float_operations(path)}")
+    return path
 
 
 def _say_exactness(path: Path, name: str) -> None:
@@ -183,12 +191,19 @@ def _say_exactness(path: Path, name: str) -> None:
     from fxqat.targets import target_of
 
     target = target_of(name)
-    if target is None or target.runtime not in RUNTIMES:
+    runtime = RUNTIMES.get(target.runtime) if target is not None else None
+    if runtime is None or not runtime.pair_orders:
         return
-    runtime = RUNTIMES[target.runtime]
     print(prove(path, runtime.pair_orders))
     if runtime.installed:
         say_inexact([path], runtime.name)
+
+
+def _float_operations(path: Path) -> str:
+    from fxqat.runtime.tflite_file import TFLiteFile
+
+    found = TFLiteFile.read(path).operations()
+    return ", ".join(f"{count} {kind}" for (kind, type_), count in sorted(found.items()) if type_ == "float32")
 
 
 def _run_arguments(parser: ArgumentParser) -> None:
@@ -223,8 +238,8 @@ def _run(options: Namespace) -> None:
     form = f" --input {options.input}" if options.input != "float" else ""
     _say(f"fxqat export {stem}_int8.fxqat{form}")
     shape = {"batch": 1, "dynamic": False, "opset": 20, "imgsz": options.imgsz, "input": options.input}
-    export(Namespace(model=f"{stem}_int8.fxqat", output=None, target=None, **shape, **shared))
-    _say(f"next: fxqat val {options.model} {stem}_int8.onnx --data YOUR_VAL.yaml; fxqat verify {stem}_ptq.fxqat {told}")
+    path = _exported(Namespace(model=f"{stem}_int8.fxqat", output=None, target=None, **shape, **shared))
+    _say(f"next: fxqat val {options.model} {path} --data YOUR_VAL.yaml; fxqat verify {stem}_ptq.fxqat {told}")
 
 
 def _say(command: str) -> None:
@@ -255,7 +270,7 @@ COMMANDS = (
     ),
     Command(
         name="export",
-        help="write ONNX for ONNX Runtime and ultralytics.YOLO",
+        help="write ONNX, or .tflite for LiteRT, also for ultralytics.YOLO",
         example="fxqat export yolov8n_ptq.fxqat",
         arguments=_export_arguments,
         run=export,
