@@ -24,7 +24,7 @@ from fxqat.passes.corrections.registry import correct, corrections
 from fxqat.policy import Policy
 from fxqat.quant.torch_ao import disable_observer
 from fxqat.relower import retarget
-from fxqat.runtime import onnx_export
+from fxqat.runtime import litert_export, onnx_export
 from fxqat.runtime.sessions import chosen as chosen_runtimes
 from fxqat.runtime.sessions import fixed_sizes
 from fxqat.runtime.verify import Verification, verify_images
@@ -229,16 +229,20 @@ def export(
     opset: int = 20,
     input: str = "float",
 ) -> Path:
-    """Write an ONNX file that ONNX Runtime and ``ultralytics.YOLO`` load.
+    """Write a file that the target's runtime and ``ultralytics.YOLO`` load: ONNX, or .tflite for LiteRT.
 
     Args:
         model: stage ``int8``; a calibrated ``qat`` detector is converted first, a ``float`` one is exported in float.
-        path: ends in .onnx.
+        path: ends in .onnx or, for target ``litert`` and models in float, in .tflite.
         imgsz: pixels, square, a multiple of the model's stride; as trained or calibrated by default, or 640.
         batch: images at a time; with ``dynamic`` any number.
-        dynamic: leave the batch size open.
-        opset: 19 or 20.
+        dynamic: leave the batch size open (ONNX only).
+        opset: 19 or 20 (ONNX only).
         input: ``float``: (B, 3, H, W) in 0..1; ``uint8``: the same in 0..255; ``uint8-nhwc``: (B, H, W, 3) in 0..255.
+            A .tflite file takes (B, H, W, 3), ``float``, ``uint8`` or ``int8``.
+
+    Raises:
+        Problem: a bad size, opset, input or path, or a path that is not for the model's target.
     """
     if model.stage == "qat":
         model, _ = convert(model)
@@ -246,49 +250,54 @@ def export(
         gm, _ = converting(Rules.load(), Policy.load("float").target).run(_float(model))
         model = model.with_graph(gm)
     imgsz = model.imgsz if imgsz is None else imgsz
-    return onnx_export.export(model, path, imgsz=imgsz, batch=batch, dynamic=dynamic, opset=opset, input=input)
+    if Path(path).suffix != ".tflite":
+        return onnx_export.export(model, path, imgsz=imgsz, batch=batch, dynamic=dynamic, opset=opset, input=input)
+    if dynamic:
+        raise Problem(path, "has a batch of one size", expected="no dynamic batch", remedy="give the size as batch")
+    return litert_export.export(model, path, imgsz=imgsz, batch=batch, input=input)
 
 
 def verify(
     model: Detector,
-    onnx: str | Path,
+    file: str | Path,
     data: str | Path | Iterable[Tensor],
     *,
     images_limit: int | None = 8,
     imgsz: int | None = None,
     batch: int = 1,
     progress: Progress | None = None,
-    runtimes: str | Sequence[str] = "ort",
+    runtimes: str | Sequence[str] | None = None,
 ) -> Verification:
-    """Run the same images through the fake-quant graph, the INT8 reference graph and ONNX Runtime, and count differing
-    codes.
+    """Run the same images through the fake-quant graph, the INT8 reference graph and the file's runtimes, and count
+    differing codes.
 
     Args:
         model: the calibrated or trained detector, stage ``qat``.
-        onnx: the file exported from it.
+        file: exported from it.
         data: as for ``calibrate``.
         images_limit: how many images.
         imgsz: as exported; by default what the file takes, or the model was trained or calibrated at.
         batch: images at a time, for a file that leaves it free.
         progress: called with images done and images in all.
         runtimes: names from ``fxqat.runtime.sessions.RUNTIMES``, or a comma-separated list of them, or ``all``; those
-            that are not installed are named in the result's ``missing``.
+            that are not installed are named in the result's ``missing``. By default ``ort``, or ``litert`` for a
+            .tflite file.
 
     Raises:
         Problem: an unknown runtime, or none that is installed; a file that is not this model's; no image.
     """
     expect(model, "qat", "verify")
-    here, missing = chosen_runtimes(runtimes)
+    here, missing = chosen_runtimes(runtimes, Path(file).suffix)
     if not here:
         raise Problem(
             "--runtimes", f"{missing[0].package} is not installed", remedy=f"pip install {missing[0].package}"
         )
-    taken, side = fixed_sizes(Path(onnx))
+    taken, side = fixed_sizes(Path(file))
     imgsz = side or model.imgsz if imgsz is None else imgsz
     shown, total, _ = batches(data, images_limit, imgsz, taken or batch, model.stride, None)
     int8, _ = convert(model)
     step = progress or silent
-    found = verify_images(model, int8, Path(onnx), shown, lambda done: step(done, total), runtimes=here)
+    found = verify_images(model, int8, Path(file), shown, lambda done: step(done, total), runtimes=here)
     return replace(found, missing=tuple(one.name for one in missing))
 
 

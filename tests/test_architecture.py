@@ -57,6 +57,8 @@ DOORS = {
         "fxqat.training.*",
         "fxqat.evaluation.validators",
     ),
+    "litert_torch": ("fxqat.runtime.litert_export",),
+    "ai_edge_litert": ("fxqat.runtime.tflite_file", "fxqat.runtime.litert_session"),
     "patterns": (),
 }
 

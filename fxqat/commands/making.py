@@ -24,7 +24,7 @@ from fxqat.commands.command import (
     typed,
 )
 from fxqat.commands.retargeting import COMMANDS as RETARGETING
-from fxqat.commands.retargeting import add_observed, add_target, retargeted
+from fxqat.commands.retargeting import add_observed, add_target, retargeted, suffix_of
 
 if TYPE_CHECKING:
     from fxqat.graph.pipeline import Gap
@@ -142,8 +142,8 @@ def _add_input(parser: ArgumentParser) -> None:
         "--input",
         default="float",
         metavar="FORM",
-        help="what the file takes: float (0..1), uint8 (0..255) or uint8-nhwc (channels last, as cameras deliver) "
-        "(default: %(default)s)",
+        help="what the file takes: float (0..1), uint8 (0..255) or uint8-nhwc (channels last, as cameras deliver); for "
+        "LiteRT, always channels last: float, uint8 or int8 (default: %(default)s)",
     )
 
 
@@ -182,12 +182,12 @@ def _export_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--imgsz", type=int, metavar="N", help=SIZE)
     parser.add_argument("--batch", type=int, default=1, help="images at a time (default: %(default)s)")
-    parser.add_argument("--dynamic", action="store_true", help="leave the batch size open")
-    parser.add_argument("--opset", type=int, default=20, help="19 or 20 (default: %(default)s)")
+    parser.add_argument("--dynamic", action="store_true", help="leave the batch size open (ONNX)")
+    parser.add_argument("--opset", type=int, default=20, help="19 or 20 (ONNX; default: %(default)s)")
     _add_input(parser)
     add_target(parser, "what X was prepared for")
     add_observed(parser)
-    add_output(parser, "X_int8.onnx, or X.onnx where nothing is INT8")
+    add_output(parser, "X_int8.onnx, or .tflite for target litert; X.onnx where nothing is INT8")
     add_trust(parser)
 
 
@@ -201,13 +201,14 @@ def _exported(options: Namespace) -> Path:
     from fxqat.runtime.int8_summary import account
 
     check_counts(options)
-    output(options, default_name(options.model, "_int8.onnx"), ".onnx")
     model = fxqat.load(options.model, trust=options.trust)
-    if options.target and options.target != model.recipe.target:
+    suffix = suffix_of(model, options.target)
+    output(options, default_name(options.model, f"_int8{suffix}"))
+    if options.target and options.target != model.recipe.target and model.stage != "float":
         model = retargeted(options, model)
     if model.stage == "qat":
         model, _ = fxqat.convert(model)
-    path = output(options, default_name(options.model, f"{_mark(model, '')}.onnx"), ".onnx")
+    path = output(options, default_name(options.model, f"{_mark(model, '')}{suffix}"))
     fxqat.export(
         model,
         path,
@@ -221,6 +222,8 @@ def _exported(options: Namespace) -> Path:
     if model.stage == "int8":
         print(account(model.gm))
         _say_exactness(path, model.recipe.target)
+    if path.suffix == ".tflite":
+        print(f"in float in the file: {_float_operations(path)}")
     return path
 
 
@@ -231,12 +234,19 @@ def _say_exactness(path: Path, name: str) -> None:
     from fxqat.targets import target_of
 
     target = target_of(name)
-    if target is None or target.runtime not in RUNTIMES:
+    runtime = RUNTIMES.get(target.runtime) if target is not None else None
+    if runtime is None or not runtime.pair_orders:
         return
-    runtime = RUNTIMES[target.runtime]
     print(prove(path, runtime.pair_orders))
     if runtime.installed:
         say_inexact([path], runtime.name)
+
+
+def _float_operations(path: Path) -> str:
+    from fxqat.runtime.tflite_file import TFLiteFile
+
+    found = TFLiteFile.read(path).operations()
+    return ", ".join(f"{count} {kind}" for (kind, type_), count in sorted(found.items()) if type_ == "float32")
 
 
 def _run_arguments(parser: ArgumentParser) -> None:
@@ -311,7 +321,7 @@ COMMANDS = (
     ),
     Command(
         name="export",
-        help="write ONNX for ONNX Runtime and ultralytics.YOLO",
+        help="write ONNX, or .tflite for LiteRT, also for ultralytics.YOLO",
         example="fxqat export yolov8n_ptq.fxqat",
         arguments=_export_arguments,
         run=export,

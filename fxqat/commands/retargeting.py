@@ -16,8 +16,16 @@ def add_target(parser: ArgumentParser, default: str) -> None:
     parser.add_argument(
         "--target",
         metavar="T",
-        help=f"runtime: ort-cpu, ort-cpu-avx2, ort-arm, openvino or tensorrt (default: {default})",
+        help=f"runtime: ort-cpu, ort-cpu-vnni, ort-arm, litert, openvino or tensorrt (default: {default})",
     )
+
+
+def suffix_of(model: Detector, target: str | None = None) -> str:
+    """What the name of a file for ``target``, by default the model's own, ends in."""
+    from fxqat.targets import target_of
+
+    found = target_of(target or model.recipe.target)
+    return ".onnx" if found is None else found.suffix
 
 
 def add_observed(parser: ArgumentParser) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from fxqat.evaluation.accuracy import Accuracy, evaluate
 from fxqat.evaluation.bootstrap import Drift, paired_drift
 from fxqat.evaluation.latency import measure
 from fxqat.evaluation.predictor import Evaluated, from_onnx
+from fxqat.evaluation.tflite_predictor import from_tflite
 from fxqat.models.detector import IMGSZ
 from fxqat.runtime.integer_model import predictor
 
@@ -94,16 +95,19 @@ def compare(
     return [Compared(accuracy=a, drift=d, megabytes=size, milliseconds=t) for a, d, size, t in rows]
 
 
+_FILES: Mapping[str, Callable[[Path], Evaluated]] = {".onnx": from_onnx, ".tflite": from_tflite}
+
+
 def open_model(model: str | Path, *, trust: bool = False) -> Evaluated:
-    """A .pt, .fxqat or .onnx file as something that can be evaluated: a .fxqat in the arithmetic of its runtime where
-    that is known, see fxqat.runtime.integer_model.
+    """A .pt, .fxqat, .onnx or .tflite file as something that can be evaluated: a .fxqat in the arithmetic of its
+    runtime where that is known, see fxqat.runtime.integer_model.
 
     Raises:
         Problem: it cannot be loaded, or a .fxqat was prepared but never calibrated.
     """
     path = Path(model)
-    if path.suffix == ".onnx":
-        return from_onnx(path)
+    if path.suffix in _FILES:
+        return _FILES[path.suffix](path)
     detector = load(path, trust=trust).eval()
     if detector.stage == "qat" and not detector.recipe.calibration:
         raise Problem(path, "was never calibrated", expected="a calibrated .fxqat", remedy="run fxqat calibrate first")

@@ -47,7 +47,7 @@ def _is_exact_here(int8: Detector) -> bool:
     """Whether ONNX Runtime on this machine gives the codes that the integers give: else both ways would choose by other
     arithmetic."""
     target = target_of(int8.recipe.target)
-    return target is not None and target_here(target)[0] is True
+    return target is not None and target.runtime == "ort" and target_here(target)[0] is True
 
 
 def _file(int8: Detector, imgsz: int) -> Predict:
