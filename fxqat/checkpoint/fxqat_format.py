@@ -131,7 +131,11 @@ def content(raw: Raw, path: str | Path) -> Content:
 def source_of(told: Mapping[str, Any]) -> Source:
     """A source as its file tells it; KeyError, TypeError or ValueError where that makes no sense."""
     names = {int(key): str(value) for key, value in told["names"].items()}
-    return Source(**{**told, "names": names, "stride": tuple(float(one) for one in told["stride"])})
+    head = {key: tuple(one) if isinstance(one, list) else one for key, one in told.get("head", {}).items()}
+    source = Source(**{**told, "names": names, "stride": tuple(float(one) for one in told["stride"]), "head": head})
+    if not (source.family and source.head_spec):
+        raise ValueError("its head makes no sense")
+    return source
 
 
 def versions() -> dict[str, str]:
