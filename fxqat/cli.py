@@ -29,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    from fxqat.commands import analyzing, demo, judging, looking, making, reporting, searching, training
+    from fxqat.commands import analyzing, demo, judging, looking, making, reporting, searching, targets, training
 
     top = _Parser(
         prog="fxqat",
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.formatter_class = argparse.RawDescriptionHelpFormatter
     words = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    rooms = (making, training, judging, analyzing, searching, looking, reporting, demo)
+    rooms = (making, training, judging, analyzing, searching, looking, reporting, targets, demo)
     for command in (command for room in rooms for command in room.COMMANDS):
         one = words.add_parser(
             command.name, help=command.help, description=command.help, epilog=f"example: {command.example}"

@@ -71,6 +71,18 @@ def transposed_conv(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
     return edit.call(shuffle, edit.call(QATConv2d.fused(one), x, at=conv), at=f"{site_of(conv)}.shuffle")
 
 
+@rule(module(nn.SiLU, conv, name="act"))
+def conv_silu(edit: Edit, x: fx.Node, conv: fx.Node, act: fx.Node) -> fx.Node:
+    """Conv2d, SiLU: the same block in a checkpoint that was saved after Ultralytics' ``model.fuse()``."""
+    return _fused(edit, x, conv, None, nn.SiLU())
+
+
+@rule(module((nn.ReLU, QATReLU), conv, name="act"))
+def conv_relu(edit: Edit, x: fx.Node, conv: fx.Node, act: fx.Node) -> fx.Node:
+    """Conv2d, ReLU: such a block with ``activation: nn.ReLU()``."""
+    return _fused(edit, x, conv, None, QATReLU())
+
+
 @rule(conv)
 def conv_alone(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
     """Conv2d by itself: the six that give YOLOv8n's logits, and the DFL's."""
@@ -94,7 +106,18 @@ def linear(edit: Edit, x: fx.Node, linear: fx.Node) -> fx.Node:
     return edit.call(QATLinear.fused(module_of(linear)), x, at=linear)
 
 
-FUSE = (parallel_convs_silu, conv_bn_silu, conv_bn_relu, conv_bn, transposed_conv, conv_alone, norm_alone, linear)
+FUSE = (
+    parallel_convs_silu,
+    conv_bn_silu,
+    conv_bn_relu,
+    conv_bn,
+    conv_silu,
+    conv_relu,
+    transposed_conv,
+    conv_alone,
+    norm_alone,
+    linear,
+)
 
 
 def _fused(edit: Edit, x: fx.Node, conv: fx.Node, bn: fx.Node | None, activation: nn.Module | None) -> fx.Node:

@@ -26,7 +26,7 @@ ROOMS = {
     "fxqat.files": ("fxqat.errors",),
     "fxqat.graph.*": (*BASE, "fxqat.graph"),
     "fxqat.quant.*": (*BASE, "fxqat.quant"),
-    "fxqat.targets": (*BASE, "fxqat.quant"),
+    "fxqat.targets.*": (*BASE, "fxqat.quant", "fxqat.targets"),
     "fxqat.policy.*": (*WORDS, "fxqat.policy", "fxqat.quant", "fxqat.targets"),
     "fxqat.models.*": (*CORE, "fxqat.models"),
     "fxqat.data.*": (*BASE, "fxqat.data", "fxqat.models"),

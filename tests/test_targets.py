@@ -10,7 +10,7 @@ import pytest
 
 from fxqat.errors import Problem
 from fxqat.quant.spec import QConfig, QuantSpec
-from fxqat.targets import ORT_CPU, TARGETS, Place
+from fxqat.targets import ORT_CPU, RETIRED, TARGETS, Place, register_target, target_of
 
 W8, A8 = ORT_CPU.weight, ORT_CPU.activation
 
@@ -21,7 +21,27 @@ def check(weight=None, activation=None, op="QATConv2d", roles=()):
 
 
 def test_targets_are_found_by_the_name_they_have():
-    assert {name: target.name for name, target in TARGETS.items()} == {name: name for name in TARGETS}
+    every = {**TARGETS, **RETIRED}
+    assert [target_of(name).name for name in every] == list(every)
+    assert target_of("cpu") is None
+
+
+def test_a_retired_target_names_one_that_is_not():
+    assert [one.replaced_by in TARGETS for one in RETIRED.values()] == [True] * len(RETIRED)
+    assert [name for name, one in TARGETS.items() if one.replaced_by] == []
+
+
+def test_a_target_of_ones_own_is_found_by_policies():
+    mine = replace(ORT_CPU, name="mine")
+    try:
+        register_target(mine)
+        assert target_of("mine") is mine
+        with pytest.raises(
+            ValueError, match=r"target: 'mine' is taken, expected a name that is not one of ort-cpu, .*mine"
+        ):
+            register_target(replace(mine, doc="another"))
+    finally:
+        TARGETS.pop("mine", None)
 
 
 def test_an_operation_outside_the_vocabulary():

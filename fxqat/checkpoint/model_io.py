@@ -107,7 +107,7 @@ def rebuilt(source: Source, recipe: Recipe, where: str, patterns: Files, passes:
 
 def policy_of(recipe: Recipe) -> Policy:
     """The policy that a detector was prepared with, for the target it was prepared for."""
-    return Policy.parse(recipe.policy_text, recipe.policy_name, target=recipe.target)
+    return Policy.parse(recipe.policy_text, recipe.policy_name, target=recipe.target, recorded=True)
 
 
 def _filled(detector: Detector, content: fxqat_format.Content, path: Path) -> Detector:

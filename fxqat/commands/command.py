@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from fxqat.errors import Problem
 
@@ -51,6 +53,24 @@ def progress(label: str, quiet: bool) -> Iterator[Step]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def say_inexact(files: Iterable[str | Path], runtime: str = "ort") -> None:
+    """A line on stderr for each ONNX file that ``runtime`` on this machine cannot compute exactly."""
+    from fxqat.runtime.exactness import inexact_here
+
+    for file in files:
+        if Path(file).is_file() and (why := inexact_here(file, runtime)):
+            print(f"fxqat: {why}", file=sys.stderr)
+
+
+def fail(line: str) -> NoReturn:
+    """End the command, since a result contradicts a promise: the line on stderr, exit code 1.
+
+    Not 2: nothing is wrong with what was given, and a script wants to tell the two apart.
+    """
+    print(f"fxqat: {line}", file=sys.stderr)
+    raise SystemExit(1)
+
+
 def output(options: Namespace, default: str) -> Path:
     """Where to write: ``-o``, or the default name; refused before any work when it cannot be written."""
     from fxqat.files import check_writable
@@ -89,10 +109,10 @@ def add_quiet(parser: ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only results and errors")
 
 
-def add_images(parser: ArgumentParser, *, limit: int | None, batch: int) -> None:
+def add_images(parser: ArgumentParser, *, limit: int | None, batch: int, required: bool = True) -> None:
     """``--data``, ``--images``, ``--imgsz``, ``--batch``."""
     parser.add_argument(
-        "--data", required=True, metavar="D", help="data set YAML, folder of images, list file, or one image"
+        "--data", required=required, metavar="D", help="data set YAML, folder of images, list file, or one image"
     )
     parser.add_argument(
         "--images",

@@ -16,6 +16,7 @@ from fxqat.commands.command import (
     default_name,
     output,
     progress,
+    say_inexact,
     say_skipped,
 )
 from fxqat.commands.retargeting import COMMANDS as RETARGETING
@@ -45,6 +46,10 @@ def prepare(options: Namespace) -> None:
 
     path = output(options, f"{Path(options.model).stem}.fxqat")
     model = fxqat.load(options.model, trust=options.trust, classes=options.classes)
+    if model.source.unnamed:
+        print(
+            f"{model.source.unnamed} of {len(model.names)} classes have no name in {options.model}: their number is it"
+        )
     qat, report = fxqat.prepare(model, options.policy, target=options.target, patterns=options.patterns)
     fxqat.save(qat, path)
     print(report, end="")
@@ -165,9 +170,25 @@ def export(options: Namespace) -> None:
         input=options.input,
         patterns=options.patterns,
     )
+    print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
     if model.stage == "int8":
         print(account(model.gm))
-    print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
+        _say_exactness(path, model.recipe.target)
+
+
+def _say_exactness(path: Path, name: str) -> None:
+    """What the weights of a file for the target ``name`` say about 16-bit sums, and whether this machine is exact."""
+    from fxqat.runtime.overflow import prove
+    from fxqat.runtime.sessions import RUNTIMES
+    from fxqat.targets import target_of
+
+    target = target_of(name)
+    if target is None or target.runtime not in RUNTIMES:
+        return
+    runtime = RUNTIMES[target.runtime]
+    print(prove(path, runtime.pair_orders))
+    if runtime.installed:
+        say_inexact([path], runtime.name)
 
 
 def _run_arguments(parser: ArgumentParser) -> None:

@@ -25,6 +25,7 @@ class Source:
         names: class names by index.
         stride: pixels per cell of each level.
         channels: (in, out) of every convolution by its path.
+        unnamed: how many classes the model gives no name, so that their number is used.
         task: Ultralytics' word, which names its family.
         head: fields of the family's HeadSpec; none for a YOLOv8 detection head.
     """
@@ -35,6 +36,7 @@ class Source:
     names: Mapping[int, str]
     stride: tuple[float, ...]
     channels: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    unnamed: int = 0
     task: str = "detect"
     head: Mapping[str, Any] = field(default_factory=dict)
 

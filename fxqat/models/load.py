@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 import yaml
-from torch import nn
+from torch import Tensor, nn
 
 from fxqat.errors import Problem
 from fxqat.files import sha256
 from fxqat.graph.site import nearest
 from fxqat.models import offline  # noqa: F401  (quiet before Ultralytics is imported)
 from fxqat.models.channels import Channels, channels_of, set_channels
+from fxqat.models.checkpoint_values import Leftover
 from fxqat.models.detector import Source
 from fxqat.models.families import family_named, family_of
 from fxqat.models.family import imported
@@ -30,24 +31,29 @@ from ultralytics.nn.modules import Conv  # isort: skip
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset  # isort: skip
 
 
+# Where the model is in what wraps it: DataParallel, a distillation, a whole YOLO object.
+_WRAPPED = ("module", "student_model", "model")
+_DEPTH = 3  # of wrappers around a model
+
+
 def load_pt(path: Path, *, trust: bool = False) -> tuple[nn.Module, Source]:
     """The float model in a checkpoint, in eval mode, and where it came from. The EMA weights are taken where there are
     some.
 
     Args:
-        path: a .pt file as Ultralytics writes it.
-        trust: unpickle classes outside the allow-list too; they can run any code.
+        path: a .pt file as Ultralytics writes it, finished or not, of any version.
+        trust: grant the file what the allow-list does not offer; it can run any code.
 
     Raises:
-        Problem: missing, empty, damaged, not a detector, or naming a class outside the allow-list.
+        Problem: missing, empty, damaged, not a detector, or asking for more than it may.
     """
     model = _model_in(unpickled(path, trust=trust), path)
-    layers = getattr(model, "model", None)
-    family_of(layers[-1] if isinstance(layers, nn.Sequential) and len(layers) else model, path.name)
-    for layer in model.modules():
-        if isinstance(layer, nn.Upsample) and not hasattr(layer, "recompute_scale_factor"):
-            layer.recompute_scale_factor = None  # checkpoints of torch 1.10 and before lack it
-    return model.float().eval(), _source(model, path.name, sha256(path))
+    try:
+        _expect_family(model, path)
+        _update(model)
+        return model, _source(model, path.name, sha256(path))
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # state that was damaged
+        raise Problem(path, f"holds a damaged model ({error})", remedy="download it again") from error
 
 
 def fetched(path: Path) -> Path:
@@ -118,29 +124,105 @@ def check_architecture(content: dict[str, Any], where: str) -> None:
 
 
 def _model_in(content: Any, path: Path) -> nn.Module:
+    """The model of a checkpoint, out of whatever it was wrapped in."""
     if isinstance(content, dict):
-        content = content.get("ema") or content.get("model") or content
+        _check_content(content, path)
+        content = next((content[key] for key in ("ema", "model") if content.get(key) is not None), content)
+    for _ in range(_DEPTH):
+        content = _unwrapped(content)
     if isinstance(content, nn.Module):
         return content
     raise Problem(path, f"holds no model but {type(content).__name__}", expected="a checkpoint written by Ultralytics")
+
+
+def _unwrapped(content: Any) -> Any:
+    """What a DataParallel, a distillation or a YOLO object holds; or ``content`` itself where it is none of them."""
+    if isinstance(content, nn.parallel.DataParallel):
+        return content.module
+    if not (isinstance(content, Leftover) and isinstance(content.state, dict)):
+        return content
+    inner = {**content.state, **content.state.get("_modules", {})}
+    return next((inner[key] for key in _WRAPPED if inner.get(key) is not None), content)
+
+
+def _check_content(content: dict[Any, Any], path: Path) -> None:
+    """Refuse checkpoints that lack the model itself, or whose numbers mean something with their quantizers alone."""
+    tensors = next((content[key] for key in ("ema", "model") if content.get(key) is not None), content)
+    if isinstance(tensors, dict) and tensors and all(isinstance(one, Tensor) for one in tensors.values()):
+        raise Problem(
+            path,
+            "holds tensors but no model (a state_dict)",
+            expected="a checkpoint written by Ultralytics",
+            remedy="load them into the model and write it with YOLO.save",
+        )
+    if content.get("modelopt"):
+        raise Problem(
+            path,
+            "was trained with the quantizers of NVIDIA ModelOpt",
+            expected="a float model",
+            remedy="use the checkpoint that it was trained from",
+        )
+
+
+def _expect_family(model: nn.Module, path: Path) -> None:
+    """Refuse models that no family takes, and those of other images than RGB."""
+    layers = model._modules.get("model")
+    family_of(layers[-1] if isinstance(layers, nn.Sequential) and len(layers) else model, str(path))
+    channels = next((layer.in_channels for layer in model.modules() if isinstance(layer, nn.Conv2d)), 0)
+    if channels != 3:
+        raise Problem(
+            path,
+            f"takes images of {channels} channel{'s' * (channels != 1)}",
+            expected="3 channels (RGB)",
+            remedy="use a model that was trained on colour images",
+        )
+
+
+def _update(model: nn.Module) -> None:
+    """Make a model of any version one of today's, in float32 and eval mode."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Upsample) and not hasattr(layer, "recompute_scale_factor"):
+            layer.recompute_scale_factor = None  # checkpoints of torch 1.10 and before lack it
+    model.float().eval()
 
 
 def _source(model: Any, name: str, digest: str) -> Source:
     head = model.model[-1]
     family = family_of(head, name)
     spec = family.spec(head)
-    architecture = {key: value for key, value in model.yaml.items() if key not in {"yaml_file"}}
-    architecture["nc"] = spec.classes
+    names = _names(getattr(model, "names", None))
     return Source(
         name=name,
         sha256=digest,
-        architecture=architecture,
-        names={int(key): str(value) for key, value in model.names.items()},
+        architecture=_architecture_of(model) | {"nc": spec.classes},
+        names={index: names.get(index, str(index)) for index in range(spec.classes)},
         stride=tuple(float(s) for s in model.stride),
         channels=channels_of(model),
+        unnamed=sum(index not in names for index in range(spec.classes)),
         task=family.task,
         head=asdict(spec),
     )
+
+
+def _architecture_of(model: nn.Module) -> dict[str, Any]:
+    """What the model was built from, where it tells; entries that no YAML file holds are left out."""
+    content = getattr(model, "yaml", None)
+    entries = content.items() if isinstance(content, dict) else ()
+    return {key: value for key, value in entries if key != "yaml_file" and _is_plain(value)}
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(one) for key, one in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(one) for one in value)
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _names(names: object) -> dict[int, str]:
+    """The class names of a model, which are a mapping since Ultralytics 8 and a list before it."""
+    given = dict(enumerate(names)) if isinstance(names, (list, tuple)) else names if isinstance(names, dict) else {}
+    return {int(key): str(value) for key, value in given.items()}
 
 
 def _architecture(name: str) -> dict[str, Any]:

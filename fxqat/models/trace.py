@@ -9,10 +9,14 @@ from typing import Any, cast
 
 from torch import fx, nn
 
+from fxqat.errors import Problem
 from fxqat.graph.site import assign_sites, covers, module_of, site_of
 from fxqat.models.families import adapt
 from fxqat.models.families.blocks import adapt_blocks
 from fxqat.models.families.decode import Opaque
+
+# What the code of a layer raises on attributes that a checkpoint lacks or holds changed.
+_FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class _CountedProxy(fx.Proxy):
@@ -65,16 +69,35 @@ def trace(model: nn.Module, where: str = "model") -> fx.GraphModule:
     (predictions, raw predictions), as its family has them.
 
     Raises:
-        Problem: the head has no adapter.
+        Problem: the head has no adapter, or a layer cannot be traced.
     """
-    layers = _Layers(copy.deepcopy(model.model), list(model.save), where)  # type: ignore[arg-type]
+    try:
+        return _traced(model, where).train(model.training)
+    except _FAILURES as error:
+        raise Problem(
+            where,
+            f"cannot be traced ({(str(error).splitlines() or [type(error).__name__])[0]})",
+            expected="a model whose layers are those of Ultralytics",
+        ) from error
+
+
+def _traced(model: Any, where: str) -> fx.GraphModule:
+    layers = _Layers(copy.deepcopy(model.model), list(model.save), where)
     _part(layers)
-    tracer = _Tracer()
-    graph = tracer.trace(layers)
+    graph = _Tracer().trace(layers)
     assign_sites(graph)
     gm = fx.GraphModule(layers, graph, "Detector")
-    _assign_roles(gm, _roles(layers, len(model.yaml["backbone"])))  # type: ignore[index]
-    return gm.train(model.training)
+    _assign_roles(gm, _roles(layers, _backbone(model)))
+    return gm
+
+
+def _backbone(model: nn.Module) -> int:
+    """How many layers the backbone has: as the architecture says, or all before the first that upsamples or joins."""
+    architecture, layers = getattr(model, "yaml", None), cast(nn.Sequential, model.model)
+    if isinstance(architecture, dict) and isinstance(architecture.get("backbone"), list):
+        return len(architecture["backbone"])
+    joins = (i for i, one in enumerate(layers) if isinstance(one, nn.Upsample) or isinstance(one.f, list))
+    return next(joins, len(layers) - 1)
 
 
 def _roles(layers: _Layers, backbone: int) -> dict[str, tuple[str, ...]]:

@@ -122,7 +122,7 @@ def _quantize_after(gm: fx.GraphModule, node: fx.Node, path: str) -> None:
 def _quantize_layer(gm: fx.GraphModule, node: fx.Node, target: Target) -> None:
     """Quantize the weight, and give the layer its input's scale where the bias is of integers; a float input gets a
     quantizer for the layers that read it."""
-    module_of(node).quantize_weight(node.meta["weight"], site_of(node), calibrate=False)
+    module_of(node).quantize_weight(node.meta["weight"], site_of(node), pair_orders=target.pair_orders, calibrate=False)
     source = node.args[0]
     if source.meta.get("quantizer") is None:  # type: ignore[union-attr]
         source = _quantized_input(gm, source, node)  # type: ignore[arg-type]

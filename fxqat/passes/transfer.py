@@ -88,7 +88,9 @@ def _carry_weights(source: fx.GraphModule, made: fx.GraphModule) -> tuple[int, i
         before = layers[name].weight_fake_quant
         if before is not None and _codes(before.spec) == _codes(layer.weight_fake_quant.spec):
             layer.weight_fake_quant.load_qparams(before.qparams())
-            kept += 1
+            layer.settle_weight()
+            kept += torch.equal(before.scale, layer.weight_fake_quant.scale)
+            rounded += not torch.equal(before.scale, layer.weight_fake_quant.scale)
         else:
             layer.calibrate_weight()
             rounded += 1

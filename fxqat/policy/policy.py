@@ -14,7 +14,7 @@ from fxqat.graph.site import covers, nearest
 from fxqat.policy.located_yaml import Lines, item_lines, parse
 from fxqat.policy.resources import find
 from fxqat.quant.spec import QConfig, QuantSpec
-from fxqat.targets import TARGETS, Target
+from fxqat.targets import TARGETS, Target, target_of
 
 VERSION = 1
 # Parts that networks have, in words that survive a change of architecture. A rule for one that a network has not is
@@ -122,9 +122,12 @@ class Policy:
         return cls.parse(text, path.name, target=target)
 
     @classmethod
-    def parse(cls, text: str, name: str, *, target: str | None = None) -> Policy:
-        """As ``load``, from the text of a policy; ``name`` stands in errors."""
-        return _Reader(name, target or None).policy(text)
+    def parse(cls, text: str, name: str, *, target: str | None = None, recorded: bool = False) -> Policy:
+        """As ``load``, from the text of a policy; ``name`` stands in errors.
+
+        With ``recorded`` the text comes from a .fxqat file, whose target may be one that no policy can name any more.
+        """
+        return _Reader(name, target or None, recorded).policy(text)
 
     def assign(self, sites: Sequence[Site]) -> dict[str, Decision]:
         """The decision for every site, by path.
@@ -206,6 +209,7 @@ class _Reader:
 
     name: str
     overruled: str | None = None
+    recorded: bool = False
 
     def policy(self, text: str) -> Policy:
         content = self._mapping(parse(text, self.name), "policy")
@@ -233,18 +237,14 @@ class _Reader:
         )
 
     def _target(self, content: Lines) -> Target:
-        name = content.get("target")
+        name = content.get("target") if self.overruled is None else self.overruled
         known = ", ".join(TARGETS)
-        if self.overruled is not None:
-            if self.overruled not in TARGETS:
-                what, near = f"unknown target {self.overruled!r}", nearest(self.overruled, TARGETS)
-                raise Problem("--target", what, expected=f"one of: {known}", remedy=near)
-            return TARGETS[self.overruled]
-        if name not in TARGETS:
-            raise self._problem(
-                content, f"unknown target {name!r}", "target", expected=f"one of: {known}", near=(name, TARGETS)
-            )
-        return TARGETS[str(name)]
+        if (target := target_of(str(name))) is not None and (target.replaced_by is None or self.recorded):
+            return target
+        what = f"unknown target {name!r}" if target is None else f"the target {name} is no more"
+        remedy = nearest(str(name), TARGETS) if target is None else f"write {target.replaced_by}"
+        where = f"{self.name}:{content.lines.get('target', content.line)}" if self.overruled is None else "--target"
+        raise Problem(where, what, expected=f"one of: {known}", remedy=remedy)
 
     def _specs(self, content: Lines) -> dict[str, Lines]:
         raw = self._mapping(content.get("specs", Lines()), "specs")

@@ -60,9 +60,9 @@ def scale_and_zero_point(
     if symmetric:
         middle = -((-quant_min - quant_max) // 2)
         wide = torch.maximum(high / (quant_max - middle), low / (quant_min - middle))
-        scale = _legal_scale(wide, power_of_two)
+        scale = legal_scale(wide, power_of_two)
         return scale, torch.full_like(scale, middle, dtype=torch.int32)
-    scale = _legal_scale((high - low) / (quant_max - quant_min), power_of_two)
+    scale = legal_scale((high - low) / (quant_max - quant_min), power_of_two)
     zero_point = (quant_min - low / scale.double()).round().clamp(quant_min, quant_max)
     return scale, zero_point.to(torch.int32)
 
@@ -102,7 +102,8 @@ def along_axis(x: Tensor, qparams: QParams) -> tuple[Tensor, Tensor]:
     return qparams.scale.view(shape), qparams.zero_point.view(shape)
 
 
-def _legal_scale(wide: Tensor, power_of_two: bool) -> Tensor:
+def legal_scale(wide: Tensor, power_of_two: bool) -> Tensor:
+    """Float32 scale that is no smaller than ``wide`` or SMALLEST_SCALE; a power of two where asked for."""
     scale = wide.clamp(min=SMALLEST_SCALE).float()
     if not power_of_two:
         return scale

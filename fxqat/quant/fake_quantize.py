@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fxqat.errors import Problem
-from fxqat.quant.affine import SMALLEST_SCALE, choose_qparams
+from fxqat.quant.affine import SMALLEST_SCALE, choose_qparams, legal_scale
 from fxqat.quant.compiled_kernels import has_compiler
 from fxqat.quant.gradients import DifferentiableSoft, LearnedScale, StraightThrough
 from fxqat.quant.observers import RangeObserver, keep_float32, make_observer
@@ -138,6 +138,11 @@ class FakeQuantize(FakeQuantizeBase):
     def load_qparams(self, qparams: QParams) -> None:
         """Take scale and zero point as given."""
         self._set(qparams)
+
+    def raise_scale(self, least: Tensor) -> None:
+        """Make the scale no smaller than ``least``, float32 [C]; the largest of them where one scale serves all."""
+        least = least if self.ch_axis is not None else least.max().view(1)
+        self.scale.data.copy_(legal_scale(torch.maximum(self.scale.data, least), self.spec.power_of_two))
 
     def enable_fake_quant(self, enabled: bool = True) -> None:
         """Quantize from now on, or not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from fxqat.quant.affine import quantize
 from fxqat.quant.bias import fake_quantize_bias, quantize_bias, smallest_weight_scale
 from fxqat.quant.fake_quantize import FakeQuantize, make_fake_quantize
+from fxqat.quant.pairs import Order, least_scale, pair_indices
 from fxqat.quant.spec import QuantSpec
 
 # Below this a folding factor is not divided by: with gamma == 0 the scaled convolution would undo 0 by 0.
@@ -46,6 +48,7 @@ class _Quantizable(nn.Module):
     bn: Any
     activation: nn.Module | None
     weight_fake_quant: FakeQuantize | None
+    pairs: Tensor
 
     def __init__(self, layer: Any, bn: Any, activation: nn.Module | None) -> None:
         super().__init__()
@@ -54,21 +57,34 @@ class _Quantizable(nn.Module):
         self.bn, self.activation, self.weight_fake_quant = bn, activation, None
         self.bn_frozen = False
         self.training = layer.training
+        self.pair_orders: tuple[Order, ...] = ()
+        self.register_buffer("pairs", torch.empty(0, 2, dtype=torch.int64), persistent=False)
 
     def with_activation(self, activation: nn.Module | None) -> Any:
         """The same layer, parameters and quantizer shared, with another activation after it."""
         made = self._sharing(activation)
         made.weight_fake_quant, made.bn_frozen = self.weight_fake_quant, self.bn_frozen
+        made.pair_orders, made.pairs = self.pair_orders, self.pairs
         return made
 
     def _sharing(self, activation: nn.Module | None) -> _Quantizable:
         raise NotImplementedError
 
-    def quantize_weight(self, spec: QuantSpec, site: str = "", *, calibrate: bool = True) -> None:
+    def quantize_weight(
+        self, spec: QuantSpec, site: str = "", *, pair_orders: Sequence[Order] = (), calibrate: bool = True
+    ) -> None:
         """Quantize the folded weight as ``spec`` says from now on; its range follows the weight.
 
-        Without ``calibrate`` the range is left to a later :meth:`calibrate_weight`: half the time of preparing YOLOv8x.
+        Args:
+            spec: how.
+            site: named in errors.
+            pair_orders: how kernels read the weight that add its products in 16 bits: each channel's scale is then the
+                least that keeps all pairs within ``fxqat.quant.pairs.PAIR_MAX``.
+            calibrate: choose the range now, instead of in a later :meth:`calibrate_weight`, which is half the time of
+                preparing YOLOv8x.
         """
+        self.pair_orders = tuple(pair_orders)
+        self.pairs = self._pairs().to(self.weight.device)
         fake_quant = make_fake_quantize(spec, site, channels=self.weight.shape[spec.axis or 0])
         fake_quant.disable_observer()
         self.weight_fake_quant = fake_quant.to(self.weight.device)
@@ -129,28 +145,40 @@ class _Quantizable(nn.Module):
         fake_quant = self.weight_fake_quant
         if fake_quant is None or not fake_quant.quantizing:
             return weight
-        if fake_quant.spec.scale == "fixed" or not fake_quant.calibrated_already:
-            self._follow(fake_quant, weight.detach())
+        self._settle(fake_quant, weight.detach())
         if bias is not None and input_scale is not None:
-            self._widen(fake_quant, bias.detach(), input_scale)
+            fake_quant.raise_scale(smallest_weight_scale(bias.detach(), input_scale))
         return fake_quant.quantize(weight)
+
+    def _settle(self, fake_quant: FakeQuantize, weight: Tensor) -> None:
+        if fake_quant.spec.scale == "fixed" or not fake_quant.calibrated_already:
+            self._follow(fake_quant, weight)
+        elif len(self.pairs):
+            fake_quant.raise_scale(least_scale(weight.float(), self.pairs))
 
     def _follow(self, fake_quant: FakeQuantize, weight: Tensor) -> None:
         observer = fake_quant.activation_post_process
         observer.reset()
         observer(weight)
         fake_quant.update_qparams()
+        if len(self.pairs):
+            fake_quant.raise_scale(least_scale(weight.float(), self.pairs))
 
-    def _widen(self, fake_quant: FakeQuantize, bias: Tensor, input_scale: Tensor) -> None:
-        floor = smallest_weight_scale(bias, input_scale)
-        floor = floor if fake_quant.ch_axis is not None else floor.max().view(1)
-        fake_quant.scale.data.copy_(torch.maximum(fake_quant.scale.data, floor))
+    def _pairs(self) -> Tensor:
+        """Of weights whose products a kernel adds in 16 bits, int64 (P, 2)."""
+        return pair_indices(self.weight.shape, self.pair_orders)
 
     @torch.no_grad()
     def calibrate_weight(self) -> None:
         """Give the weight's quantizer the range of the present folded weight."""
         if self.weight_fake_quant is not None:
             self._follow(self.weight_fake_quant, self._folded()[0])
+
+    @torch.no_grad()
+    def settle_weight(self) -> None:
+        """Give the weight's quantizer the scale that the next forward computes with; a learned one stays if legal."""
+        if self.weight_fake_quant is not None:
+            self._settle(self.weight_fake_quant, self._folded()[0])
 
     @torch.no_grad()
     def folded(self) -> tuple[Tensor, Tensor | None]:
@@ -228,6 +256,25 @@ class QATConv2d(_Quantizable):
         super().__init__(conv, bn, activation)
         for name in _GEOMETRY:
             setattr(self, name, getattr(conv, name))
+
+    def _pairs(self) -> Tensor:
+        return pair_indices(
+            self.weight.shape,
+            self.pair_orders,
+            groups=self.groups,
+            stride=self.stride[1],
+            padding=self.zeros_before[1],
+        )
+
+    @property
+    def zeros_before(self) -> tuple[int, int]:
+        """Rows of zeros above the image and columns left of it."""
+        if not isinstance(self.padding, str):
+            return self.padding
+        if self.padding == "valid":
+            return 0, 0
+        height, width = (d * (k - 1) // 2 for k, d in zip(self.kernel_size, self.dilation, strict=True))
+        return height, width
 
     @classmethod
     def fused(cls, conv: nn.Conv2d, bn: nn.BatchNorm2d | None = None, activation: nn.Module | None = None) -> QATConv2d:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fxqat.quant.pairs import bounding_weights, lower_overflowing
 from fxqat.quant.spec import QParams
 
 # The stretch of the rectified sigmoid (arXiv:2004.10568, eq. 23): wide enough to reach 0 and 1 with a gradient.
@@ -64,6 +65,8 @@ def learn_codes(
     groups: int,
     activation: Callable[[Tensor], Tensor],
     options: Options,
+    *,
+    pairs: Tensor | None = None,
 ) -> tuple[Tensor, float]:
     """Codes of ``weight`` that bring ``f(W x + b)`` nearest to ``f(target)``, each one of the two next to it.
 
@@ -79,12 +82,14 @@ def learn_codes(
         groups: of the convolution.
         activation: ``f``.
         options: how long.
+        pairs: int64 (P, 2), of weights whose products a kernel adds in 16 bits: their codes keep the bound
+            (``fxqat.quant.pairs``), which the nearest codes are taken to do.
 
     Returns:
         int32 codes in the shape of ``weight``, and the share of the held-back error that they remove compared with
         rounding to nearest; where that is not positive the codes are the nearest ones and the share is 0.
     """
-    grid = _Grid(weight, qparams)
+    grid = _Grid(weight, qparams, torch.empty(0, 2, dtype=torch.int64) if pairs is None else pairs)
     held = max(len(columns) // 4, 1)
     order = torch.randperm(len(columns), generator=torch.Generator().manual_seed(options.seed))
     judge, teach = columns.part(order[:held]), columns.part(order[held:])
@@ -107,7 +112,7 @@ def multiply(inputs: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -
 class _Grid:
     """The codes around a weight. Codes are float32 here, relative to nothing: 0 is the lowest type's zero code."""
 
-    def __init__(self, weight: Tensor, qparams: QParams) -> None:
+    def __init__(self, weight: Tensor, qparams: QParams, pairs: Tensor) -> None:
         shape = (-1, *[1] * (weight.dim() - 1))
         self.scale, self.zero = qparams.scale.view(shape), qparams.zero_point.view(shape).float()
         self.ends = (float(qparams.quant_min), float(qparams.quant_max))
@@ -115,7 +120,9 @@ class _Grid:
         self.nearest = (exact.round() + self.zero).clamp(*self.ends)
         self.low = (exact.floor() + self.zero).clamp(*self.ends)
         self.rest = (exact - exact.floor()).clamp(0.01, 0.99)
+        self.exact, self.pairs = exact, pairs
         self.kept = _extremes(weight, per_channel=qparams.axis is not None)
+        self.kept |= bounding_weights(weight, pairs, qparams.scale)
 
     def values(self, codes: Tensor) -> Tensor:
         return (codes - self.zero) * self.scale
@@ -123,6 +130,10 @@ class _Grid:
     def between(self, h: Tensor) -> Tensor:
         """Codes for roundings ``h`` in 0..1."""
         return torch.where(self.kept, self.nearest, (self.low + h).clamp(*self.ends))
+
+    def bounded(self, codes: Tensor) -> Tensor:
+        """Codes whose pairs keep the bound of 16-bit sums."""
+        return lower_overflowing(codes, self.exact, self.pairs, self.kept) if len(self.pairs) else codes
 
 
 class _Loss:
@@ -155,7 +166,7 @@ def _learned(grid: _Grid, loss: _Loss, columns: Columns, options: Options) -> Te
         if beta is not None:
             gradient.add_(_rounding_force(h, beta), alpha=-options.regularisation / h.numel())
         adam.step(gradient.mul_(_slope(sigmoid)).masked_fill_(grid.kept, 0.0))
-    return grid.between((rectified_sigmoid(v) >= 0.5).float())
+    return grid.bounded(grid.between((rectified_sigmoid(v) >= 0.5).float()))
 
 
 def _rounding_force(h: Tensor, beta: float) -> Tensor:

@@ -29,6 +29,7 @@ from fxqat.report.facts import Facts, facts
 from fxqat.report.pictures import Shown, look
 from fxqat.report.values import Spread, spreads
 from fxqat.report.verdict import Measured, Verdict, judge
+from fxqat.runtime.exactness import inexact_here
 from fxqat.runtime.verify import Difference
 from fxqat.sensitivity.error_report import ErrorReport, analyze
 
@@ -164,6 +165,7 @@ class _Look:
             after=accuracy[1].map5095 if accuracy else None,
             agreement=shown.agreement if shown else None,
             codes=codes,
+            inexact=inexact_here(self.asked.onnx) if self.asked.onnx else None,
             errors=errors,
             integer_share=base.integer_share,
             size=base.size,

@@ -25,6 +25,7 @@ class Measured:
         after: of the quantized one.
         agreement: on the images.
         codes: of the INT8 reference graph against the exported file in ONNX Runtime.
+        inexact: why ONNX Runtime on this machine cannot compute the file exactly.
         errors: site by site.
         integer_share: multiply-adds in integers as a part of all.
         size: of the exported file, as a part of the float weights' in 32 bits.
@@ -35,6 +36,7 @@ class Measured:
     after: float | None = None
     agreement: Agreement | None = None
     codes: Difference | None = None
+    inexact: str | None = None
     errors: ErrorReport | None = None
     integer_share: float = 0.0
     size: float | None = None
@@ -117,6 +119,9 @@ def _advice(found: Measured, level: str) -> str:
         return f"Give more images: --val from {ENOUGH_IMAGES} on with a labelled data set, or --images."
     if level == "open":
         return "Give --data: the report then measures the error at every site and shows detections."
+    if found.codes is not None and found.codes.differing:
+        why = found.inexact or "run fxqat verify to see where they begin to differ."
+        return f"The runtime computes other codes than the model, so look at it before any layer: {why}"
     if found.errors is None or not (rows := worst(found.errors, 1)):
         return ""
     row = rows[0]

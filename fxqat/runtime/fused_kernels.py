@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
+from fxqat.graph.site import module_of
 from fxqat.quant import ort_kernels
 from fxqat.quant.torch_ao import dequantize_per_channel, dequantize_per_tensor, quantize_per_tensor
 
@@ -20,12 +21,34 @@ OPERANDS: dict[Any, int] = {torch.conv2d: 2, torch.sigmoid: 1, operator.mul: 2, 
 
 def is_fused(node: fx.Node) -> bool:
     """Whether a runtime computes ``node`` on codes: each of its operands is a tensor that was dequantized for it, and a
-    quantize alone reads the result."""
+    quantize alone reads the result, or the result's ReLU (see ``clamps_as_relu``)."""
     operands = node.args[: OPERANDS.get(node.target, 0)]
     if not operands or not all(isinstance(one, fx.Node) for one in operands):
         return False
-    written = [user.target for user in node.users]
-    return all(one.target in READS for one in node.all_input_nodes) and written == [quantize_per_tensor]
+    return all(one.target in READS for one in node.all_input_nodes) and _is_quantized_alone(node)
+
+
+def _is_quantized_alone(node: fx.Node) -> bool:
+    if len(node.users) != 1:
+        return False
+    (reader,) = node.users
+    return reader.target is quantize_per_tensor or (node.target is torch.conv2d and clamps_as_relu(reader))
+
+
+def clamps_as_relu(node: fx.Node) -> bool:
+    """Whether ``node`` is a ReLU that the clamp of the one quantize behind it computes: the lowest code is 0."""
+    if not (node.op == "call_module" and isinstance(module_of(node), nn.ReLU)) or len(node.users) != 1:
+        return False
+    (reader,) = node.users
+    return reader.target is quantize_per_tensor and bool(reader.args[2] == reader.args[3])
+
+
+def computed_from(n: fx.Node) -> fx.Node | None:
+    """The operation on codes whose result ``n``, a quantize, writes; None where a float is quantized."""
+    source = n.args[0]
+    if isinstance(source, fx.Node) and clamps_as_relu(source):
+        source = source.args[0]
+    return source if isinstance(source, fx.Node) and is_fused(source) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +87,7 @@ def silu(n: Any) -> SiLU | None:
 def idle_nodes(nodes: Sequence[fx.Node], silus: Iterable[SiLU]) -> set[fx.Node]:
     """Nodes that need no value of their own: a kernel works on the codes in front of them."""
     idle = {node for node in nodes if is_fused(node)}
+    idle |= {node for node in nodes if clamps_as_relu(node) and node.args[0] in idle}
     idle |= {one.gate for one in silus if _reaches_only(one.product, one.gate)}
     return idle | {node for node in nodes if node.target in READS and node.users.keys() <= idle}
 

@@ -13,14 +13,14 @@ from fxqat.graph.site import site_of
 from fxqat.quant import ort_kernels
 from fxqat.quant.compiled_kernels import is_dense
 from fxqat.quant.torch_ao import dequantize_per_channel, quantize_per_tensor
-from fxqat.runtime.fused_kernels import LOWEST, idle_nodes, is_fused, last_reads, silu
+from fxqat.runtime.fused_kernels import LOWEST, computed_from, idle_nodes, last_reads, silu
 
 
 # Arguments of fx nodes are a wide union; here a node's target says what they are, so nodes are passed as Any.
 class IntegerExecution(fx.Interpreter):
     """Runs an INT8 graph. What a runtime fuses is computed by its formula (fxqat.quant.ort_kernels):
 
-        dequantize... -> conv2d | sigmoid | mul | add -> quantize
+        dequantize... -> conv2d [-> ReLU] | sigmoid | mul | add -> quantize
 
     Operations between that only move codes need no formula, and all others (the decode) run in float as they stand.
     Convolutions are exact sums of integers.
@@ -55,8 +55,8 @@ class IntegerExecution(fx.Interpreter):
         source, scale, zero_point, low, high, dtype = n.args
         if n in self._silus:
             return self._looked_up(n)
-        if isinstance(source, fx.Node) and is_fused(source):
-            return _KERNELS[source.target](self, source, n).to(dtype)
+        if (kernel := computed_from(n)) is not None:
+            return _KERNELS[kernel.target](self, kernel, n).to(dtype)
         x = self.env[source]
         return torch.clamp(torch.round(x / torch.tensor(scale)) + zero_point, low, high).to(dtype)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from fxqat.models.detector import Detector, cut
 from fxqat.passes import Rules, converting
 from fxqat.runtime.integer_interpreter import IntegerExecution
-from fxqat.targets import TARGETS
+from fxqat.targets import target_of
 
 
 def lowered(model: Detector, rules: Rules) -> Detector | None:
@@ -20,7 +20,7 @@ def lowered(model: Detector, rules: Rules) -> Detector | None:
         model: stage ``qat``, calibrated, or ``int8``; it stays as it is, and later changes of it are not seen.
         rules: that it was prepared with.
     """
-    target = TARGETS.get(model.recipe.target)
+    target = target_of(model.recipe.target)
     if model.stage == "float" or target is None or not target.known_kernels or rules.files != model.recipe.patterns:
         return None
     return model if model.stage == "int8" else model.with_graph(converting(rules).run(model.gm)[0], stage="int8")

@@ -27,7 +27,7 @@ from fxqat.quant.torch_ao import quantize_per_tensor
 from fxqat.runtime.ort_layout import arrange
 from fxqat.runtime.redundant_qdq import as_exported
 from fxqat.runtime.uint8_input import SAYS, check_input, take_bytes
-from fxqat.targets import TARGETS
+from fxqat.targets import target_of
 
 OPSETS = (19, 20)
 
@@ -54,7 +54,7 @@ def export(
     _check(path, imgsz, model.stride, batch, opset)
     check_input(input)
     check_writable(path)
-    target = TARGETS.get(model.recipe.target)
+    target = target_of(model.recipe.target)
     graph = as_exported(cut(model.gm, 0).eval(), target)
     names = [one.name for one in model.final]
     _tell_sites(graph)

@@ -17,12 +17,12 @@ import numpy as np
 import onnx
 from onnx.helper import make_node
 
+from fxqat.quant.pixel_groups import LANES, group_size, grouped_kernel
 from fxqat.runtime.onnx_editing import Editing, attributes
 
 LAST, FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 # What a name of codes ends in where the file holds them in another order of axes; the order follows.
 PERMUTED = ".permuted."
-_LANES = 4  # bytes that one step of the kernel's dot product takes
 _EXP_MAX = 80.0  # a sum of 16 exponentials of it, 15 times each, is still a float32
 _MOVING = ("Concat", "Reshape")
 
@@ -131,31 +131,6 @@ def group_pixels(edit: Editing, node: onnx.NodeProto) -> None:
     edit.replace([node, quantize], new)
 
 
-def grouped_kernel(weight: np.ndarray, group: int, stride: int, pad: int) -> tuple[np.ndarray, int, int]:
-    """The kernel over groups of ``group`` pixels that computes ``group / stride`` outputs at once.
-
-    Output u of a group reads, at its tap k, the pixel ``o = stride u - pad + k`` after the group's first: pixel ``o mod
-    group`` of the group ``floor(o / group)`` further on.
-
-    Args:
-        weight: (M, C, Kh, K).
-        group: pixels, a multiple of ``stride``.
-        stride: along the row.
-        pad: zeros before the row.
-
-    Returns:
-        The kernel (M * group / stride, C * group, Kh, G) for stride 1, and its padding before and after the row.
-    """
-    outputs, (rows, channels, height, taps) = group // stride, weight.shape
-    first, last = -pad // group, (stride * (outputs - 1) - pad + taps - 1) // group
-    kernel = np.zeros((outputs, rows, group, channels, height, last - first + 1), weight.dtype)
-    for u in range(outputs):
-        for k in range(taps):
-            at, pixel = divmod(stride * u - pad + k, group)
-            kernel[u, :, pixel, :, :, at - first] = weight[..., k]
-    return kernel.reshape(outputs * rows, group * channels, height, -1), -first, last
-
-
 def _group_size(edit: Editing, node: onnx.NodeProto) -> int | None:
     """Pixels to a group; None for a convolution that is quick as it stands or whose row does not divide."""
     how: Any = attributes(node)
@@ -163,9 +138,9 @@ def _group_size(edit: Editing, node: onnx.NodeProto) -> int | None:
     if len(image) != 4 or len(output) != 4 or how.get("group", 1) != 1 or set(how.get("dilations", [1])) != {1}:
         return None
     channels, width, stride = image[1], image[3], how["strides"][1]
-    if channels % _LANES == 0 or width != stride * output[3]:
+    if channels % LANES == 0 or width != stride * output[3]:
         return None
-    group = next(size for size in range(stride, 4 * stride + 1, stride) if size * channels % _LANES == 0)
+    group = group_size(channels, stride)
     return group if width % group == 0 else None
 
 

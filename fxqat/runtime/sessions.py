@@ -12,6 +12,7 @@ import onnx
 
 from fxqat.errors import Problem
 from fxqat.graph.site import nearest
+from fxqat.quant.pairs import Order
 from fxqat.runtime.ort_layout import PERMUTED
 
 CODES = ".codes"
@@ -23,11 +24,13 @@ class Runtime:
     """A runtime: its name on the command line and in words, the package it needs, and how it opens a file.
 
     ``open`` takes a model and gives a function from {input name: array} to its outputs in the model's order.
+    ``pair_orders`` say which weights its kernels pair where they add two products in 16 bits.
     """
 
     name: str
     title: str
     package: str
+    pair_orders: tuple[Order, ...] = ()
     open: Callable[[onnx.ModelProto], Callable[[Mapping[str, np.ndarray]], Arrays]]
 
     @property
@@ -71,6 +74,7 @@ RUNTIMES: Mapping[str, Runtime] = {
             name="ort",
             title="ONNX Runtime",
             package="onnxruntime",
+            pair_orders=(Order.ROWS,),
             open=lambda proto: _onnx_runtime(proto, optimized=True),
         ),
         Runtime(
@@ -80,7 +84,13 @@ RUNTIMES: Mapping[str, Runtime] = {
             open=lambda proto: _onnx_runtime(proto, optimized=False),
         ),
         Runtime(name="onnx", title="onnx.reference", package="onnx", open=_reference),
-        Runtime(name="openvino", title="OpenVINO", package="openvino", open=_openvino),
+        Runtime(
+            name="openvino",
+            title="OpenVINO",
+            package="openvino",
+            pair_orders=(Order.ROWS, Order.TAPS),
+            open=_openvino,
+        ),
     )
 }
 
@@ -136,7 +146,7 @@ def open_file(path: Path, sites: Sequence[str], runtime: Runtime) -> Opened:
     Raises:
         Problem: it is missing, no ONNX file, another model's, or the runtime cannot run it.
     """
-    proto = _read(path)
+    proto = read(path)
     (source,) = proto.graph.input[:1]
     final = len(proto.graph.output)
     is_bytes = source.type.tensor_type.elem_type == onnx.TensorProto.UINT8
@@ -186,7 +196,12 @@ def as_input(images: np.ndarray, source: onnx.ValueInfoProto) -> np.ndarray:
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)) if last else pixels
 
 
-def _read(path: Path) -> onnx.ModelProto:
+def read(path: Path) -> onnx.ModelProto:
+    """An ONNX file.
+
+    Raises:
+        Problem: it is missing, or none.
+    """
     if not path.is_file():
         raise Problem(path, "no such file", expected="an .onnx file", remedy="run fxqat export first")
     try:

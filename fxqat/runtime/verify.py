@@ -20,7 +20,7 @@ from fxqat.quant.torch_ao import quantize_per_tensor
 from fxqat.runtime.integer_interpreter import IntegerExecution
 from fxqat.runtime.redundant_qdq import as_exported
 from fxqat.runtime.sessions import CODES, RUNTIMES, Opened, Runtime, open_file
-from fxqat.targets import TARGETS
+from fxqat.targets import target_of
 
 PAIRS = ("trained_reference", "reference_runtime", "trained_runtime")
 
@@ -143,7 +143,7 @@ def verify_images(
     Raises:
         Problem: the file is missing, is not this model's, or there is no image.
     """
-    view = as_exported(cut(reference.gm, 0).eval(), TARGETS.get(reference.recipe.target))
+    view = as_exported(cut(reference.gm, 0).eval(), target_of(reference.recipe.target))
     sites = [site_of(node).removesuffix(CODES) for node in view.graph.nodes if node.target is quantize_per_tensor]
     opened = [open_file(path, sites, runtime) for runtime in runtimes]
     rows, seen, error = {site: Row(site=site) for site in sites}, 0, dict[str, float]()

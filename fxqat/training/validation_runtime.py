@@ -13,8 +13,10 @@ from torch import Tensor
 from fxqat.evaluation.predictor import from_onnx
 from fxqat.models.detector import Detector
 from fxqat.passes import Rules
+from fxqat.runtime.exactness import target_here
 from fxqat.runtime.integer_model import in_integers, lowered
 from fxqat.runtime.onnx_export import export
+from fxqat.targets import target_of
 
 Predict = Callable[[Tensor], Any]
 # Of yolov8n on 2 cores, export and session take 13 to 19 s whatever the size; an image of 640 pixels takes 0.26 s in
@@ -26,8 +28,8 @@ WORTH_AN_EXPORT = 50 * 640**2
 def runtime(detector: Detector, *, images: int, imgsz: int) -> Predict | None:
     """What the file exported from ``detector`` predicts: images (B, 3, imgsz, imgsz) in 0..1 give the final outputs.
 
-    On a CPU, for more than a few images, it is that file in ONNX Runtime; else its integers in torch. None where
-    the runtime's arithmetic is not known, see ``fxqat.runtime.integer_model``.
+    For more than a few images, on a CPU that computes it exactly, it is that file in ONNX Runtime; else its integers in
+    torch. None where the runtime's arithmetic is not known, see ``fxqat.runtime.integer_model``.
 
     Args:
         detector: as it is now; later changes are not seen.
@@ -38,9 +40,16 @@ def runtime(detector: Detector, *, images: int, imgsz: int) -> Predict | None:
     if int8 is None:
         return None
     on_cpu = next(detector.parameters()).device.type == "cpu"
-    if on_cpu and images * imgsz**2 > WORTH_AN_EXPORT:
+    if on_cpu and images * imgsz**2 > WORTH_AN_EXPORT and _is_exact_here(int8):
         return _file(int8, imgsz)
     return in_integers(int8).run
+
+
+def _is_exact_here(int8: Detector) -> bool:
+    """Whether ONNX Runtime on this machine gives the codes that the integers give: else both ways would choose by other
+    arithmetic."""
+    target = target_of(int8.recipe.target)
+    return target is not None and target_here(target)[0] is True
 
 
 def _file(int8: Detector, imgsz: int) -> Predict:

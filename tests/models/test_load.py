@@ -68,7 +68,10 @@ def test_a_zip_file_of_something_else(tmp_path):
     path = tmp_path / "zip.pt"
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("hello.txt", "hello")
-    assert "cannot be read" in refusal(fxqat.load, path)
+    assert (
+        refusal(fxqat.load, path)
+        == f"{path}: is an archive of something else (no data.pkl); expected a .pt file; download it again"
+    )
 
 
 def test_a_truncated_checkpoint(tmp_path, small):
@@ -87,8 +90,8 @@ def test_a_checkpoint_of_something_else(tmp_path):
 def test_a_model_of_another_task(tmp_path, kind, name):
     path = tmp_path / "other.pt"
     torch.save({"model": getattr(tasks, kind)(f"yolov8n-{name}.yaml", verbose=False)}, path)
-    assert "is refused: it names ultralytics.nn.tasks." in refusal(fxqat.load, path)
-    assert fxqat.load(path, trust=True).source.task == {"cls": "classify", "seg": "segment"}[name]
+    for trust in (False, True):
+        assert fxqat.load(path, trust=trust).source.task == {"cls": "classify", "seg": "segment"}[name]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +111,7 @@ def test_trust_lets_a_pickle_run(tmp_path):
     assert ran.exists()
 
 
-@pytest.mark.parametrize("name", ["eval", "exec", "getattr", "__import__", "open"])
+@pytest.mark.parametrize("name", ["eval", "exec", "__import__", "open"])
 def test_builtins_are_refused(tmp_path, marker, name):
     path = tmp_path / "hostile.pt"
     torch.save({"model": Call(getattr(__builtins__, name, None) or __builtins__[name], "1")}, path)
@@ -120,7 +123,7 @@ def test_a_pickle_that_calls_an_allowed_class_is_refused(tmp_path, marker):
     path = tmp_path / "hostile.pt"
     hostile = {**ARCHITECTURE, "activation": f"__import__('os').system('touch {marker}')"}
     torch.save({"model": Call(tasks.DetectionModel, hostile)}, path)
-    assert "is refused (it calls DetectionModel instead of restoring one); pass --trust" in refusal(fxqat.load, path)
+    assert "is refused: it calls DetectionModel instead of restoring one; pass --trust" in refusal(fxqat.load, path)
 
 
 def test_functions_of_ultralytics_are_refused(tmp_path):

@@ -108,21 +108,31 @@ def test_tensorrt_has_no_zero_points(yolov8n, images):
 
 
 def test_the_layouts_of_onnx_runtime_are_one(made):
-    names = {target: list(dict(made(target).named_parameters())) for target in ("ort-cpu", "ort-cpu-avx2", "ort-arm")}
+    names = {target: list(dict(made(target).named_parameters())) for target in ("ort-cpu", "ort-cpu-vnni", "ort-arm")}
     assert len({tuple(one) for one in names.values()}) == 1
-    weight = module_of(convolutions(made("ort-cpu-avx2"))[0]).weight_fake_quant
-    assert (weight.quant_min, weight.quant_max) == (-63, 63)
+    orders = {target: {module_of(node).pair_orders for node in convolutions(made(target))} for target in names}
+    assert orders == {target: {TARGETS[target].pair_orders} for target in names}
 
 
 def test_a_policy_that_the_target_cannot_run(yolov8n):
-    text = Policy.load("yolov8_w8a8").text.replace("w8: {observer", "w8: {bits: 8, observer")
+    text = Policy.load("yolov8_w8a8").text.replace("w8: {observer", "w8: {symmetric: false, observer")
     with pytest.raises(Problem) as caught:
-        fxqat.prepare(yolov8n, Policy.parse(text, "mine.yaml", target="ort-cpu-avx2"))
+        fxqat.prepare(yolov8n, Policy.parse(text, "mine.yaml", target="ort-cpu-vnni"))
     assert str(caught.value) == (
-        "mine.yaml:17: model.0.conv: ort-cpu-avx2 cannot run the weight spec i8<-127:127>:axis0 symmetric "
-        "(without VNNI two products of uint8 and int8 are added in 16 bits, which overflow); expected "
-        "i7<-63:63>:axis0 symmetric; leave bits out of the spec and it is ort-cpu-avx2's own"
+        "mine.yaml:17: model.0.conv: ort-cpu-vnni cannot run the weight spec i8<-127:127>:axis0 asymmetric "
+        "(a weight's zero point costs a sum over the input in every kernel); expected "
+        "i8<-127:127>:axis0 symmetric; leave symmetric out of the spec and it is ort-cpu-vnni's own"
     )
+
+
+def test_a_target_that_was_replaced(yolov8n):
+    words = "the target ort-cpu-avx2 is no more; expected one of: ort-cpu, .*; write ort-cpu$"
+    with pytest.raises(Problem, match=f"^--target: {words}"):
+        fxqat.prepare(yolov8n, "yolov8_w8a8", target="ort-cpu-avx2")
+    text = Policy.load("yolov8_w8a8").text.replace("target: ort-cpu ", "target: ort-cpu-avx2 ")
+    with pytest.raises(Problem, match=f"^mine.yaml:3: {words}"):
+        Policy.parse(text, "mine.yaml")
+    assert Policy.parse(text, "mine.yaml", recorded=True).target.weight.bits == 7
 
 
 def test_a_target_that_is_none(yolov8n):

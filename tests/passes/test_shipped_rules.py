@@ -93,6 +93,20 @@ CASES = {
         at="1",
         reason="padding_mode: 'reflect' is not legal, expected 'zeros'",
     ),
+    "conv_silu": Case(
+        fires=lambda: traced(nn.Sequential(nn.Conv2d(4, 4, 3), nn.SiLU())),
+        within=0,
+        misses=lambda: traced(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), nn.SiLU())),
+        at="1",
+        reason="padding_mode: 'reflect' is not legal, expected 'zeros'",
+    ),
+    "conv_relu": Case(
+        fires=lambda: traced(nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU())),
+        within=0,
+        misses=lambda: traced(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), nn.ReLU())),
+        at="1",
+        reason="padding_mode: 'reflect' is not legal, expected 'zeros'",
+    ),
     "conv_alone": Case(
         fires=lambda: traced(nn.Sequential(nn.Conv2d(4, 2, 3, stride=2, groups=2))),
         within=0,

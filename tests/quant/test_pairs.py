@@ -9,7 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fxqat.quant.pairs import PAIR_MAX, Order, largest_sums, overflow, pair_indices, partners
+from fxqat.quant.pairs import (
+    PAIR_MAX,
+    Order,
+    bounding_weights,
+    largest_sums,
+    least_scale,
+    lower_overflowing,
+    overflow,
+    pair_indices,
+    pair_sums,
+    partners,
+)
+from fxqat.quant.pixel_groups import group_size, grouped_kernel
+
+DIRECT = (Order.ROWS, Order.TAPS)  # of the convolution as the model has it
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 4), st.integers(1, 4))
 # Codes beside the bound are what a draw from all of int8 hardly hits.
@@ -35,7 +49,7 @@ def saturated(weights: list[int], activations: list[int]) -> int:
     return int(np.clip(products[0::2] + products[1::2], -32768, 32767).sum())
 
 
-@given(WEIGHTS, st.sampled_from(Order))
+@given(WEIGHTS, st.sampled_from(DIRECT))
 def test_overflow_is_found_just_where_the_instruction_saturates(weight, order):
     # |a| + |b| is largest where the activations are: 255 on the weights of one sign and 0 on the others, or 255 on all.
     wrong = False
@@ -51,7 +65,7 @@ def test_overflow_is_found_just_where_the_instruction_saturates(weight, order):
         assert abs(found.total) == largest_sums(torch.from_numpy(weight), pair_indices(weight.shape, [order])).max()
 
 
-@given(WEIGHTS, st.sampled_from(Order), st.data())
+@given(WEIGHTS, st.sampled_from(DIRECT), st.data())
 def test_no_activation_saturates_what_is_within_the_bound(weight, order, data):
     pairs = pair_indices(weight.shape, [order])
     codes = torch.from_numpy(weight)
@@ -64,7 +78,7 @@ def test_no_activation_saturates_what_is_within_the_bound(weight, order, data):
 
 @given(SHAPES)
 def test_pairs_of_a_filter_are_disjoint_within_an_order(shape):
-    for order in Order:
+    for order in DIRECT:
         indices = pair_indices(shape, [order]).flatten().tolist()
         assert len(set(indices)) == len(indices)
         channels, taps = shape[1], shape[2] * shape[3]
@@ -88,7 +102,7 @@ def test_several_orders_are_joined_without_doubles():
 
 def test_a_linear_layer_pairs_neighbouring_features():
     weight = torch.tensor([[1, 2, 3, 4, 5]])
-    for order in Order:
+    for order in DIRECT:
         a, b = partners(weight, pair_indices(weight.shape, [order]))
         assert (a.tolist(), b.tolist()) == ([[1, 3]], [[2, 4]])
 
@@ -113,3 +127,76 @@ def test_the_worst_pair_is_named_by_its_place():
 
 def test_opposite_signs_need_no_bound():
     assert overflow(torch.tensor([[127, -128]]), pair_indices((1, 2), [Order.ROWS])) is None
+
+
+@given(
+    st.tuples(st.integers(1, 2), st.sampled_from([1, 2, 3, 5]), st.integers(1, 3), st.integers(1, 4)).flatmap(
+        lambda shape: hnp.arrays(np.int8, shape, elements=CODES)
+    ),
+    st.integers(1, 2),
+    st.integers(0, 2),
+)
+def test_pixels_are_the_pairs_of_the_arranged_convolution(weight, stride, padding):
+    kernel, _, _ = grouped_kernel(weight, group_size(weight.shape[1], stride), stride, padding)
+    arranged = overflow(torch.from_numpy(kernel), pair_indices(kernel.shape, [Order.ROWS]))
+    found = overflow(
+        torch.from_numpy(weight), pair_indices(weight.shape, [Order.PIXELS], stride=stride, padding=padding)
+    )
+    assert (found and abs(found.total)) == (arranged and abs(arranged.total))
+
+
+def test_channels_by_fours_are_not_arranged():
+    assert len(pair_indices((8, 4, 3, 3), [Order.PIXELS])) == 0
+
+
+FLOATS = SHAPES.flatmap(lambda shape: hnp.arrays(np.float32, shape, elements=st.floats(-1e3, 1e3, width=32)))
+
+
+def rounded(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    return (weight / scale.view(-1, *[1] * (weight.dim() - 1))).round()
+
+
+@given(FLOATS, st.sets(st.sampled_from(Order), min_size=1))
+def test_the_least_scale_keeps_the_bound_and_no_smaller_one_does(weight, orders):
+    codes, pairs = torch.from_numpy(weight), pair_indices(weight.shape, list(orders))
+    scale = least_scale(codes, pairs)
+    assert scale.shape == (len(weight),)
+    # Below 1e-30 float32 has no digits left to divide; a scale under the range's own (largest code 127) is not used.
+    used = (scale > 1e-30) & (scale >= codes.flatten(1).abs().amax(1) / 127)
+    for row, least in zip(codes[used], scale[used], strict=True):
+        assert largest_sums(rounded(row[None], least), pairs) <= PAIR_MAX
+        # 2**-20 of the scale is for float32's division, see pair_scales
+        assert largest_sums(rounded(row[None], least * (1 - 2.0**-19)), pairs) > PAIR_MAX
+
+
+@given(FLOATS)
+def test_what_decides_a_scale_decides_it_alone(weight):
+    codes, pairs = torch.from_numpy(weight), pair_indices(weight.shape, [Order.ROWS, Order.TAPS])
+    scale = least_scale(codes, pairs)
+    deciding = bounding_weights(codes, pairs, scale)
+    alone = torch.where(deciding, codes, 0.0)
+    assert torch.equal(least_scale(alone, pairs), scale)
+    assert not bounding_weights(codes, pairs, scale.clamp(min=1e-30) * 2).any()
+
+
+@given(WEIGHTS, st.sampled_from(Order), st.randoms())
+def test_overflowing_codes_are_lowered_and_no_others(weight, order, random):
+    codes, pairs = torch.from_numpy(weight).float(), pair_indices(weight.shape, [order])
+    exact = codes + torch.tensor([random.uniform(-0.5, 0.5) for _ in range(weight.size)]).view(weight.shape)
+    lowered = lower_overflowing(codes, exact, pairs, torch.zeros_like(codes, dtype=torch.bool))
+    assert not len(pairs) or pair_sums(lowered, pairs).max() <= PAIR_MAX
+    over = torch.zeros(weight[0].size, dtype=torch.bool)
+    for row, new, old in zip(pair_sums(codes, pairs) > PAIR_MAX, lowered.flatten(1), codes.flatten(1), strict=True):
+        touched = over.clone()
+        touched[pairs[row].flatten()] = True
+        assert torch.equal(new[~touched], old[~touched])
+    assert (lowered.abs() <= codes.abs()).all()
+
+
+def test_of_an_overflowing_pair_the_code_that_was_raised_more_is_lowered():
+    codes, exact = torch.tensor([[65.0, 64.0], [-64.0, -65.0]]), torch.tensor([[64.9, 63.2], [-63.9, -64.1]])
+    pairs = pair_indices((2, 2), [Order.ROWS])
+    free = torch.zeros(2, 2, dtype=torch.bool)
+    assert lower_overflowing(codes, exact, pairs, free).tolist() == [[65, 63], [-64, -64]]
+    held = torch.tensor([[False, True], [False, False]])
+    assert lower_overflowing(codes, exact, pairs, held).tolist() == [[64, 64], [-64, -64]]

@@ -51,9 +51,15 @@ def test_from_onnx_runtime_to_every_other(made, target):
     old, new = weights(before), weights(after)
     kept = [name for name in new if name.endswith((".weight", ".bias", ".running_mean", ".running_var"))]
     assert len(kept) > 250
-    kept += [name for name in new if name.endswith("weight_fake_quant.scale") and target != "ort-cpu-avx2"]
     assert all(torch.equal(old[name], new[name]) for name in kept)
-    assert (carried.weights, carried.rounded) == ((0, 63) if target == "ort-cpu-avx2" else (63, 0))
+    scales = [name for name in new if name.endswith("weight_fake_quant.scale")]
+    same = [name for name in scales if torch.equal(old[name], new[name])]
+    assert (carried.weights, carried.rounded) == (len(same), len(scales) - len(same))
+    # within an even number of channels every runtime on x86 reads the same pairs
+    bounded = TARGETS[target].pair_orders != ()
+    assert all(
+        name in same for name in scales if bounded and old[name.replace("_fake_quant.scale", "")].shape[1] % 2 == 0
+    )
     wanted, got = ranges(before), ranges(after)
     asymmetric = not TARGETS[target].activation.symmetric
     for tensor in got.keys() - {"images"}:
@@ -88,7 +94,7 @@ def test_a_symmetric_range_gives_way_to_one_that_was_seen(made, images):
     assert wide[0] < -0.3 < narrow[0], "SiLU ends at -0.278"
 
 
-@pytest.mark.parametrize(("source", "target"), list(permutations(("ort-cpu", "ort-arm", "ort-cpu-avx2"), 2)))
+@pytest.mark.parametrize(("source", "target"), list(permutations(("ort-cpu", "ort-arm", "ort-cpu-vnni"), 2)))
 def test_the_layouts_of_onnx_runtime_need_no_images(made, source, target):
     after, carried = fxqat.retarget(made(source), target)
     assert carried.observed == ()
@@ -135,7 +141,8 @@ def test_the_commands(made, tiny_data, tmp_path, capsys):
     assert main(["export", str(path), "--target", "openvino", "--imgsz", "64", "-o", str(tmp_path / "x.onnx")]) == 0
     words = capsys.readouterr().out
     assert "ort-cpu -> openvino: " in words
-    assert "ranges carried over; 63 weights kept\n63 of 63 convolutions integer, 100.0% of the multiply-adds\n" in words
+    assert "ranges carried over; 62 weights kept, 1 rounded anew\n" in words  # that of the three-channel images
+    assert "63 of 63 convolutions integer, 100.0% of the multiply-adds\n" in words
     assert main(["retarget", str(path)]) == 2
     assert "--target: is missing; expected one of: ort-cpu, " in capsys.readouterr().err
     assert main(["retarget", str(path), "--target", "tensorrt", "-q"]) == 0

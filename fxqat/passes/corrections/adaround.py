@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from fxqat.graph.pipeline import PassReport
 from fxqat.passes.corrections.layerwise import Layer, Material, Seen, layers, lockstep
 from fxqat.quant.modules import QATConv2d, QATLinear
+from fxqat.quant.pairs import bounding_weights
 from fxqat.quant.rounding import Columns, Options, learn_codes
 from fxqat.quant.spec import QParams
 
@@ -28,9 +29,9 @@ class AdaRound:
     back, the layer keeps its weights.
 
     What is written back are float weights that lie on the codes after folding: ``w = code * scale / (gamma / sigma)``.
-    The largest magnitude of each channel keeps its code, so the range that the quantizer takes from the new weight
-    gives the old scale, and convert finds exactly the codes that were learned. Training may start from them as from any
-    other weight.
+    The largest magnitude of each channel keeps its code, and pairs of weights that decide the scale keep their values
+    (see ``fxqat.quant.pairs``), so the quantizer takes the old scale from the new weight, and convert finds exactly the
+    codes that were learned. Training may start from them as from any other weight.
 
     Args:
         images: how many to sample from; all are in memory at once (one layer's outputs of each, twice).
@@ -94,24 +95,15 @@ def patches(conv: QATConv2d, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor
     """What the outputs of ``conv`` at ``rows`` and ``columns`` are computed from: [groups, positions, inputs * kernel].
 
     Args:
-        conv: padding in numbers, not words.
+        conv: stride, padding and dilation are its own.
         x: (1, C, H, W).
         rows, columns: int64 [positions], in the output.
     """
-    (top, left), (down, right) = _padding(conv), conv.stride
+    (top, left), (down, right) = conv.zeros_before, conv.stride
     padded = F.pad(x[0], (left, left, top, top))
     y, z = (torch.arange(size) * step for size, step in zip(conv.kernel_size, conv.dilation, strict=True))
     found = padded[:, (rows * down)[:, None, None] + y[:, None], (columns * right)[:, None, None] + z]
     return found.view(conv.groups, -1, *found.shape[1:]).permute(0, 2, 1, 3, 4).flatten(2)
-
-
-def _padding(conv: QATConv2d) -> tuple[int, int]:
-    if not isinstance(conv.padding, str):
-        return conv.padding
-    if conv.padding == "valid":
-        return 0, 0
-    height, width = (d * (k - 1) // 2 for k, d in zip(conv.kernel_size, conv.dilation, strict=True))
-    return height, width
 
 
 def _learn(layer: Layer, columns: Columns, options: Options) -> float:
@@ -121,7 +113,7 @@ def _learn(layer: Layer, columns: Columns, options: Options) -> float:
     weight, bias = module.folded()
     qparams = fake.qparams()
     groups = module.groups if isinstance(module, QATConv2d) else 1
-    codes, gain = learn_codes(weight, bias, qparams, columns, groups, layer.activation, options)
+    codes, gain = learn_codes(weight, bias, qparams, columns, groups, layer.activation, options, pairs=module.pairs)
     if gain > 0:
         write_codes(module, codes, qparams)
     return gain
@@ -131,6 +123,9 @@ def _learn(layer: Layer, columns: Columns, options: Options) -> float:
 def write_codes(module: QATConv2d | QATLinear, codes: Tensor, qparams: QParams) -> None:
     """Give ``module`` the weight that folds and quantizes to ``codes``, channels that batch norm switches off excepted.
 
+    Weights whose pairs decide the scale stay as they are: they round to their codes, and on the codes themselves a
+    smaller scale would do.
+
     Args:
         module: changed in place.
         codes: int32, shape of the weight.
@@ -138,9 +133,10 @@ def write_codes(module: QATConv2d | QATLinear, codes: Tensor, qparams: QParams) 
     """
     shape = (-1, *[1] * (codes.dim() - 1))
     weight = (codes - qparams.zero_point.view(shape)).float() * qparams.scale.view(shape)
+    bounding = bounding_weights(module.folded()[0], module.pairs, qparams.scale)
     if module.bn is None:
-        module.weight.data.copy_(weight)
+        module.weight.data.copy_(torch.where(bounding, module.weight.data, weight))
         return
     factor = module._factor().view(shape)
-    kept = factor.abs() < _SMALLEST_FACTOR
+    kept = (factor.abs() < _SMALLEST_FACTOR) | bounding
     module.weight.data.copy_(torch.where(kept, module.weight.data, weight / torch.where(kept, 1.0, factor)))

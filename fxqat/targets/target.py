@@ -1,5 +1,4 @@
-"""What each runtime runs as integers: the types it wants, where quantizers go, what must share a scale. Data, not code
-paths."""
+"""Target: what one runtime runs as integers, the types it wants, where quantizers go, what must share a scale."""
 
 from __future__ import annotations
 
@@ -8,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from fxqat.errors import Problem
+from fxqat.quant.pairs import Order
 from fxqat.quant.spec import QConfig, QuantSpec
 
 
@@ -26,6 +26,7 @@ class Target:
 
     Attributes:
         name: as in a policy's ``target:``.
+        runtime: that runs its files, a name from ``fxqat.runtime.sessions.RUNTIMES`` where it can be run here.
         activation: the legal form of activations, and the one that a policy's spec has where it names none; a policy
             may differ in observer and learning, not in type or scheme.
         weight: the same for weights.
@@ -34,6 +35,11 @@ class Target:
             only move values, get a quantizer. None: every tensor that may.
         channels_last: files are arranged for kernels that want a pixel's channels side by side (see
             runtime/ort_layout.py).
+        pair_orders: how its kernels read weights whose products they may add two at a time in 16 bits; the scale of
+            each channel then keeps every such pair within ``fxqat.quant.pairs.PAIR_MAX``, which makes the file exact
+            with VNNI and without. Empty: sums are wide, or nobody asked for other processors.
+        needs_wide_sums: exact only on processors that add products in 32 bits.
+        replaced_by: the target to use instead of this one, which no policy may name any more.
         known_kernels: fxqat.quant.ort_kernels holds the arithmetic of its integer kernels.
         restates: what only moves codes (Concat, MaxPool, Split ...) is quantized again in the file, which a runtime may
             need to run it on codes; else they are carried through (see runtime/redundant_qdq.py).
@@ -48,10 +54,14 @@ class Target:
     activation: QuantSpec
     weight: QuantSpec
     places: Mapping[str, Place]
+    runtime: str = "ort"
     readers: frozenset[str] | None = None
     restates: bool = True
     integer_bias: bool = True
     channels_last: bool = False
+    pair_orders: tuple[Order, ...] = ()
+    needs_wide_sums: bool = False
+    replaced_by: str | None = None
     known_kernels: bool = False
     fixed: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     float_roles: Mapping[str, str] = field(default_factory=dict)
@@ -153,124 +163,3 @@ def _form(spec: QuantSpec) -> str:
 
 
 _WEIGHTED = frozenset({"QATConv2d", "QATLinear"})
-
-# Operations that only move values keep their input's codes; those that join tensors need one scale for all of them.
-_PLACES = {
-    "input": Place.OWN,
-    "QATConv2d": Place.OWN,
-    "QATLinear": Place.OWN,
-    "sigmoid": Place.OWN,
-    "mul": Place.OWN,
-    "add": Place.OWN,
-    "ReLU": Place.OWN,
-    "QATReLU": Place.OWN,
-    "SiLU": Place.OWN,
-    "LeakyReLU": Place.OWN,
-    "Hardswish": Place.OWN,
-    "cat": Place.SHARED,
-    "MaxPool2d": Place.SAME,
-    "Upsample": Place.SAME,
-    "chunk": Place.SAME,
-    "split": Place.SAME,
-    "getitem": Place.SAME,
-    "flatten": Place.SAME,
-    "Identity": Place.SAME,
-    "QATBatchNorm2d": Place.NONE,
-    "Dropout": Place.SAME,
-    "PixelShuffle": Place.SAME,
-    "StopGradient": Place.SAME,
-    "AdaptiveAvgPool2d": Place.NONE,
-    "AvgPool2d": Place.NONE,
-    "BatchNorm2d": Place.NONE,
-    "ConvTranspose2d": Place.NONE,
-    "EnlargedLike": Place.NONE,
-    "Scaled": Place.NONE,
-    "Selection": Place.NONE,
-    "SpaceLike": Place.NONE,
-    "ZeroPad2d": Place.NONE,
-    "cos": Place.NONE,
-    "matmul": Place.NONE,
-    "sin": Place.NONE,
-    "stack": Place.NONE,
-    "sum": Place.NONE,
-    "unflatten": Place.NONE,
-    "transpose": Place.NONE,
-    "permute": Place.NONE,
-    "softmax": Place.NONE,
-    "squeeze": Place.NONE,
-    "unsqueeze": Place.NONE,
-    "sub": Place.NONE,
-    "truediv": Place.NONE,
-    "AnchorGrid": Place.NONE,
-}
-
-# What becomes of a Conv, a SiLU and a residual Add in one kernel has no codes in between: only what the next
-# convolution reads is rounded, and what a sum reads beside it.
-_LAYERS = frozenset({"QATConv2d", "QATLinear"})
-_DECODE = {"decode": "boxes in pixels and scores in 0..1 would share one scale, which rounds every score to 0"}
-# A sigmoid ends at exactly 1.0 with scale 1/255; images are bytes over 255, so they are exact as uint8.
-_FIXED = {"input": (0.0, 1.0), "sigmoid": (0.0, 1.0)}
-_U8 = QuantSpec(bits=8, signed=False, symmetric=False)
-_W8 = QuantSpec(bits=8, signed=True, symmetric=True, narrow=True, axis=0)
-_WEIGHT_REASONS = {
-    "weight.symmetric": "a weight's zero point costs a sum over the input in every kernel",
-    "weight.axis": "kernels rescale by output channel",
-}
-
-ORT_CPU = Target(
-    name="ort-cpu",
-    doc="ONNX Runtime on x86: uint8 activations, int8 weights per channel; quantized after Conv, Sigmoid, Mul, Add",
-    activation=_U8,
-    weight=_W8,
-    places=_PLACES,
-    fixed=_FIXED,
-    channels_last=True,
-    known_kernels=True,
-    float_roles=_DECODE,
-    reasons={**_WEIGHT_REASONS, "activation.signed": "on x86 it fuses integer convolutions of uint8 only"},
-)
-ORT_CPU_AVX2 = replace(
-    ORT_CPU,
-    name="ort-cpu-avx2",
-    doc="ONNX Runtime on x86 without VNNI: as ort-cpu with 7-bit weights",
-    weight=replace(_W8, bits=7),
-    reasons={
-        **ORT_CPU.reasons,
-        "weight.bits": "without VNNI two products of uint8 and int8 are added in 16 bits, which overflow",
-    },
-)
-ORT_ARM = replace(
-    ORT_CPU,
-    name="ort-arm",
-    doc="ONNX Runtime on Arm: int8 activations and weights; quantized as for ort-cpu",
-    activation=replace(_U8, signed=True),
-    channels_last=False,  # its kernels differ, and no such machine was at hand to measure on
-    reasons={**_WEIGHT_REASONS, "activation.signed": "on Arm its integer kernels multiply int8 by int8"},
-)
-OPENVINO = Target(
-    name="openvino",
-    doc="OpenVINO's CPU plugin: uint8 at the inputs of convolutions and residual branches, SiLU inside the convolution",
-    activation=_U8,
-    weight=_W8,
-    places=_PLACES,
-    readers=_LAYERS,
-    restates=False,
-    integer_bias=False,
-    fixed={"input": (0.0, 1.0)},
-    float_roles=_DECODE,
-    reasons={**_WEIGHT_REASONS, "activation.signed": "its convolutions multiply uint8 by int8"},
-)
-TENSORRT = replace(
-    OPENVINO,
-    name="tensorrt",
-    doc="TensorRT: symmetric int8 at the inputs of convolutions and residual branches, zero points 0, biases in float",
-    restates=True,  # as it was; no such runtime was at hand to measure in
-    activation=QuantSpec(bits=8, signed=True, symmetric=True),
-    reasons={
-        **_WEIGHT_REASONS,
-        "activation.signed": "it has int8 only",
-        "activation.symmetric": "its zero points are 0",
-    },
-)
-
-TARGETS: dict[str, Target] = {target.name: target for target in (ORT_CPU, ORT_CPU_AVX2, ORT_ARM, OPENVINO, TENSORRT)}

@@ -1,0 +1,187 @@
+"""What weights within the 16-bit bound cost: ``python -m bench.weight_bounds --weights W.pt --train D --data V``.
+
+A policy is calibrated once for ``ort-cpu-vnni`` (plain 8-bit weights). Then the scales of the weights are chosen in one
+way after another, with the same ranges of activations, and the divergence of the outputs from the float ones is
+compared, image by image, with that of plain 8 bits. Nothing saturates here: this is exact arithmetic.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import fxqat
+from bench.command import parser, run
+from fxqat.checkpoint.fxqat_format import versions
+from fxqat.quant.modules import QATConv2d, QATLinear
+from fxqat.quant.pairs import PAIR_MAX, Order, pair_sums, partners
+from fxqat.sensitivity.output_divergence import Apart, shown, summary
+
+Layer = QATConv2d | QATLinear
+ORDERS = (Order.ROWS, Order.PIXELS)
+STEPS = 33
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure way by way, print each as it is done; exit code 2 for bad input."""
+    return run(_parser().parse_args(arguments), _measured)
+
+
+def _measured(options: argparse.Namespace) -> dict[str, Any]:
+    apart = Apart(fxqat.load(options.weights), options.data, count=options.images, imgsz=options.imgsz)
+    prepared, _ = fxqat.prepare(fxqat.load(options.weights), options.policy, target="ort-cpu-vnni")
+    model = fxqat.calibrate(prepared, options.train, images_limit=options.calibrate, imgsz=options.imgsz)
+    layers = [one for one in model.modules() if isinstance(one, Layer) and one.weight_fake_quant is not None]
+    base = apart.of(model)
+    print("| weights | their noise | divergence, nats | median over images, times plain |\n| --- | --- | --- | --- |")
+    rows = [_row("plain 8 bits", 1.0, base, base)]
+    plain = _noise(layers)
+    for name, way in WAYS.items():
+        for layer in layers:
+            way(layer)
+        rows.append(_row(name, _noise(layers) / plain, apart.of(model), base))
+    return {"versions": versions(), "rows": rows}
+
+
+def _row(name: str, noise: float, found: Tensor, base: Tensor) -> dict[str, Any]:
+    times = float((found / base).median())
+    row: dict[str, Any] = {"weights": name, "noise": noise, "divergence": summary(found), "median_ratio": times}
+    print(f"| {name} | {noise:.2f} | {shown(row['divergence'])} | {times:.2f} |", flush=True)
+    return row
+
+
+@torch.no_grad()
+def _noise(layers: Sequence[Layer]) -> float:
+    """The squared error of all weights, each channel's as a part of its own square."""
+    total = 0.0
+    for layer in layers:
+        weight = layer.folded()[0]
+        error = layer._quantized(weight, None, None) - weight
+        total += float((error.flatten(1).square().sum(1) / weight.flatten(1).square().sum(1).clamp(min=1e-30)).sum())
+    return total
+
+
+def seven_bits(layer: Layer) -> None:
+    """Half the codes: no pair can exceed the bound."""
+    assert layer.weight_fake_quant is not None
+    layer.quantize_weight(replace(layer.weight_fake_quant.spec, bits=7))
+
+
+def bounded(layer: Layer) -> None:
+    """The least scale of each channel that keeps every pair within the bound (as shipped)."""
+    assert layer.weight_fake_quant is not None
+    layer.quantize_weight(replace(layer.weight_fake_quant.spec, bits=8, scale="fixed"), pair_orders=ORDERS)
+
+
+@torch.no_grad()
+def clipped(layer: Layer) -> None:
+    """A scale between plain and bounded with pairs above the bound moved onto it, by the least squared error."""
+    bounded(layer)
+    fake, weight, pairs = layer.weight_fake_quant, layer.folded()[0], layer.pairs
+    assert fake is not None
+    most, rows = fake.scale.clone(), weight.flatten(1)
+    least = rows.abs().amax(1) / fake.quant_max
+    best, error = most, _error(rows, most, pairs)
+    for share in torch.linspace(0, 1, STEPS):
+        scale = least + (most - least) * share
+        found = _error(rows, scale, pairs)
+        best, error = torch.where(found < error, scale, best), torch.minimum(found, error)
+    codes = on_bound(rows / best[:, None], pairs)
+    _keep(layer, (codes * best[:, None]).view_as(weight), best)
+
+
+def on_bound(exact: Tensor, pairs: Tensor) -> Tensor:
+    """Codes nearest to ``exact`` (M, N) whose pairs keep the bound; both of a pair give up half of the excess."""
+    codes = exact.round().clamp(-127, 127)
+    first, second = pairs.unbind(1)
+    for _ in range(8):  # pairs that share a weight move it more than once
+        a, b = partners(codes, pairs)
+        over = pair_sums(codes, pairs) > PAIR_MAX
+        if not bool(over.any()):
+            break
+        half = (exact[:, first].abs() - exact[:, second].abs() + PAIR_MAX) / 2
+        mine = half.round().clamp(1, 127)
+        codes[:, first] = torch.where(over, mine * a.sign(), codes[:, first])
+        codes[:, second] = torch.where(over, (PAIR_MAX - mine) * b.sign(), codes[:, second])
+    return codes
+
+
+def _error(rows: Tensor, scale: Tensor, pairs: Tensor) -> Tensor:
+    return (on_bound(rows / scale[:, None], pairs) * scale[:, None] - rows).square().sum(1)
+
+
+def _keep(layer: Layer, weight: Tensor, scale: Tensor) -> None:
+    """Give the layer a folded weight that lies on codes, and their scale, which no longer follows the weight."""
+    assert layer.weight_fake_quant is not None
+    factor = layer._factor().view(-1, *[1] * (weight.dim() - 1)) if layer.bn is not None else 1.0
+    layer.weight.data = weight / factor
+    layer.quantize_weight(replace(layer.weight_fake_quant.spec, scale="lsq"))
+    layer.weight_fake_quant.load_qparams(replace(layer.weight_fake_quant.qparams(), scale=scale))
+
+
+@torch.no_grad()
+def reordered(layer: Layer) -> None:
+    """The bounded scale with the best order of input channels found: large weights beside small ones or others' signs.
+
+    An upper bound of what it can bring: every layer has an order of its own here, which no network can have.
+    """
+    bounded(layer)
+    weight = layer.folded()[0]
+    if weight.shape[1] % 2 or (isinstance(layer, QATConv2d) and layer.groups > 1):
+        return
+    order = best_order(weight)
+    places = torch.arange(weight[0].numel()).view(weight.shape[1:])[order].flatten()
+    layer.pairs = places[layer.pairs]
+    layer.calibrate_weight()
+
+
+def best_order(weight: Tensor) -> Tensor:
+    """Input channels in an order whose neighbours exceed the bound least, found greedily from the worst channel on."""
+    channels, limit = weight.shape[1], weight.flatten(1).abs().amax(1).view(-1, 1, 1) * (PAIR_MAX / 127)
+    each = weight.transpose(0, 1).flatten(2)
+    cost = torch.stack([_excess(one, each, limit[:, 0]) for one in each]).fill_diagonal_(torch.inf)
+    left, order = torch.ones(channels, dtype=torch.bool), list[int]()
+    for channel in cost.nan_to_num(posinf=0.0).sum(1).argsort(descending=True).tolist():
+        if not left[channel]:
+            continue
+        left[channel] = False
+        partner = int(cost[channel].masked_fill(~left, torch.inf).argmin())
+        left[partner] = False
+        order += [channel, partner]
+    return torch.tensor(order)
+
+
+def _excess(one: Tensor, others: Tensor, limit: Tensor) -> Tensor:
+    """How far the pairs of a channel (M, taps) with each of the others (C, M, taps) exceed ``limit`` (M, 1)."""
+    sums = torch.where(one.sign() == others.sign(), (one + others).abs(), 0)
+    return ((sums / limit.clamp(min=1e-30)).amax(2) - 1).clamp(min=0).square().sum(1)
+
+
+WAYS: Mapping[str, Callable[[Layer], None]] = {
+    "7 bits": seven_bits,
+    "bounded: the least scale that fits (shipped)": bounded,
+    "bounded, input channels in the best order of each layer": reordered,
+    "clipped: pairs moved onto the bound": clipped,
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = parser("weight_bounds", __doc__)
+    made.add_argument("--weights", required=True, help="float checkpoint")
+    made.add_argument("--train", required=True, help="data set YAML to calibrate on")
+    made.add_argument("--data", required=True, help="data set YAML whose val split is compared on")
+    made.add_argument("--policy", default="yolov8_w8a8")
+    made.add_argument("--calibrate", type=int, default=64, help="images (default: %(default)s)")
+    made.add_argument("--images", type=int, default=36, help="of the val split (default: %(default)s)")
+    made.add_argument("--imgsz", type=int, default=640)
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""Targets: one file for each runtime, found by name."""
+
+from __future__ import annotations
+
+from fxqat.targets.openvino import OPENVINO
+from fxqat.targets.ort_arm import ORT_ARM
+from fxqat.targets.ort_x86 import ORT_CPU, ORT_CPU_AVX2, ORT_CPU_VNNI
+from fxqat.targets.target import Place, Target
+from fxqat.targets.tensorrt import TENSORRT
+
+# What a policy or --target may name, and what only files made earlier still name.
+TARGETS: dict[str, Target] = {one.name: one for one in (ORT_CPU, ORT_CPU_VNNI, ORT_ARM, OPENVINO, TENSORRT)}
+RETIRED: dict[str, Target] = {one.name: one for one in (ORT_CPU_AVX2,)}
+
+
+def target_of(name: str) -> Target | None:
+    """The target that a model was prepared for, retired ones included; None for a name that is none."""
+    return TARGETS.get(name) or RETIRED.get(name)
+
+
+def register_target(target: Target) -> None:
+    """Let policies and ``--target`` name ``target``.
+
+    Its rewriting rules stand under its name in ``QUANTIZE`` of a rule file (``--patterns``).
+
+    Raises:
+        ValueError: another target has the name.
+    """
+    if TARGETS.setdefault(target.name, target) is not target:
+        raise ValueError(f"target: {target.name!r} is taken, expected a name that is not one of {', '.join(TARGETS)}")
+
+
+__all__ = ["ORT_CPU", "RETIRED", "TARGETS", "Place", "Target", "register_target", "target_of"]
