@@ -117,12 +117,12 @@ def calibrate(
     if method is not None:
         use_method(model.gm, method)
     chosen = corrections(policy_of(model.recipe))
-    shown, total, name = batches(data, images_limit, imgsz, batch, model.stride, on_skip)
+    shown, total, name = batches(data, images_limit, imgsz, batch, model, on_skip)
     if chosen and iter(shown) is data:
         raise Problem("data", "can be read only once, and corrections read it again", expected="a list of batches")
     step = progress or silent
     corrected = partial(correct, model.gm, chosen, progress=step, on_step=on_step)
-    again = Images(read=lambda: batches(data, images_limit, imgsz, batch, model.stride, None)[0], total=total)
+    again = Images(read=lambda: batches(data, images_limit, imgsz, batch, model, None)[0], total=total)
     reports = corrected(again, before_ranges=True)
     seen = 0
     for seen in observe(model.gm, shown):
@@ -263,7 +263,7 @@ def verify(
         raise Problem(
             "--runtimes", f"{missing[0].package} is not installed", remedy=f"pip install {missing[0].package}"
         )
-    shown, total, _ = batches(data, images_limit, imgsz, 1, model.stride, None)
+    shown, total, _ = batches(data, images_limit, imgsz, 1, model, None)
     int8, _ = convert(model, patterns=patterns)
     step = progress or silent
     found = verify_images(model, int8, Path(onnx), shown, lambda done: step(done, total), runtimes=here)

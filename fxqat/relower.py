@@ -55,7 +55,7 @@ def retarget(
         Problem: an unknown target, a policy that it cannot run, or a missing range.
     """
     expect_calibrated(model, "retarget")
-    shown, total, _ = (None, 0, "") if data is None else batches(data, images_limit, imgsz, batch, model.stride, None)
+    shown, total, _ = (None, 0, "") if data is None else batches(data, images_limit, imgsz, batch, model, None)
     step = progress or silent
     return _lowered(model, target, shown, patterns, passes, lambda done: step(done, max(total, done)))
 

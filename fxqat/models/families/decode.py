@@ -83,7 +83,7 @@ class BoxDecode(nn.Module):
         left_top, right_bottom = distances.chunk(2, 1)
         points = self.points(*features)
         upper, lower = points - left_top, points + right_bottom
-        sides = (upper, lower) if self.corners else ((upper + lower) / 2, lower - upper)
+        sides = [upper, lower] if self.corners else [(upper + lower) / 2, lower - upper]
         return torch.cat(sides, 1) * self.strides(*features)
 
 
