@@ -10,11 +10,13 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from fxqat.checkpoint.model_io import Files, load, policy_of, same_rules, save
+from fxqat.checkpoint.model_io import load, save
+from fxqat.checkpoint.network import described, policy_of, records
 from fxqat.errors import Problem
-from fxqat.graph.pipeline import Pass, Report
+from fxqat.graph.pass_text import parse_passes
+from fxqat.graph.pipeline import Between, Pass, Pipeline, Report
 from fxqat.models.detector import Detector
-from fxqat.passes import Rules, converting, preparing
+from fxqat.passes import Rules, converting, fusing, preparing, quantizing
 from fxqat.passes.calibrate import observe, use_method
 from fxqat.passes.corrections.layerwise import Images, silent
 from fxqat.passes.corrections.registry import correct, corrections
@@ -38,6 +40,7 @@ __all__ = [
     "train",
     "verify",
 ]
+Files = Sequence[str | Path]
 Progress = Callable[[int, int], None]
 
 
@@ -47,7 +50,8 @@ def prepare(
     *,
     target: str | None = None,
     patterns: Files = (),
-    passes: Sequence[Pass] = (),
+    passes: Sequence[Pass] | str = (),
+    between: Between | None = None,
 ) -> tuple[Detector, Report]:
     """Fuse the model and insert the policy's quantizers; they refuse to run until they are calibrated.
 
@@ -57,19 +61,26 @@ def prepare(
         target: the runtime to prepare for, instead of the policy's: ``ort-cpu``, ``openvino`` ..., see
             ``fxqat.targets.TARGETS``.
         patterns: rule files of your own; their rules come before the shipped ones.
-        passes: passes of your own, run on the fused graph before the policy is applied.
+        passes: passes of your own, run on the fused graph before the policy is applied; or their text, such as
+            ``swap_activation{sites=model.0.**,to=relu}``, which may name those of ``patterns``.
+        between: called between any two passes.
 
     Returns:
         A new detector at stage ``qat``, and what each pass did.
     """
     detector = model if isinstance(model, Detector) else load(model)
     expect(detector, "float", "prepare")
-    policy = policy if isinstance(policy, Policy) else Policy.load(policy)
-    if target is not None:
+    if not isinstance(policy, Policy):
+        policy = Policy.load(policy, target=target)
+    elif target is not None:
         policy = Policy.parse(policy.text, policy.name, target=target)
     rules = Rules.load(*patterns)
     corrections(policy)  # what calibrate would refuse is refused now
-    gm, report = preparing(policy, rules, passes).run(detector.gm)
+    passes = parse_passes(passes, rules.passes) if isinstance(passes, str) else passes
+    first, last = fusing(rules, passes), quantizing(policy, rules)
+    gm, report = first.run(detector.gm, between)
+    network = described(gm)
+    report += last.apply(gm, between)
     gm.apply(disable_observer)
     changes: dict[str, Any] = {
         "stage": "qat",
@@ -77,9 +88,10 @@ def prepare(
         "policy_text": policy.text,
         "target": policy.target.name,
         "patterns": rules.files,
-        "passes": tuple(one.name for one in passes),
+        "passes": records(Pipeline((*first.passes, *last.passes)), report),
     }
-    return detector.with_graph(gm, **changes), report
+    recipe = replace(detector.recipe, **changes)
+    return Detector(gm, detector.source, recipe, network).train(gm.training), report
 
 
 def calibrate(
@@ -184,18 +196,20 @@ def train(
     )
 
 
-def convert(model: Detector, *, patterns: Files = ()) -> tuple[Detector, Report]:
+def convert(model: Detector) -> tuple[Detector, Report]:
     """Lower a calibrated or trained detector to the INT8 reference graph.
 
     Returns:
         A new detector at stage ``int8``, and what the pass did.
 
     Raises:
-        Problem: the detector was never calibrated.
+        Problem: the detector was never calibrated, or rules of the user's own that lower it are not at hand.
     """
     expect_calibrated(model, "convert")
-    gm, report = converting(same_rules(model.recipe, patterns)).run(model.gm)
-    return model.with_graph(gm, stage="int8"), report
+    rules = Rules.recorded(model.recipe.patterns, "LOWER", "convert")
+    pipeline = converting(rules, policy_of(model.recipe).target)
+    gm, report = pipeline.run(model.gm)
+    return model.with_graph(gm, stage="int8", passes=(*model.recipe.passes, *records(pipeline, report))), report
 
 
 def export(
@@ -207,7 +221,6 @@ def export(
     dynamic: bool = False,
     opset: int = 20,
     input: str = "float",
-    patterns: Files = (),
 ) -> Path:
     """Write an ONNX file that ONNX Runtime and ``ultralytics.YOLO`` load.
 
@@ -219,12 +232,11 @@ def export(
         dynamic: leave the batch size open.
         opset: 19 or 20.
         input: ``float``: (B, 3, H, W) in 0..1; ``uint8``: the same in 0..255; ``uint8-nhwc``: (B, H, W, 3) in 0..255.
-        patterns: rule files of your own that the model was prepared with.
     """
     if model.stage == "qat":
-        model, _ = convert(model, patterns=patterns)
+        model, _ = convert(model)
     if model.stage == "float":
-        gm, _ = converting(same_rules(model.recipe, patterns)).run(_float(model))
+        gm, _ = converting(Rules.load(), Policy.load("float").target).run(_float(model))
         model = model.with_graph(gm)
     return onnx_export.export(model, path, imgsz=imgsz, batch=batch, dynamic=dynamic, opset=opset, input=input)
 
@@ -238,7 +250,6 @@ def verify(
     imgsz: int = 640,
     progress: Progress | None = None,
     runtimes: str | Sequence[str] = "ort",
-    patterns: Files = (),
 ) -> Verification:
     """Run the same images through the fake-quant graph, the INT8 reference graph and ONNX Runtime, and count differing
     codes.
@@ -252,7 +263,6 @@ def verify(
         progress: called with images done and images in all.
         runtimes: names from ``fxqat.runtime.sessions.RUNTIMES``, or a comma-separated list of them, or ``all``; those
             that are not installed are named in the result's ``missing``.
-        patterns: rule files of your own that the model was prepared with.
 
     Raises:
         Problem: an unknown runtime, or none that is installed; a file that is not this model's; no image.
@@ -264,7 +274,7 @@ def verify(
             "--runtimes", f"{missing[0].package} is not installed", remedy=f"pip install {missing[0].package}"
         )
     shown, total, _ = batches(data, images_limit, imgsz, 1, model, None)
-    int8, _ = convert(model, patterns=patterns)
+    int8, _ = convert(model)
     step = progress or silent
     found = verify_images(model, int8, Path(onnx), shown, lambda done: step(done, total), runtimes=here)
     return replace(found, missing=tuple(one.name for one in missing))

@@ -60,17 +60,6 @@ def conv_bn(edit: Edit, x: fx.Node, conv: fx.Node, bn: fx.Node) -> fx.Node:
     return _fused(edit, x, conv, bn, None)
 
 
-@rule(module(nn.ConvTranspose2d, x, name="conv"))
-def transposed_conv(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
-    """ConvTranspose2d whose steps are as wide as its kernel: a convolution of one place, whose channels become places.
-    Runtimes have integer kernels for the latter."""
-    try:
-        one, shuffle = spread(module_of(conv))
-    except ValueError as error:
-        raise NoMatch(str(error), conv) from error
-    return edit.call(shuffle, edit.call(QATConv2d.fused(one), x, at=conv), at=f"{site_of(conv)}.shuffle")
-
-
 @rule(module(nn.SiLU, conv, name="act"))
 def conv_silu(edit: Edit, x: fx.Node, conv: fx.Node, act: fx.Node) -> fx.Node:
     """Conv2d, SiLU: the same block in a checkpoint that was saved after Ultralytics' ``model.fuse()``."""
@@ -81,6 +70,17 @@ def conv_silu(edit: Edit, x: fx.Node, conv: fx.Node, act: fx.Node) -> fx.Node:
 def conv_relu(edit: Edit, x: fx.Node, conv: fx.Node, act: fx.Node) -> fx.Node:
     """Conv2d, ReLU: such a block with ``activation: nn.ReLU()``."""
     return _fused(edit, x, conv, None, QATReLU())
+
+
+@rule(module(nn.ConvTranspose2d, x, name="conv"))
+def transposed_conv(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
+    """ConvTranspose2d whose steps are as wide as its kernel: a convolution of one place, whose channels become places.
+    Runtimes have integer kernels for the latter."""
+    try:
+        one, shuffle = spread(module_of(conv))
+    except ValueError as error:
+        raise NoMatch(str(error), conv) from error
+    return edit.call(shuffle, edit.call(QATConv2d.fused(one), x, at=conv), at=f"{site_of(conv)}.shuffle")
 
 
 @rule(conv)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from commands import refused, said
 
+import fxqat
 from fxqat.cli import main
 from fxqat.policy.resources import find
 from fxqat.targets import TARGETS
@@ -75,6 +76,39 @@ def test_run_is_the_chain(tmp_path: Path, tiny_data: Path, capsys: pytest.Captur
     assert (tmp_path / "yolov8n_int8.onnx").is_file()
 
 
+MINE = """
+from dataclasses import dataclass
+from fxqat import PassReport
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    word: str = "seen"
+    name: str = "look"
+    gives: None = None
+
+    def __call__(self, gm):
+        return PassReport(says=self.word)
+
+PASSES = (Look,)
+"""
+
+
+def test_passes_are_given_as_text(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    mine, path = tmp_path / "mine.py", tmp_path / "swapped.fxqat"
+    mine.write_text(MINE)
+    words = ["prepare", "yolov8n.yaml", "--classes", "2", "--policy", "float", "--patterns", str(mine), "-o", str(path)]
+    text = "swap_activation{sites=model.0.**,to=relu},look{word=there}"
+    out = said(capsys, *words, "--passes", text, "--print-passes")
+    assert "\n+model.0.conv = QATConv2d(images) 3->16 k3 s2 BatchNorm2d QATReLU\n" in out
+    assert re.search(r"^swap_activation .* 1 SiLU are relu now$", out, re.MULTILINE)
+    assert re.search(r"^look .* there$", out, re.MULTILINE)
+    loaded = fxqat.load(path, patterns=[mine])
+    assert loaded.recipe.passes == ("swap_activation{sites=model.0.**,to=relu}", "look{word=there}")
+    path.unlink()
+    assert "did you mean 'swap_activation'?" in refused(capsys, *words, "--passes", "swap_activaton{to=relu}")
+    assert not path.exists()
+
+
 def test_sites_names_what_a_policy_can_select(capsys: pytest.CaptureFixture[str]) -> None:
     lines = said(capsys, "sites", "yolov8n.yaml").splitlines()
     assert lines[1].split() == ["model.0.conv", "QATConv2d", "backbone", "first_conv"]
@@ -84,8 +118,8 @@ def test_sites_names_what_a_policy_can_select(capsys: pytest.CaptureFixture[str]
 def test_explain_shows_line_reason_and_share(capsys: pytest.CaptureFixture[str]) -> None:
     out = said(capsys, "explain", "yolov8n.yaml", "--policy", "yolov8_critical", "model.22.cv2.0.*")
     assert "model.22.cv2.0.2" in out
-    assert "role: detect_out" in out
-    assert "(box and class logits" in out
+    assert "role: box_out" in out
+    assert "(box logits: with the class logits" in out
     assert out.splitlines()[-1].startswith("97.97% of 4.37 billion multiply-adds")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fxqat.commands.command import (
     Command,
@@ -22,6 +23,9 @@ from fxqat.commands.command import (
 from fxqat.commands.retargeting import COMMANDS as RETARGETING
 from fxqat.commands.retargeting import add_observed, add_target, retargeted
 
+if TYPE_CHECKING:
+    from fxqat.graph.pipeline import Gap
+
 
 def _prepare_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
@@ -35,6 +39,13 @@ def _prepare_arguments(parser: ArgumentParser) -> None:
     )
     add_target(parser, "the policy's")
     parser.add_argument("--classes", type=int, metavar="N", help="number of classes, for an architecture")
+    parser.add_argument(
+        "--passes",
+        default="",
+        metavar="TEXT",
+        help="passes on the fused graph, such as 'swap_activation{sites=model.0.**,to=relu}'; also those of --patterns",
+    )
+    parser.add_argument("--print-passes", action="store_true", help="show what each pass changes as it runs")
     add_output(parser, "MODEL.fxqat in this folder")
     add_patterns(parser)
     add_trust(parser)
@@ -50,10 +61,33 @@ def prepare(options: Namespace) -> None:
         print(
             f"{model.source.unnamed} of {len(model.names)} classes have no name in {options.model}: their number is it"
         )
-    qat, report = fxqat.prepare(model, options.policy, target=options.target, patterns=options.patterns)
+    qat, report = fxqat.prepare(
+        model,
+        options.policy,
+        target=options.target,
+        patterns=options.patterns,
+        passes=options.passes,
+        between=PassPrinter() if options.print_passes else None,
+    )
     fxqat.save(qat, path)
     print(report, end="")
     print(f"wrote {path}")
+
+
+class PassPrinter:
+    """Prints what each pass changed, as soon as it did."""
+
+    def __init__(self) -> None:
+        self.before = ""
+
+    def __call__(self, gap: Gap) -> None:
+        """Print the difference that the last pass made."""
+        from fxqat.graph.text import diff, text
+
+        after = text(gap.gm.graph)
+        if gap.done is not None:
+            print(f"{gap.done.name}\n{diff(self.before, after)}", end="", flush=True)
+        self.before = after
 
 
 def _calibrate_arguments(parser: ArgumentParser) -> None:
@@ -61,7 +95,6 @@ def _calibrate_arguments(parser: ArgumentParser) -> None:
     add_images(parser, limit=None, batch=8)
     _add_method(parser)
     add_output(parser, "X_ptq.fxqat")
-    add_patterns(parser)
     add_quiet(parser)
 
 
@@ -71,7 +104,7 @@ def calibrate(options: Namespace) -> None:
 
     check_counts(options)
     path = output(options, default_name(options.model, "_ptq.fxqat"))
-    model = fxqat.load(options.model, patterns=options.patterns)
+    model = fxqat.load(options.model)
     skipped: list[tuple[Path, str]] = []
     with progress("calibrating", options.quiet) as step:
         calibrated = fxqat.calibrate(
@@ -113,7 +146,6 @@ def _add_input(parser: ArgumentParser) -> None:
 def _convert_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="X.fxqat", help="calibrated or trained")
     add_output(parser, "X_int8.fxqat")
-    add_patterns(parser)
 
 
 def convert(options: Namespace) -> None:
@@ -121,7 +153,7 @@ def convert(options: Namespace) -> None:
     import fxqat
 
     path = output(options, default_name(options.model, "_int8.fxqat"))
-    int8, report = fxqat.convert(fxqat.load(options.model, patterns=options.patterns), patterns=options.patterns)
+    int8, report = fxqat.convert(fxqat.load(options.model))
     fxqat.save(int8, path)
     print(report, end="")
     print(f"wrote {path}")
@@ -141,7 +173,6 @@ def _export_arguments(parser: ArgumentParser) -> None:
     add_target(parser, "what X was prepared for")
     add_observed(parser)
     add_output(parser, "X_int8.onnx")
-    add_patterns(parser)
     add_trust(parser)
 
 
@@ -155,11 +186,11 @@ def export(options: Namespace) -> None:
     path = output(
         options, f"{Path(options.model).stem}.onnx" if is_float else default_name(options.model, "_int8.onnx")
     )
-    model = fxqat.load(options.model, trust=options.trust, patterns=options.patterns)
+    model = fxqat.load(options.model, trust=options.trust)
     if options.target and options.target != model.recipe.target:
         model = retargeted(options, model)
     if model.stage == "qat":
-        model, _ = fxqat.convert(model, patterns=options.patterns)
+        model, _ = fxqat.convert(model)
     fxqat.export(
         model,
         path,
@@ -168,7 +199,6 @@ def export(options: Namespace) -> None:
         dynamic=options.dynamic,
         opset=options.opset,
         input=options.input,
-        patterns=options.patterns,
     )
     print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
     if model.stage == "int8":
@@ -207,13 +237,14 @@ def _run_arguments(parser: ArgumentParser) -> None:
 def _run(options: Namespace) -> None:
     """The chain, each step shown as the command that does it alone."""
     stem = Path(options.output) / Path(options.model).stem
-    shared = {"patterns": options.patterns, "trust": options.trust, "quiet": options.quiet}
+    shared = {"trust": options.trust, "quiet": options.quiet}
     sized = {"data": options.data, "images": options.images, "imgsz": options.imgsz}
     told = f"--data {options.data}" + (f" --images {options.images}" if options.images else "")
     chosen = f" --target {options.target}" if options.target else ""
     _say(f"fxqat prepare {options.model} --policy {options.policy}{chosen} -o {stem}.fxqat")
     given = {"model": options.model, "policy": options.policy, "target": options.target}
-    prepare(Namespace(**given, classes=None, output=f"{stem}.fxqat", **shared))
+    passes = {"passes": "", "print_passes": False}
+    prepare(Namespace(**given, **passes, classes=None, output=f"{stem}.fxqat", patterns=options.patterns, **shared))
     _say(f"fxqat calibrate {stem}.fxqat {told}" + (f" --method {options.method}" if options.method else ""))
     calibrate(
         Namespace(model=f"{stem}.fxqat", output=None, batch=options.batch, method=options.method, **sized, **shared)

@@ -208,8 +208,10 @@ class _Search:
         return [ratio(part) for part in parts]
 
     def _judge(self, model: Detector, file: Path, plain: Path) -> Judge:
-        int8, _ = converting(Rules.load()).run(model.gm)
-        lowered, _ = converting(Rules.load()).run(preparing(Policy.load("float"), Rules.load()).run(self.source.gm)[0])
+        lowering = converting(Rules.load(), self.base.target)
+        plainly = Policy.load("float", target=self.base.target.name)
+        int8, _ = lowering.run(model.gm)
+        lowered, _ = lowering.run(preparing(plainly, Rules.load()).run(self.source.gm)[0])
         self.progress("profiling", 0, 2)
         costs = self._profiled(file, convolutions(int8))
         self.progress("profiling", 1, 2)

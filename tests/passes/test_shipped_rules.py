@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from fxqat.graph.match import NoMatch
 from fxqat.graph.site import module_of, site_of
 from fxqat.passes import Rules
+from fxqat.passes.quant_graph import annotate
 from fxqat.quant.spec import QuantSpec
 
 A8 = QuantSpec(bits=8, signed=False, symmetric=False)
@@ -35,7 +36,7 @@ class Case:
 def wanted_integer(gm: fx.GraphModule) -> fx.GraphModule:
     """Write into every node what a policy of all INT8 would."""
     for one in gm.graph.nodes:
-        one.meta.update(activation=A8, preactivation=None, weight=None)
+        annotate(one, activation=A8)
     return gm
 
 
@@ -182,7 +183,7 @@ CASES = {
         reason="is MaxPool2d, not StopGradient or Dropout",
     ),
     # Sums of 36 products, scaled before instead of after: |y| below 16, 36 roundings.
-    "float_conv": Case(
+    "float_layer": Case(
         fires=lambda: quantized(conv_bn(nn.SiLU()), unit_images(), policy=policy(rest=FLOAT)),
         within=16 * 36 * EPS,
         misses=lambda: quantized(conv_bn(), unit_images()),
@@ -274,7 +275,7 @@ def test_what_the_policy_leaves_in_float_keeps_its_silu():
 def test_lowering_leaves_the_layer_that_it_reads_as_it_was():
     gm = quantized(conv_bn(nn.SiLU()), unit_images(), policy=policy(rest=FLOAT))
     layer = module_of(node(gm, "0"))
-    shipped()["float_conv"].apply(gm, node(gm, "0"))
+    shipped()["float_layer"].apply(gm, node(gm, "0"))
     assert isinstance(layer.activation, nn.SiLU)
     assert torch.equal(layer.with_activation(None).weight, layer.weight)
 

@@ -1,4 +1,4 @@
-"""The modules that rules put into graphs: layers that fold their batch norm and quantize their weight."""
+"""A layer that folds its batch norm and quantizes its weight: the base of convolutions and linear layers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fxqat.quant.affine import quantize
 from fxqat.quant.bias import fake_quantize_bias, quantize_bias, smallest_weight_scale
@@ -18,7 +17,6 @@ from fxqat.quant.spec import QuantSpec
 
 # Below this a folding factor is not divided by: with gamma == 0 the scaled convolution would undo 0 by 0.
 _SMALLEST_FACTOR = 2.0**-20
-_GEOMETRY = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,7 +38,7 @@ class IntegerWeights:
     bias_scale: Tensor | None
 
 
-class _Quantizable(nn.Module):
+class QuantizableLayer(nn.Module):
     """What QATConv2d and QATLinear share: weight, bias, batch norm, activation and the weight's quantizer."""
 
     weight: nn.Parameter
@@ -48,7 +46,7 @@ class _Quantizable(nn.Module):
     bn: Any
     activation: nn.Module | None
     weight_fake_quant: FakeQuantize | None
-    pairs: Tensor
+    pair_orders: tuple[Order, ...]
 
     def __init__(self, layer: Any, bn: Any, activation: nn.Module | None) -> None:
         super().__init__()
@@ -57,17 +55,29 @@ class _Quantizable(nn.Module):
         self.bn, self.activation, self.weight_fake_quant = bn, activation, None
         self.bn_frozen = False
         self.training = layer.training
-        self.pair_orders: tuple[Order, ...] = ()
-        self.register_buffer("pairs", torch.empty(0, 2, dtype=torch.int64), persistent=False)
+        self.pair_orders = ()
+        self._found_pairs: Tensor | None = None
+
+    @property
+    def pairs(self) -> Tensor:
+        """Of weights whose products a kernel adds in 16 bits, int64 (P, 2); found when they are first asked for."""
+        device = self.weight.device
+        if self._found_pairs is None or self._found_pairs.device != device:
+            self._found_pairs = self._pairs().to(device)
+        return self._found_pairs
+
+    @pairs.setter
+    def pairs(self, pairs: Tensor) -> None:
+        self._found_pairs = pairs
 
     def with_activation(self, activation: nn.Module | None) -> Any:
         """The same layer, parameters and quantizer shared, with another activation after it."""
         made = self._sharing(activation)
         made.weight_fake_quant, made.bn_frozen = self.weight_fake_quant, self.bn_frozen
-        made.pair_orders, made.pairs = self.pair_orders, self.pairs
+        made.pair_orders = self.pair_orders
         return made
 
-    def _sharing(self, activation: nn.Module | None) -> _Quantizable:
+    def _sharing(self, activation: nn.Module | None) -> QuantizableLayer:
         raise NotImplementedError
 
     def quantize_weight(
@@ -83,8 +93,7 @@ class _Quantizable(nn.Module):
             calibrate: choose the range now, instead of in a later :meth:`calibrate_weight`, which is half the time of
                 preparing YOLOv8x.
         """
-        self.pair_orders = tuple(pair_orders)
-        self.pairs = self._pairs().to(self.weight.device)
+        self.pair_orders, self._found_pairs = tuple(pair_orders), None
         fake_quant = make_fake_quantize(spec, site, channels=self.weight.shape[spec.axis or 0])
         fake_quant.disable_observer()
         self.weight_fake_quant = fake_quant.to(self.weight.device)
@@ -165,7 +174,6 @@ class _Quantizable(nn.Module):
             fake_quant.raise_scale(least_scale(weight.float(), self.pairs))
 
     def _pairs(self) -> Tensor:
-        """Of weights whose products a kernel adds in 16 bits, int64 (P, 2)."""
         return pair_indices(self.weight.shape, self.pair_orders)
 
     @torch.no_grad()
@@ -236,174 +244,12 @@ class _Quantizable(nn.Module):
         return " ".join(["", *names, *quantizer])
 
 
-class QATConv2d(_Quantizable):
-    """Conv2d, then BatchNorm2d, then an activation, each of the last two optional.
-
-    Without a weight quantizer it computes exactly the three layers one after the other. With one, the folded weight is
-    what is quantized, as it will be in the integer model; see :meth:`_Quantizable.forward`. Parameters are those of the
-    layers it was made of, not copies.
-    """
-
-    in_channels: int
-    out_channels: int
-    kernel_size: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int] | str
-    dilation: tuple[int, int]
-    groups: int
-
-    def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d | None, activation: nn.Module | None) -> None:
-        super().__init__(conv, bn, activation)
-        for name in _GEOMETRY:
-            setattr(self, name, getattr(conv, name))
-
-    def _pairs(self) -> Tensor:
-        return pair_indices(
-            self.weight.shape,
-            self.pair_orders,
-            groups=self.groups,
-            stride=self.stride[1],
-            padding=self.zeros_before[1],
-        )
-
-    @property
-    def zeros_before(self) -> tuple[int, int]:
-        """Rows of zeros above the image and columns left of it."""
-        if not isinstance(self.padding, str):
-            return self.padding
-        if self.padding == "valid":
-            return 0, 0
-        height, width = (d * (k - 1) // 2 for k, d in zip(self.kernel_size, self.dilation, strict=True))
-        return height, width
-
-    @classmethod
-    def fused(cls, conv: nn.Conv2d, bn: nn.BatchNorm2d | None = None, activation: nn.Module | None = None) -> QATConv2d:
-        """The three layers as one module.
-
-        Raises:
-            ValueError: the channels differ, padding is not with zeros, or the batch norm keeps no running statistics.
-        """
-        if conv.padding_mode != "zeros":
-            raise ValueError(f"padding_mode: {conv.padding_mode!r} is not legal, expected 'zeros'")
-        _check_norm(conv.out_channels, bn)
-        return cls(conv, bn, activation)
-
-    def _sharing(self, activation: nn.Module | None) -> QATConv2d:
-        return QATConv2d(self, self.bn, activation)  # type: ignore[arg-type]
-
-    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
-
-    def to_float(self) -> nn.Module:
-        """Conv2d with the batch norm folded in, followed by the activation if there is one."""
-        weight, bias = self.folded()
-        geometry: dict[str, Any] = {name: getattr(self, name) for name in _GEOMETRY}
-        conv = nn.Conv2d(**geometry, bias=bias is not None)
-        return _float(conv, weight, bias, self)
-
-    def extra_repr(self) -> str:
-        """Channels, kernel, stride, then what follows the convolution."""
-        groups = f" g{self.groups}" if self.groups > 1 else ""
-        return f"{self.in_channels}->{self.out_channels} k{self.kernel_size[0]} s{self.stride[0]}{groups}{self._tail()}"
-
-
-class QATLinear(_Quantizable):
-    """Linear, then an activation, the latter optional; weight quantized as QATConv2d's."""
-
-    def __init__(self, linear: nn.Linear, activation: nn.Module | None) -> None:
-        super().__init__(linear, None, activation)
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-
-    @classmethod
-    def fused(cls, linear: nn.Linear, activation: nn.Module | None = None) -> QATLinear:
-        """The two layers as one module."""
-        return cls(linear, activation)
-
-    def _sharing(self, activation: nn.Module | None) -> QATLinear:
-        return QATLinear(self, activation)  # type: ignore[arg-type]
-
-    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.linear(x, weight, bias)
-
-    def to_float(self) -> nn.Module:
-        """Linear, followed by the activation if there is one."""
-        weight, bias = self.folded()
-        return _float(nn.Linear(self.in_features, self.out_features, bias is not None), weight, bias, self)
-
-    def extra_repr(self) -> str:
-        """Features, then what follows."""
-        return f"{self.in_features}->{self.out_features}{self._tail()}"
-
-
-class QATBatchNorm2d(nn.BatchNorm2d):
-    """A batch norm that no convolution could fold, freezable by the same verbs as QATConv2d."""
-
-    bn_frozen = False
-    asked_to_train = True
-
-    @classmethod
-    def of(cls, bn: nn.BatchNorm2d) -> QATBatchNorm2d:
-        """The same batch norm, sharing parameters and statistics."""
-        made = cls(bn.num_features, bn.eps, bn.momentum, bn.affine, bn.track_running_stats)
-        made._parameters, made._buffers = bn._parameters, bn._buffers
-        return made.train(bn.training)
-
-    @torch.no_grad()
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """Factor ``gamma / sqrt(var + eps)`` and shift ``beta - mean * factor`` of a channel, detached, shape [C]."""
-        assert self.running_var is not None
-        assert self.running_mean is not None
-        factor = torch.rsqrt(self.running_var + self.eps)
-        factor = factor * self.weight if self.affine else factor
-        shift = -self.running_mean * factor
-        return factor, shift + self.bias if self.affine else shift
-
-    def freeze_bn_stats(self) -> None:
-        """Use the running statistics and stop updating them, in training too."""
-        self.bn_frozen = True
-        super().train(False)
-
-    def update_bn_stats(self) -> None:
-        """In training use the batch's statistics and update the running ones."""
-        self.bn_frozen = False
-        super().train(self.asked_to_train)
-
-    def train(self, mode: bool = True) -> Any:
-        """Set the mode; a frozen batch norm stays in eval mode."""
-        self.asked_to_train = mode
-        return super().train(mode and not self.bn_frozen)
-
-
-class QATReLU(nn.ReLU):
-    """A ReLU of its own at every site: an integer runtime computes it as the clamp of its output's quantizer."""
-
-
-def freeze_bn_stats(module: nn.Module) -> None:
-    """Freeze ``module``'s batch norm if it has one: ``model.apply(freeze_bn_stats)``."""
-    if isinstance(module, _Quantizable | QATBatchNorm2d):
-        module.freeze_bn_stats()
-
-
-def update_bn_stats(module: nn.Module) -> None:
-    """Let ``module``'s batch norm learn again if it has one: ``model.apply(update_bn_stats)``."""
-    if isinstance(module, _Quantizable | QATBatchNorm2d):
-        module.update_bn_stats()
-
-
-def _check_norm(channels: int, bn: nn.BatchNorm2d | None) -> None:
-    if bn is None:
-        return
-    if bn.num_features != channels:
-        raise ValueError(f"bn: {bn.num_features} channels are not legal, expected the convolution's {channels}")
-    if bn.running_var is None:
-        raise ValueError("bn: no running statistics, expected track_running_stats=True")
-
-
 def _beside_channels(values: Tensor, x: Tensor) -> Tensor:
     return values.view(1, -1, *[1] * (x.dim() - 2))
 
 
-def _float(layer: Any, weight: Tensor, bias: Tensor | None, source: _Quantizable) -> nn.Module:
+def float_layer(layer: Any, weight: Tensor, bias: Tensor | None, source: QuantizableLayer) -> nn.Module:
+    """``layer`` with the numbers of ``source``, followed by its activation if there is one."""
     layer.weight = nn.Parameter(weight)
     layer.bias = None if bias is None else nn.Parameter(bias)
     layer.train(source.training)
