@@ -136,12 +136,12 @@ def calibrate(
         use_method(model.gm, method)
     chosen = corrections(policy_of(model.recipe))
     imgsz = model.imgsz if imgsz is None else imgsz
-    shown, total, name = batches(data, images_limit, imgsz, batch, model.stride, on_skip)
+    shown, total, name = batches(data, images_limit, imgsz, batch, model, on_skip)
     if chosen and isinstance(shown, Batches) and shown.once:
         raise Problem("data", "can be read only once, and corrections read it again", expected="a list of batches")
     step = progress or silent
     corrected = partial(correct, model.gm, chosen, progress=step, on_step=on_step)
-    again = Images(read=lambda: batches(data, images_limit, imgsz, batch, model.stride, None)[0], total=total)
+    again = Images(read=lambda: batches(data, images_limit, imgsz, batch, model, None)[0], total=total)
     reports = corrected(again, before_ranges=True)
     seen, sides = 0, set[int]()
     for seen in observe(model.gm, _noting_sides(shown, sides)):
@@ -294,7 +294,7 @@ def verify(
         )
     taken, side = fixed_sizes(Path(file))
     imgsz = side or model.imgsz if imgsz is None else imgsz
-    shown, total, _ = batches(data, images_limit, imgsz, taken or batch, model.stride, None)
+    shown, total, _ = batches(data, images_limit, imgsz, taken or batch, model, None)
     int8, _ = convert(model)
     step = progress or silent
     found = verify_images(model, int8, Path(file), shown, lambda done: step(done, total), runtimes=here)

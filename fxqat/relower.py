@@ -55,7 +55,7 @@ def retarget(
     """
     expect_calibrated(model, "retarget")
     size = model.imgsz if imgsz is None else imgsz
-    shown, total, _ = (None, 0, "") if data is None else batches(data, images_limit, size, batch, model.stride, None)
+    shown, total, _ = (None, 0, "") if data is None else batches(data, images_limit, size, batch, model, None)
     step = progress or silent
     return _lowered(model, target, shown, lambda done: step(done, max(total, done)))
 

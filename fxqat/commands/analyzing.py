@@ -67,7 +67,7 @@ def _analyze(options: Namespace) -> None:
     found = images.image_paths(options.data, limit=options.images)
     skipped: list[tuple[Path, str]] = []
     with progress("analyzing", options.quiet) as step:
-        batches = images.batches(found, size, 1, lambda path, why: skipped.append((path, why)))
+        batches = images.batches(found, size, 1, lambda path, why: skipped.append((path, why)), fit=model.fit)
         report = analyze(model, batches, probes=options.probes, progress=lambda done: step(done, len(found)))
     say_skipped(skipped)
     print(_analyze_table(report, options))

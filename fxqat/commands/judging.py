@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from fxqat.commands.retargeting import suffix_of
 from fxqat.errors import Problem
 
 if TYPE_CHECKING:
+    from fxqat.evaluation.accuracy import Accuracy
     from fxqat.evaluation.comparison import Compared
     from fxqat.runtime.verify import Difference, Verification
     from fxqat.targets import Target
@@ -70,12 +71,13 @@ def _val(options: Namespace) -> None:
 
 
 def _val_table(rows: list[Compared]) -> str:
-    head = ("model", "mAP50-95", "mAP50", "precision", "recall", "drift, points [95 %]", "MB", "ms")
+    metric = rows[0].accuracy.metric
+    head = ("model", metric.title, metric.second_title, "precision", "recall", "drift, points [95 %]", "MB", "ms")
     lines: list[tuple[str, ...]] = [head]
     for row in rows:
         a = row.accuracy
-        figures = (f"{value:.4f}" for value in (a.map5095, a.map50, a.precision, a.recall))
-        lines.append((a.model, *figures, str(row.drift or ""), f"{row.megabytes:.2f}", f"{row.milliseconds:.1f}"))
+        lines.append((_named(a), *_figures(a), str(row.drift or ""), f"{row.megabytes:.2f}", f"{row.milliseconds:.1f}"))
+        lines += [(_named(one), *_figures(one), str(drift or ""), "", "") for one, drift in row.others]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     text = "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
@@ -83,6 +85,14 @@ def _val_table(rows: list[Compared]) -> str:
     a = rows[0].accuracy
     skipped = f", {len(a.skipped)} skipped: {', '.join(path.name for path, _ in a.skipped[:5])}" if a.skipped else ""
     return f"{text}\n{a.images} images, {a.boxes} boxes{skipped}"
+
+
+def _named(accuracy: Accuracy) -> str:
+    return f"{accuracy.model} {accuracy.metric.of}".rstrip()
+
+
+def _figures(accuracy: Accuracy) -> Iterator[str]:
+    return (f"{value:.4f}" for value in (accuracy.map5095, accuracy.map50, accuracy.precision, accuracy.recall))
 
 
 def _verify_arguments(parser: ArgumentParser) -> None:

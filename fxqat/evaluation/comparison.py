@@ -26,12 +26,14 @@ _RUNS = 7
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """One model's accuracy, its paired drift against the first model, its size and its median latency for one image."""
+    """One model's accuracy, its paired drift against the first model, its size and its median latency for one image;
+    and accuracy and drift by the task's other metrics."""
 
     accuracy: Accuracy
     drift: Drift | None
     megabytes: float
     milliseconds: float
+    others: tuple[tuple[Accuracy, Drift | None], ...] = ()
 
     def summary(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -89,10 +91,15 @@ def compare(
         next(timed).median if name.endswith(".onnx") else _eager(one, imgsz, threads)
         for name, one in zip(names, opened, strict=True)
     ]
-    drifts = [None, *(paired_drift(found[0], other) for other in found[1:])]
+    drifts = [_drift(found[0], one) for one in found]
+    others = [tuple((o, _drift(b, o)) for b, o in zip(found[0].others, one.others, strict=True)) for one in found]
     sizes = [one.path.stat().st_size / 1e6 if one.path and one.path.is_file() else 0.0 for one in opened]
-    rows = zip(found, drifts, sizes, times, strict=True)
-    return [Compared(accuracy=a, drift=d, megabytes=size, milliseconds=t) for a, d, size, t in rows]
+    rows = zip(found, drifts, sizes, times, others, strict=True)
+    return [Compared(accuracy=a, drift=d, megabytes=size, milliseconds=t, others=o) for a, d, size, t, o in rows]
+
+
+def _drift(base: Accuracy, other: Accuracy) -> Drift | None:
+    return None if other is base else paired_drift(base, other)
 
 
 _FILES: Mapping[str, Callable[[Path], Evaluated]] = {".onnx": from_onnx, ".tflite": from_tflite}

@@ -147,6 +147,11 @@ class Detector(nn.Module):
         return Detector(gm, self.source, replace(self.recipe, **changes), self.network).train(gm.training)
 
     @property
+    def fit(self) -> str:
+        """How pictures become images of its size, see ``fxqat.data.images.load_image``."""
+        return self.source.family.fit
+
+    @property
     def compared(self) -> tuple[RawOutput, ...]:
         """The raw outputs that its predictions are made of."""
         return self.source.family.compared(self.source.head_spec)

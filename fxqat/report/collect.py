@@ -207,11 +207,11 @@ class _Look:
     def _batches(self, found: images.ImageList, limit: int | None = None) -> list[Tensor]:
         chosen = images.spread(list(found.paths), limit)
         some = images.ImageList(source=found.source, split=found.split, paths=tuple(chosen), total=found.total)
-        return list(images.batches(some, self.imgsz, 1))
+        return list(images.batches(some, self.imgsz, 1, fit=self.model.fit))
 
     def _errors(self, found: images.ImageList) -> ErrorReport:
         self.on_step("measuring the error at every site")
-        batches = images.batches(found, self.imgsz, 1)
+        batches = images.batches(found, self.imgsz, 1, fit=self.model.fit)
         return analyze(self.model, batches, progress=lambda done: self.progress(done, len(found)))
 
     def _spreads(self, found: images.ImageList) -> Mapping[str, Spread]:

@@ -200,7 +200,7 @@ class _Search:
         parts: list[list[tuple[float, float]]] = [[] for _ in layouts]
         main, *_ = model.final
         with asleep(model.gm):
-            for done, image in enumerate(images.batches(found, asked.imgsz, 1)):
+            for done, image in enumerate(images.batches(found, asked.imgsz, 1, fit=model.fit)):
                 first = confident(main, _main(run_with(model.gm, image, ())))
                 for part, on in zip(parts, layouts, strict=True):
                     part.append(disagreement(first, _main(run_with(model.gm, image, on))))
@@ -236,7 +236,7 @@ class _Search:
         if "effects" not in ledger:
             done = probe(
                 model,
-                images.batches(found, asked.imgsz, 1),
+                images.batches(found, asked.imgsz, 1, fit=model.fit),
                 probes=asked.probes,
                 accumulate=False,
                 progress=lambda count: self.progress("probing", count, len(found)),
