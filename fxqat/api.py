@@ -10,12 +10,13 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from fxqat.checkpoint.model_io import Files, load, policy_of, same_rules, save
+from fxqat.checkpoint.model_io import load, save
+from fxqat.checkpoint.network import described, policy_of, records
 from fxqat.errors import Problem
-from fxqat.graph.pass_text import parse_passes, pass_text
-from fxqat.graph.pipeline import Between, Pass, Report
+from fxqat.graph.pass_text import parse_passes
+from fxqat.graph.pipeline import Between, Pass, Pipeline, Report
 from fxqat.models.detector import Detector
-from fxqat.passes import Rules, converting, preparing
+from fxqat.passes import Rules, converting, fusing, preparing, quantizing
 from fxqat.passes.calibrate import observe, use_method
 from fxqat.passes.corrections.layerwise import Images, silent
 from fxqat.passes.corrections.registry import correct, corrections
@@ -39,6 +40,7 @@ __all__ = [
     "train",
     "verify",
 ]
+Files = Sequence[str | Path]
 Progress = Callable[[int, int], None]
 
 
@@ -75,7 +77,10 @@ def prepare(
     rules = Rules.load(*patterns)
     corrections(policy)  # what calibrate would refuse is refused now
     passes = parse_passes(passes, rules.passes) if isinstance(passes, str) else passes
-    gm, report = preparing(policy, rules, passes).run(detector.gm, between)
+    first, last = fusing(rules, passes), quantizing(policy, rules)
+    gm, report = first.run(detector.gm, between)
+    network = described(gm)
+    report += last.apply(gm, between)
     gm.apply(disable_observer)
     changes: dict[str, Any] = {
         "stage": "qat",
@@ -83,9 +88,10 @@ def prepare(
         "policy_text": policy.text,
         "target": policy.target.name,
         "patterns": rules.files,
-        "passes": tuple(map(pass_text, passes)),
+        "passes": records(Pipeline((*first.passes, *last.passes)), report),
     }
-    return detector.with_graph(gm, **changes), report
+    recipe = replace(detector.recipe, **changes)
+    return Detector(gm, detector.source, recipe, network).train(gm.training), report
 
 
 def calibrate(
@@ -190,18 +196,19 @@ def train(
     )
 
 
-def convert(model: Detector, *, patterns: Files = ()) -> tuple[Detector, Report]:
+def convert(model: Detector) -> tuple[Detector, Report]:
     """Lower a calibrated or trained detector to the INT8 reference graph.
 
     Returns:
         A new detector at stage ``int8``, and what the pass did.
 
     Raises:
-        Problem: the detector was never calibrated.
+        Problem: the detector was never calibrated, or rules of the user's own that lower it are not at hand.
     """
     expect_calibrated(model, "convert")
-    gm, report = converting(same_rules(model.recipe, patterns), policy_of(model.recipe).target).run(model.gm)
-    return model.with_graph(gm, stage="int8"), report
+    pipeline = converting(Rules.recorded(model.recipe.patterns, "LOWER", "convert"), policy_of(model.recipe).target)
+    gm, report = pipeline.run(model.gm)
+    return model.with_graph(gm, stage="int8", passes=(*model.recipe.passes, *records(pipeline, report))), report
 
 
 def export(
@@ -213,7 +220,6 @@ def export(
     dynamic: bool = False,
     opset: int = 20,
     input: str = "float",
-    patterns: Files = (),
 ) -> Path:
     """Write an ONNX file that ONNX Runtime and ``ultralytics.YOLO`` load.
 
@@ -225,12 +231,11 @@ def export(
         dynamic: leave the batch size open.
         opset: 19 or 20.
         input: ``float``: (B, 3, H, W) in 0..1; ``uint8``: the same in 0..255; ``uint8-nhwc``: (B, H, W, 3) in 0..255.
-        patterns: rule files of your own that the model was prepared with.
     """
     if model.stage == "qat":
-        model, _ = convert(model, patterns=patterns)
+        model, _ = convert(model)
     if model.stage == "float":
-        gm, _ = converting(same_rules(model.recipe, patterns), Policy.load("float").target).run(_float(model))
+        gm, _ = converting(Rules.load(), Policy.load("float").target).run(_float(model))
         model = model.with_graph(gm)
     return onnx_export.export(model, path, imgsz=imgsz, batch=batch, dynamic=dynamic, opset=opset, input=input)
 
@@ -244,7 +249,6 @@ def verify(
     imgsz: int = 640,
     progress: Progress | None = None,
     runtimes: str | Sequence[str] = "ort",
-    patterns: Files = (),
 ) -> Verification:
     """Run the same images through the fake-quant graph, the INT8 reference graph and ONNX Runtime, and count differing
     codes.
@@ -258,7 +262,6 @@ def verify(
         progress: called with images done and images in all.
         runtimes: names from ``fxqat.runtime.sessions.RUNTIMES``, or a comma-separated list of them, or ``all``; those
             that are not installed are named in the result's ``missing``.
-        patterns: rule files of your own that the model was prepared with.
 
     Raises:
         Problem: an unknown runtime, or none that is installed; a file that is not this model's; no image.
@@ -270,7 +273,7 @@ def verify(
             "--runtimes", f"{missing[0].package} is not installed", remedy=f"pip install {missing[0].package}"
         )
     shown, total, _ = batches(data, images_limit, imgsz, 1, model.stride, None)
-    int8, _ = convert(model, patterns=patterns)
+    int8, _ = convert(model)
     step = progress or silent
     found = verify_images(model, int8, Path(onnx), shown, lambda done: step(done, total), runtimes=here)
     return replace(found, missing=tuple(one.name for one in missing))

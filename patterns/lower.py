@@ -14,6 +14,7 @@ from fxqat.graph.match import NoMatch, function, method, module, one_of, value
 from fxqat.graph.rewrite import Edit, rule
 from fxqat.graph.site import module_of, site_of
 from fxqat.models.families.towers import StopGradient
+from fxqat.passes.quant_graph import QUANTIZED, quant_info
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.quant.modules import QATBatchNorm2d, QATConv2d, QATLinear
 from fxqat.quant.spec import QParams, QuantSpec
@@ -120,12 +121,12 @@ def fake_quantize(edit: Edit, x: fx.Node, fake: fx.Node) -> fx.Node:
 )
 def carried_codes(edit: Edit, root: fx.Node) -> fx.Node:
     """An operation that only moves values: its output has its inputs' codes, so it is quantized as they are."""
-    if (quantizer := root.meta.get("quantizer")) is None:
+    if (quantizer := quant_info(root).quantizer) is None:
         raise NoMatch("its inputs are not integers of one scale", root)
     if any(user.target is quantize_per_tensor for user in root.users):
         raise NoMatch("it is quantized already", root)
     fake = cast(FakeQuantize, edit.gm.get_submodule(quantizer))
-    return _quantized(edit, root, fake.qparams(), f"{site_of(root)}.quantized")
+    return _quantized(edit, root, fake.qparams(), f"{site_of(root)}{QUANTIZED}")
 
 
 LOWER = (
@@ -156,7 +157,7 @@ def _layer(edit: Edit, x: fx.Node, weight: fx.Node, bias: fx.Node | None, layer:
 
 def _quantized(edit: Edit, x: fx.Node, numbers: QParams, site: str) -> fx.Node:
     how = (float(numbers.scale), int(numbers.zero_point), numbers.quant_min, numbers.quant_max, numbers.dtype)
-    codes = edit.function(quantize_per_tensor, x, *how, at=f"{site.removesuffix('.quantized')}.codes")
+    codes = edit.function(quantize_per_tensor, x, *how, at=f"{site.removesuffix(QUANTIZED)}.codes")
     return edit.function(dequantize_per_tensor, codes, *how, at=site)
 
 

@@ -185,7 +185,7 @@ def test_a_pass_of_ones_own_runs_on_the_fused_graph(yolov8n):
     assert report["swap_activation"].report.says == "57 activations swapped"
     assert not any(isinstance(m, nn.SiLU) for m in qat.gm.modules())
     assert any(isinstance(module_of(node), QATConv2d) for node in qat.gm.graph.nodes if node.op == "call_module")
-    assert qat.recipe.passes == ("swap_activation",)
+    assert "swap_activation" in [done.name for done in qat.recipe.passes]
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,6 @@ def _analyze_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--csv", metavar="FILE", help="write every site and column here, too")
     parser.add_argument("--json", metavar="FILE", help="the same as JSON")
     parser.add_argument("--plots", metavar="DIR", help="draw depth.png, share.png and ranges.png there")
-    add_patterns(parser)
     add_quiet(parser)
 
 
@@ -60,7 +59,7 @@ def _analyze(options: Namespace) -> None:
     check_column(options.by)
     for path in filter(None, (options.csv, options.json)):
         check_writable(path)
-    model = fxqat.load(options.model, patterns=options.patterns)
+    model = fxqat.load(options.model)
     check_calibrated(model, "analyze")
     images.check_imgsz(options.imgsz, model.stride)
     found = images.image_paths(options.data, limit=options.images)
@@ -208,7 +207,7 @@ def _calibrated(options: Namespace) -> Detector:
         what = "carries its policy" if is_made else "has no policy"
         raise Problem(options.model, what, remedy="leave out --policy" if is_made else "give --policy")
     if is_made:
-        return fxqat.load(options.model, patterns=options.patterns)
+        return fxqat.load(options.model)
     model, _ = fxqat.prepare(fxqat.load(options.model, trust=options.trust), options.policy, patterns=options.patterns)
     with progress("calibrating", options.quiet) as step:
         return fxqat.calibrate(

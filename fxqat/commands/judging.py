@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from fxqat.commands.command import (
     Command,
     add_images,
-    add_patterns,
     add_quiet,
     add_trust,
     check_counts,
@@ -40,7 +39,6 @@ def _val_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--split", default="val", help="split of the data set (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="threads when timing (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write every number here, too")
-    add_patterns(parser)
     add_trust(parser)
     add_quiet(parser)
 
@@ -63,7 +61,6 @@ def _val(options: Namespace) -> None:
             split=options.split,
             threads=options.threads,
             trust=options.trust,
-            patterns=options.patterns,
             progress=step,
         )
     print(_val_table(rows))
@@ -124,7 +121,6 @@ def _verify_arguments(parser: ArgumentParser) -> None:
         "(default: %(default)s)",
     )
     parser.add_argument("--json", metavar="FILE", help="write every tensor's counts here, too")
-    add_patterns(parser)
     add_quiet(parser)
 
 
@@ -142,11 +138,9 @@ def _verify(options: Namespace) -> None:
         return
     if options.data is None:
         raise Problem("--data", "is missing", expected="images to compare codes on", remedy="give --data")
-    model = fxqat.load(options.model, patterns=options.patterns)
+    model = fxqat.load(options.model)
     with tempfile.TemporaryDirectory(prefix="fxqat-verify-") as folder:
-        onnx = options.onnx or fxqat.export(
-            model, Path(folder) / "model.onnx", imgsz=options.imgsz, patterns=options.patterns
-        )
+        onnx = options.onnx or fxqat.export(model, Path(folder) / "model.onnx", imgsz=options.imgsz)
         with progress("verifying", options.quiet) as step:
             found = fxqat.verify(
                 model,
@@ -156,7 +150,6 @@ def _verify(options: Namespace) -> None:
                 imgsz=options.imgsz,
                 progress=step,
                 runtimes=options.runtimes,
-                patterns=options.patterns,
             )
         why = inexact_here(onnx, found.runtimes[0])
     print(_verify_table(found, options.rows))

@@ -27,7 +27,7 @@ def _model_arguments(parser: ArgumentParser) -> None:
 def _float_model(options: Namespace) -> Detector:
     import fxqat
 
-    return fxqat.load(options.model, trust=options.trust, patterns=options.patterns)
+    return fxqat.load(options.model, trust=options.trust)
 
 
 def _sites(options: Namespace) -> None:
@@ -72,17 +72,16 @@ def _explain(options: Namespace) -> None:
 def _decided(options: Namespace) -> tuple[dict[str, Decision], set[str], dict[str, int]]:
     """The decisions, the layers that end up with integer weights, and multiply-adds, by site."""
     from fxqat.evaluation.multiply_adds import macs
-    from fxqat.graph.site import site_of
     from fxqat.passes import Rules, fusing, preparing
+    from fxqat.passes.quant_graph import QuantGraph, quant_info
     from fxqat.policy import Policy
-    from fxqat.sensitivity.selective import has_integer_weight
 
     model, rules = _float_model(options), Rules.load(*options.patterns)
     fused, _ = fusing(rules).run(model.gm)
     prepared, _ = preparing(Policy.load(options.policy), rules).run(model.gm)
-    nodes = [node for node in prepared.graph.nodes if "decision" in node.meta]
-    decisions = {node.meta["decision"].site.path: node.meta["decision"] for node in nodes}
-    integer = {site_of(node) for node in nodes if has_integer_weight(node)}
+    found = [quant_info(node).decision for node in prepared.graph.nodes]
+    decisions = {decision.site.path: decision for decision in found if decision is not None}
+    integer = {layer.site for layer in QuantGraph(prepared).layers() if layer.integer}
     return decisions, integer, macs(fused)
 
 

@@ -95,7 +95,6 @@ def _calibrate_arguments(parser: ArgumentParser) -> None:
     add_images(parser, limit=None, batch=8)
     _add_method(parser)
     add_output(parser, "X_ptq.fxqat")
-    add_patterns(parser)
     add_quiet(parser)
 
 
@@ -105,7 +104,7 @@ def calibrate(options: Namespace) -> None:
 
     check_counts(options)
     path = output(options, default_name(options.model, "_ptq.fxqat"))
-    model = fxqat.load(options.model, patterns=options.patterns)
+    model = fxqat.load(options.model)
     skipped: list[tuple[Path, str]] = []
     with progress("calibrating", options.quiet) as step:
         calibrated = fxqat.calibrate(
@@ -147,7 +146,6 @@ def _add_input(parser: ArgumentParser) -> None:
 def _convert_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="X.fxqat", help="calibrated or trained")
     add_output(parser, "X_int8.fxqat")
-    add_patterns(parser)
 
 
 def convert(options: Namespace) -> None:
@@ -155,7 +153,7 @@ def convert(options: Namespace) -> None:
     import fxqat
 
     path = output(options, default_name(options.model, "_int8.fxqat"))
-    int8, report = fxqat.convert(fxqat.load(options.model, patterns=options.patterns), patterns=options.patterns)
+    int8, report = fxqat.convert(fxqat.load(options.model))
     fxqat.save(int8, path)
     print(report, end="")
     print(f"wrote {path}")
@@ -175,7 +173,6 @@ def _export_arguments(parser: ArgumentParser) -> None:
     add_target(parser, "what X was prepared for")
     add_observed(parser)
     add_output(parser, "X_int8.onnx")
-    add_patterns(parser)
     add_trust(parser)
 
 
@@ -189,11 +186,11 @@ def export(options: Namespace) -> None:
     path = output(
         options, f"{Path(options.model).stem}.onnx" if is_float else default_name(options.model, "_int8.onnx")
     )
-    model = fxqat.load(options.model, trust=options.trust, patterns=options.patterns)
+    model = fxqat.load(options.model, trust=options.trust)
     if options.target and options.target != model.recipe.target:
         model = retargeted(options, model)
     if model.stage == "qat":
-        model, _ = fxqat.convert(model, patterns=options.patterns)
+        model, _ = fxqat.convert(model)
     fxqat.export(
         model,
         path,
@@ -202,7 +199,6 @@ def export(options: Namespace) -> None:
         dynamic=options.dynamic,
         opset=options.opset,
         input=options.input,
-        patterns=options.patterns,
     )
     print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
     if model.stage == "int8":
@@ -241,13 +237,14 @@ def _run_arguments(parser: ArgumentParser) -> None:
 def _run(options: Namespace) -> None:
     """The chain, each step shown as the command that does it alone."""
     stem = Path(options.output) / Path(options.model).stem
-    shared = {"patterns": options.patterns, "trust": options.trust, "quiet": options.quiet}
+    shared = {"trust": options.trust, "quiet": options.quiet}
     sized = {"data": options.data, "images": options.images, "imgsz": options.imgsz}
     told = f"--data {options.data}" + (f" --images {options.images}" if options.images else "")
     chosen = f" --target {options.target}" if options.target else ""
     _say(f"fxqat prepare {options.model} --policy {options.policy}{chosen} -o {stem}.fxqat")
     given = {"model": options.model, "policy": options.policy, "target": options.target}
-    prepare(Namespace(**given, classes=None, passes="", print_passes=False, output=f"{stem}.fxqat", **shared))
+    own = {"patterns": options.patterns, "passes": "", "print_passes": False}
+    prepare(Namespace(**given, **own, classes=None, output=f"{stem}.fxqat", **shared))
     _say(f"fxqat calibrate {stem}.fxqat {told}" + (f" --method {options.method}" if options.method else ""))
     calibrate(
         Namespace(model=f"{stem}.fxqat", output=None, batch=options.batch, method=options.method, **sized, **shared)

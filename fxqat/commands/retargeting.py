@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from fxqat.commands.command import Command, add_patterns, add_quiet, check_counts, default_name, output, progress
+from fxqat.commands.command import Command, add_quiet, check_counts, default_name, output, progress
 
 if TYPE_CHECKING:
     from fxqat.models.detector import Detector
@@ -43,7 +43,6 @@ def retargeted(options: Namespace, model: Detector) -> Detector:
             options.data,
             images_limit=options.images,
             imgsz=options.imgsz,
-            patterns=options.patterns,
             progress=step,
         )
     print(f"{model.recipe.target} -> {options.target}: {carried}")
@@ -62,7 +61,6 @@ def _arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--val-images", type=int, metavar="N", help="so many images of --val (default: all)")
     add_output(parser)
-    add_patterns(parser)
     add_quiet(parser)
 
 
@@ -81,10 +79,10 @@ def _retarget(options: Namespace) -> None:
     if options.target is None:
         raise Problem("--target", "is missing", expected=f"one of: {', '.join(TARGETS)}")
     path = output(options, default_name(options.model, f"_{options.target}.fxqat"))
-    model = fxqat.load(options.model, patterns=options.patterns)
+    model = fxqat.load(options.model)
     made = retargeted(options, model)
     fxqat.save(made, path)
-    print(account(fxqat.convert(made, patterns=options.patterns)[0].gm))
+    print(account(fxqat.convert(made)[0].gm))
     print(f"wrote {path}")
     if options.val:
         _report_loss(options, [options.model, path])
@@ -98,7 +96,7 @@ def _report_loss(options: Namespace, models: list[object]) -> None:
     found = []
     for index, model in enumerate(models):
         with progress(f"validating {index + 1} of 2", options.quiet) as step:
-            opened = open_model(str(model), patterns=options.patterns)
+            opened = open_model(str(model))
             found.append(evaluate(opened, options.val, imgsz=options.imgsz, limit=options.val_images, progress=step))
     before, after = found
     print(f"mAP50-95 {before.map5095:.4f} -> {after.map5095:.4f}, points {paired_drift(before, after)}")

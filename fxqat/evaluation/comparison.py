@@ -17,7 +17,6 @@ from fxqat.evaluation.accuracy import Accuracy, evaluate
 from fxqat.evaluation.bootstrap import Drift, paired_drift
 from fxqat.evaluation.latency import measure
 from fxqat.evaluation.predictor import Evaluated, from_onnx
-from fxqat.passes import Rules
 from fxqat.runtime.integer_model import predictor
 
 _RUNS = 7
@@ -53,7 +52,6 @@ def compare(
     split: str = "val",
     threads: int = 2,
     trust: bool = False,
-    patterns: Sequence[str | Path] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Compared]:
     """Measure every model on the same images.
@@ -64,7 +62,7 @@ def compare(
     Raises:
         Problem: a model or the data set cannot be used.
     """
-    opened = [open_model(model, trust=trust, patterns=patterns) for model in models]
+    opened = [open_model(model, trust=trust) for model in models]
     names = [one.name for one in opened]
     found: list[Accuracy] = []
     for index, one in enumerate(opened):
@@ -82,7 +80,7 @@ def compare(
     return [Compared(accuracy=a, drift=d, megabytes=size, milliseconds=t) for a, d, size, t in rows]
 
 
-def open_model(model: str | Path, *, trust: bool = False, patterns: Sequence[str | Path] = ()) -> Evaluated:
+def open_model(model: str | Path, *, trust: bool = False) -> Evaluated:
     """A .pt, .fxqat or .onnx file as something that can be evaluated: a .fxqat in the arithmetic of its runtime where
     that is known, see fxqat.runtime.integer_model.
 
@@ -92,11 +90,10 @@ def open_model(model: str | Path, *, trust: bool = False, patterns: Sequence[str
     path = Path(model)
     if path.suffix == ".onnx":
         return from_onnx(path)
-    detector = load(path, trust=trust, patterns=patterns).eval()
+    detector = load(path, trust=trust).eval()
     if detector.stage == "qat" and not detector.recipe.calibration:
         raise Problem(path, "was never calibrated", expected="a calibrated .fxqat", remedy="run fxqat calibrate first")
-    predict = predictor(detector, Rules.load(*patterns))
-    return Evaluated.of(detector, predict, name=path.name, path=path)
+    return Evaluated.of(detector, predictor(detector), name=path.name, path=path)
 
 
 def _step(progress: Callable[[int, int], None], index: int, count: int) -> Callable[[int, int], None]:

@@ -7,15 +7,14 @@ from pathlib import Path
 
 from torch import fx
 
-from fxqat.checkpoint.model_io import policy_of
+from fxqat.checkpoint.network import policy_of
 from fxqat.graph.prune import drop_unused_modules
 from fxqat.graph.rewrite import rewrite
-from fxqat.graph.site import module_of
 from fxqat.models.detector import Detector
 from fxqat.passes import Rules, converting
+from fxqat.passes.quant_graph import annotate, layer_of
 from fxqat.passes.unquantize import no_quantizer, silu
 from fxqat.runtime import onnx_export
-from fxqat.sensitivity.selective import is_layer
 
 
 def export_float(model: Detector, path: str | Path, *, imgsz: int = 640, batch: int = 1) -> Path:
@@ -39,8 +38,7 @@ def export_float(model: Detector, path: str | Path, *, imgsz: int = 640, batch: 
 
 
 def _forget(node: fx.Node) -> None:
-    for key in ("quantizer", "weight", "activation"):
-        node.meta.pop(key, None)
-    if is_layer(node):
+    annotate(node, quantizer=None, weight=None, activation=None)
+    if (layer := layer_of(node)) is not None:
         node.args = node.args[:1]
-        module_of(node).weight_fake_quant = None
+        layer.weight_fake_quant = None

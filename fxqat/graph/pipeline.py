@@ -194,13 +194,21 @@ class Pipeline:
                 the stage it requires.
         """
         gm = copy.deepcopy(gm)
+        return gm, self.apply(gm, between)
+
+    def apply(self, gm: fx.GraphModule, between: Between | None = None) -> Report:
+        """Run every pass on ``gm`` itself.
+
+        Raises:
+            BrokenPromise: see ``run``.
+        """
         verify, record = Verifier(), Recorder()
         for gap in self._gaps(gm):
             for one in (verify, record, between):
                 if one is not None:
                     one(gap)
             record.start = time.perf_counter()
-        return gm, record.report()
+        return record.report()
 
     def _gaps(self, gm: fx.GraphModule) -> Iterator[Gap]:
         """Run the passes, and stop at each gap."""

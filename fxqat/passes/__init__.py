@@ -14,7 +14,19 @@ from fxqat.passes.rule_files import Rules
 from fxqat.policy import Policy
 from fxqat.targets import Target
 
-__all__ = ["Assign", "Canonicalize", "Fuse", "Insert", "Lower", "Rules", "converting", "fusing", "preparing", "sites"]
+__all__ = [
+    "Assign",
+    "Canonicalize",
+    "Fuse",
+    "Insert",
+    "Lower",
+    "Rules",
+    "converting",
+    "fusing",
+    "preparing",
+    "quantizing",
+    "sites",
+]
 
 
 def fusing(rules: Rules, passes: Sequence[Pass] = ()) -> Pipeline:
@@ -24,9 +36,14 @@ def fusing(rules: Rules, passes: Sequence[Pass] = ()) -> Pipeline:
 
 def preparing(policy: Policy, rules: Rules, passes: Sequence[Pass] = ()) -> Pipeline:
     """From a trace to the graph that is calibrated and trained; a user's own ``passes`` run on the fused graph."""
+    return Pipeline((*fusing(rules, passes).passes, *quantizing(policy, rules).passes))
+
+
+def quantizing(policy: Policy, rules: Rules) -> Pipeline:
+    """From a fused graph to the one that is calibrated and trained."""
     target = policy.target
     insert = Insert(target=target, rules=rules.quantize.get(target.name, ()))
-    return Pipeline((*fusing(rules, passes).passes, Assign(policy=policy), insert))
+    return Pipeline((Assign(policy=policy), insert))
 
 
 def converting(rules: Rules, target: Target) -> Pipeline:

@@ -13,6 +13,7 @@ from fxqat.graph.pass_text import Printed
 from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.graph.rewrite import Edit, rule
 from fxqat.graph.site import module_of, site_of
+from fxqat.passes.quant_graph import annotate, quant_info
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.quant.silu import QuantizedSiLU
 
@@ -27,7 +28,7 @@ def quantized_silu(edit: Edit, x: fx.Node, before: fx.Node, gate: fx.Node, after
     if any(fake.ch_axis is not None for fake in quantizers):
         raise NoMatch("a quantizer is per channel", after)
     made = edit.call(QuantizedSiLU(*quantizers), x, at=f"silu.{site_of(after).replace('.', '_')}")
-    made.meta["quantizer"] = after.meta.get("quantizer")
+    annotate(made, quantizer=quant_info(after).quantizer)
     return made
 
 

@@ -8,7 +8,7 @@ from torch import fx, nn
 
 from fxqat.graph.pass_text import Printed
 from fxqat.graph.pipeline import PassReport, Stage
-from fxqat.passes.insert import QUANTIZERS
+from fxqat.passes.quant_graph import QuantGraph
 from fxqat.quant.fake_quantize import FakeQuantize, LSQFakeQuantize, make_fake_quantize
 from fxqat.quant.spec import QuantSpec
 
@@ -26,17 +26,11 @@ class LearnScales(Printed):
 
     def __call__(self, gm: fx.GraphModule) -> PassReport:
         """Put learning quantizers in place of calibrated ones, under the same paths."""
-        found = activation_quantizers(gm)
+        found = QuantGraph(gm).quantizers_by_path()
         chosen = [path for path, fake in found.items() if _learning(fake.spec) != fake.spec]
         for path in chosen:
             _put(gm, path, _learning(found[path].spec))
         return PassReport(says=f"{len(chosen)} of {len(found)} activation scales are learned")
-
-
-def activation_quantizers(gm: fx.GraphModule) -> dict[str, FakeQuantize]:
-    """Every activation quantizer by its path, once each."""
-    found = [(path, module) for path, module in gm.named_modules() if path.startswith(f"{QUANTIZERS}.")]
-    return {path: module for path, module in found if isinstance(module, FakeQuantize)}
 
 
 def learned_scales(model: nn.Module) -> list[nn.Parameter]:

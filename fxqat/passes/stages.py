@@ -16,6 +16,7 @@ from torch import fx, nn
 from fxqat.graph.match import module, value
 from fxqat.graph.pipeline import Promise, Stage, never
 from fxqat.graph.site import module_of, site_of
+from fxqat.passes.quant_graph import QuantGraph, is_quantizer, quant_info
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.quant.modules import QATConv2d, QATLinear
 from fxqat.quant.torch_ao import dequantize_per_channel, dequantize_per_tensor, quantize_per_tensor
@@ -33,7 +34,7 @@ def _shared_sites(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
 def _shared_modules(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
     seen: set[object] = set()
     for node in gm.graph.nodes:
-        if node.op == "call_module" and not isinstance(module_of(node), FakeQuantize):
+        if node.op == "call_module" and not is_quantizer(node):
             if module_of(node) in seen:
                 yield node, "calls the module of another site"
             seen.add(module_of(node))
@@ -41,30 +42,27 @@ def _shared_modules(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
 
 def _undecided(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
     for node in gm.graph.nodes:
-        if node.op not in {"output", "get_attr"} and "decision" not in node.meta:
+        if node.op not in {"output", "get_attr"} and quant_info(node).decision is None:
             yield node, "has no decision"
 
 
 def _float_inputs(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
-    for node in gm.graph.nodes:
-        if node.op == "call_module" and isinstance(module_of(node), (QATConv2d, QATLinear)):
-            quantized = module_of(node).weight_fake_quant is not None
-            if quantized and node.args[0].meta.get("quantizer") is None:
-                yield node, "has an integer weight but a float input"
+    graph = QuantGraph(gm)
+    for layer in graph.layers():
+        if layer.integer and not graph.is_integer(layer.input):
+            yield layer.node, "has an integer weight but a float input"
 
 
 def _float_bias(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
-    for node in gm.graph.nodes:
-        if node.op == "call_module" and isinstance(module_of(node), (QATConv2d, QATLinear)):
-            integer, has_scale = module_of(node).weight_fake_quant is not None, len(node.args) == 2
-            if integer != has_scale:
-                yield node, "an integer weight and an input scale for the bias belong together"
+    for layer in QuantGraph(gm).layers():
+        if layer.integer != (layer.input_scale is not None):
+            yield layer.node, "an integer weight and an input scale for the bias belong together"
 
 
 def _input_scale(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
-    for node in gm.graph.nodes:
-        if node.op == "call_module" and isinstance(module_of(node), (QATConv2d, QATLinear)) and len(node.args) == 2:
-            yield node, "rounds its bias, which this target keeps in float"
+    for layer in QuantGraph(gm).layers():
+        if layer.input_scale is not None:
+            yield layer.node, "rounds its bias, which this target keeps in float"
 
 
 def _unpaired(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
@@ -75,7 +73,7 @@ def _unpaired(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
 
 def _called_integer_but_float(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
     for node in gm.graph.nodes:
-        if node.target is torch.conv2d and node.meta.get("weight") is not None:
+        if node.target is torch.conv2d and quant_info(node).weight is not None:
             weight = node.args[1]
             if weight.target not in {dequantize_per_channel, dequantize_per_tensor}:
                 yield node, "the policy calls it integer, but its weight is float"

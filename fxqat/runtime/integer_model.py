@@ -13,22 +13,25 @@ from fxqat.runtime.integer_interpreter import IntegerExecution
 from fxqat.targets import target_of
 
 
-def lowered(model: Detector, rules: Rules) -> Detector | None:
+def lowered(model: Detector) -> Detector | None:
     """The detector whose exported file computes what ``executed`` does, stage ``int8``; None where that is not known.
 
     Args:
         model: stage ``qat``, calibrated, or ``int8``; it stays as it is, and later changes of it are not seen.
-        rules: that it was prepared with.
+
+    Raises:
+        Problem: rules of the user's own that lower it are not at hand.
     """
     target = target_of(model.recipe.target)
-    if model.stage == "float" or target is None or not target.known_kernels or rules.files != model.recipe.patterns:
+    if model.stage == "float" or target is None or not target.known_kernels:
         return None
-    return (
-        model if model.stage == "int8" else model.with_graph(converting(rules, target).run(model.gm)[0], stage="int8")
-    )
+    if model.stage == "int8":
+        return model
+    rules = Rules.recorded(model.recipe.patterns, "LOWER", "computing in the runtime's integers")
+    return model.with_graph(converting(rules, target).run(model.gm)[0], stage="int8")
 
 
-def executed(model: Detector, rules: Rules) -> IntegerExecution | None:
+def executed(model: Detector) -> IntegerExecution | None:
     """What the file exported from ``model`` will compute: integers, code for code, and the decode in float32.
 
     A fake-quantized graph computes the same in float32, where sums are rounded; beside ties that moves one code in
@@ -37,13 +40,12 @@ def executed(model: Detector, rules: Rules) -> IntegerExecution | None:
 
     Args:
         model: see ``lowered``.
-        rules: that it was prepared with.
 
     Returns:
-        ``run(images)``, images (B, 3, H, W) float32 in 0..1, gives the final outputs. None where the
-        arithmetic is not known: a float model, another runtime's target, or rules other than the model's.
+        ``run(images)``, images (B, 3, H, W) float32 in 0..1, gives the final outputs. None where the arithmetic is not
+        known: a float model, or another runtime's target.
     """
-    int8 = lowered(model, rules)
+    int8 = lowered(model)
     return None if int8 is None else in_integers(int8)
 
 
@@ -52,7 +54,7 @@ def in_integers(int8: Detector) -> IntegerExecution:
     return IntegerExecution(cut(int8.gm, 0).eval(), keep=False)
 
 
-def predictor(model: Detector, rules: Rules) -> Callable[[Tensor], Any]:
+def predictor(model: Detector) -> Callable[[Tensor], Any]:
     """The final outputs for images, as ``executed`` computes them where it can, else as ``model`` does."""
-    execution = executed(model, rules)
+    execution = executed(model)
     return execution.run if execution is not None else lambda images: model(images)[0]

@@ -9,7 +9,7 @@ from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import check_classes
 from fxqat.evaluation.predictor import Evaluated
 from fxqat.models.detector import Detector
-from fxqat.passes.calibrate import quantizers
+from fxqat.passes.quant_graph import QuantGraph
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.training import resume_state
 from fxqat.training.config import TrainingConfig
@@ -55,14 +55,11 @@ def check_devices(detector: Detector, plan: TrainingConfig) -> None:
     """Refuse on several devices what their processes could not be told, or would not agree about.
 
     Raises:
-        Problem: rules or passes of the user's own, or a schedule that watches the mAP.
+        Problem: a schedule that watches the mAP.
     """
     if "," not in plan.device:
         return
     where = f"device {plan.device}"
-    if detector.recipe.patterns or detector.recipe.passes:
-        own = ", ".join([*(name for name, _ in detector.recipe.patterns), *detector.recipe.passes])
-        raise Problem(where, f"the model was prepared with rules of your own ({own})", remedy="train on one device")
     if plan.schedule == "ReduceLROnPlateau":
         raise Problem(where, "ReduceLROnPlateau watches the mAP, which one process knows", remedy="use cosine")
 
@@ -101,7 +98,7 @@ def check_same(found: resume_state.State, start: str, plan: TrainingConfig, path
 
 def widest_site(detector: Detector) -> str:
     """A clause that names the site of the widest quantization range, or nothing in a float graph."""
-    spans = {site: _span(fake) for site, fake in quantizers(detector.gm).items()}
+    spans = {site: _span(fake) for site, fake in QuantGraph(detector.gm).quantizers().items()}
     if not spans:
         return ""
     # a scale that is no number is wider than any

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from fxqat.evaluation.predictor import from_onnx
 from fxqat.models.detector import Detector
-from fxqat.passes import Rules
 from fxqat.runtime.exactness import target_here
 from fxqat.runtime.integer_model import in_integers, lowered
 from fxqat.runtime.onnx_export import export
@@ -36,7 +35,7 @@ def runtime(detector: Detector, *, images: int, imgsz: int) -> Predict | None:
         images: how many are to come.
         imgsz: pixels.
     """
-    int8 = lowered(detector, Rules.load())
+    int8 = lowered(detector)
     if int8 is None:
         return None
     on_cpu = next(detector.parameters()).device.type == "cpu"

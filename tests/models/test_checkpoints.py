@@ -16,6 +16,7 @@ from torch import nn
 from torchvision import transforms
 
 import fxqat
+from fxqat.graph.info import info_of
 from fxqat.graph.site import operation
 from fxqat.models.load import load_pt
 from fxqat.models.trace import trace
@@ -141,7 +142,7 @@ def test_roles_do_not_need_the_architecture(tmp_path):
     with_yaml = trace(model)
     del model.yaml
     without = trace(load_pt(files.write(tmp_path / "best.pt", {"model": model}))[0])
-    roles = [[node.meta.get("roles") for node in gm.graph.nodes] for gm in (with_yaml, without)]
+    roles = [[info_of(node).roles for node in gm.graph.nodes] for gm in (with_yaml, without)]
     assert roles[0] == roles[1]
 
 

@@ -18,6 +18,7 @@ from fxqat.graph.pipeline import Pipeline
 from fxqat.graph.site import operation, site_of
 from fxqat.passes import Assign, Insert, Rules, converting, fusing, sites
 from fxqat.passes.insert import scale_groups
+from fxqat.passes.quant_graph import quant_info
 from fxqat.policy import Policy
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.targets import ORT_CPU, TARGETS
@@ -37,7 +38,7 @@ def inserted(gm, read):
 
 
 def quantizer(node):
-    return node.meta.get("quantizer")
+    return quant_info(node).quantizer
 
 
 def tensors_in(node):

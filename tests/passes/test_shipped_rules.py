@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from fxqat.graph.match import NoMatch
 from fxqat.graph.site import module_of, site_of
 from fxqat.passes import Rules
+from fxqat.passes.quant_graph import annotate
 from fxqat.quant.spec import QuantSpec
 
 A8 = QuantSpec(bits=8, signed=False, symmetric=False)
@@ -35,7 +36,7 @@ class Case:
 def wanted_integer(gm: fx.GraphModule) -> fx.GraphModule:
     """Write into every node what a policy of all INT8 would."""
     for one in gm.graph.nodes:
-        one.meta.update(activation=A8, preactivation=None, weight=None)
+        annotate(one, activation=A8)
     return gm
 
 

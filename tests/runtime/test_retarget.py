@@ -10,7 +10,8 @@ import torch
 import fxqat
 from fxqat.cli import main
 from fxqat.errors import Problem
-from fxqat.passes.transfer import _quantizers, _tensors
+from fxqat.passes.quant_graph import QuantGraph
+from fxqat.passes.transfer import _tensors
 from fxqat.targets import TARGETS
 
 
@@ -33,7 +34,7 @@ def weights(model):
 
 def ranges(model):
     """Lowest and highest value of each rounded tensor, and its scale."""
-    fakes = _quantizers(model.gm)
+    fakes = QuantGraph(model.gm).quantizers_by_path()
     found = {}
     for tensor, path in _tensors(model.gm):
         numbers = fakes[path].qparams()
