@@ -206,7 +206,8 @@ def convert(model: Detector) -> tuple[Detector, Report]:
         Problem: the detector was never calibrated, or rules of the user's own that lower it are not at hand.
     """
     expect_calibrated(model, "convert")
-    pipeline = converting(Rules.recorded(model.recipe.patterns, "LOWER", "convert"), policy_of(model.recipe).target)
+    rules = Rules.recorded(model.recipe.patterns, "LOWER", "convert")
+    pipeline = converting(rules, policy_of(model.recipe).target)
     gm, report = pipeline.run(model.gm)
     return model.with_graph(gm, stage="int8", passes=(*model.recipe.passes, *records(pipeline, report))), report
 

@@ -243,8 +243,8 @@ def _run(options: Namespace) -> None:
     chosen = f" --target {options.target}" if options.target else ""
     _say(f"fxqat prepare {options.model} --policy {options.policy}{chosen} -o {stem}.fxqat")
     given = {"model": options.model, "policy": options.policy, "target": options.target}
-    own = {"patterns": options.patterns, "passes": "", "print_passes": False}
-    prepare(Namespace(**given, **own, classes=None, output=f"{stem}.fxqat", **shared))
+    passes = {"passes": "", "print_passes": False}
+    prepare(Namespace(**given, **passes, classes=None, output=f"{stem}.fxqat", patterns=options.patterns, **shared))
     _say(f"fxqat calibrate {stem}.fxqat {told}" + (f" --method {options.method}" if options.method else ""))
     calibrate(
         Namespace(model=f"{stem}.fxqat", output=None, batch=options.batch, method=options.method, **sized, **shared)

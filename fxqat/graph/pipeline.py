@@ -197,11 +197,7 @@ class Pipeline:
         return gm, self.apply(gm, between)
 
     def apply(self, gm: fx.GraphModule, between: Between | None = None) -> Report:
-        """Run every pass on ``gm`` itself.
-
-        Raises:
-            BrokenPromise: see ``run``.
-        """
+        """Run every pass on ``gm`` itself; see ``run``."""
         verify, record = Verifier(), Recorder()
         for gap in self._gaps(gm):
             for one in (verify, record, between):

@@ -99,10 +99,6 @@ class Rules:
         return every[name]
 
 
-# The shipped passes that a user may put between fuse and assign.
-PASSES: Mapping[str, PassMaker] = {SwapActivation.name: SwapActivation}
-
-
 def _known(path: Path, module: ModuleType) -> RuleFile:
     digest = sha256(path)
     _LOADED[digest] = path
@@ -121,6 +117,10 @@ def _found(file: RuleFile, step: str) -> Path:
         expected=f"a file with SHA-256 {file.sha256[:12]}...",
         remedy=f"name its folder in the environment variable {FOLDERS}",
     )
+
+
+# The shipped passes that a user may put between fuse and assign.
+PASSES: Mapping[str, PassMaker] = {SwapActivation.name: SwapActivation}
 
 
 def _joined(modules: Sequence[ModuleType], name: str) -> tuple[Rule, ...]:

@@ -10,10 +10,11 @@ from typing import Any
 
 from fxqat.errors import Problem
 from fxqat.graph.site import nearest
+from fxqat.models.roles import ROLES
 from fxqat.policy.inheritance import read_text
 from fxqat.policy.reader import Reader
 from fxqat.policy.resources import find
-from fxqat.policy.rules import ROLES, Decision, PolicyRule, Site, Wanted
+from fxqat.policy.rules import Decision, PolicyRule, Site, Wanted
 from fxqat.quant.spec import QConfig
 from fxqat.targets import Target
 

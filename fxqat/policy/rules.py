@@ -9,14 +9,6 @@ from typing import Any
 from fxqat.graph.site import covers
 from fxqat.quant.spec import QConfig, QuantSpec
 
-# Parts that networks have, in words that survive a change of architecture.
-ROLES = frozenset(
-    {
-        *("first_conv", "backbone", "neck", "head", "attention", "dfl", "decode", "detect", "detect_out"),
-        *("box_out", "class_out", "mask", "mask_out", "keypoint_out", "angle_out"),
-    }
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
