@@ -18,11 +18,10 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from fxqat.checkpoint.tensors import write_tensors
 from fxqat.errors import Problem
-from fxqat.files import replacing
 from fxqat.graph.serialize import Structure
 from fxqat.models.detector import PassRecord, Recipe, RuleFile, Source
 
@@ -82,8 +81,7 @@ def write(path: str | Path, content: Content) -> None:
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     words = json.dumps(header)
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={_KEY: words, _CHECKSUM: hashlib.sha256(words.encode()).hexdigest()})
+    write_tensors(path, tensors, {_KEY: words, _CHECKSUM: hashlib.sha256(words.encode()).hexdigest()})
 
 
 def read(path: str | Path) -> Raw:
