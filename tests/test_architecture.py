@@ -56,8 +56,9 @@ DOORS = {
         "fxqat.checkpoint.fxqat_format",  # for its version
         "fxqat.training.*",
         "fxqat.evaluation.validators",
-        "fxqat.evaluation.accuracy",
     ),
+    "litert_torch": ("fxqat.runtime.litert_export",),
+    "ai_edge_litert": ("fxqat.runtime.tflite_file", "fxqat.runtime.litert_session"),
     "patterns": (),
 }
 

@@ -15,7 +15,7 @@ from fxqat.quant.spec import QConfig, QuantSpec
 
 _SPECS = ("weight", "activation", "preactivation", "input")
 _WORDS = ("quantizer", "tensor_name")
-_RULE_WORDS = ("site", "role", "op", "why")
+_RULE_WORDS = ("site", "role", "op", "why", "file")
 _DEFAULTS = {one.name: one.default for one in fields(QuantSpec)}
 
 
@@ -71,7 +71,8 @@ def _write_specs(holder: Any) -> dict[str, Any]:
 def _write_decision(decision: Decision) -> dict[str, Any]:
     site, rule, qconfig = decision.site, decision.rule, decision.qconfig
     words = {name: getattr(rule, name) for name in _RULE_WORDS if getattr(rule, name)}
-    return {
+    overruled = {"overruled": decision.overruled} if decision.overruled else {}
+    return overruled | {
         "site": {"path": site.path, "op": site.op, "roles": sorted(site.roles)},
         "rule": {"line": rule.line, **words, **_write_specs(rule)},
         "config": _write_specs(qconfig) | _write_specs(decision),
@@ -87,7 +88,8 @@ def _read_decision(data: Any) -> Decision:
     roles = frozenset(map(_text, site["roles"]))
     qconfig = QConfig(**{name: config.pop(name) for name in ("weight", "activation") if name in config})
     place = Site(path=_text(site["path"]), op=_text(site["op"]), roles=roles)
-    return Decision(site=place, rule=_rule(json.dumps(data["rule"])), qconfig=qconfig, **config)
+    rule, overruled = _rule(json.dumps(data["rule"])), _text(data.get("overruled", ""))
+    return Decision(site=place, rule=rule, qconfig=qconfig, overruled=overruled, **config)
 
 
 @lru_cache(maxsize=1024)

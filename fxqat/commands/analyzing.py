@@ -6,6 +6,7 @@ import json
 import math
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from fxqat.commands.command import (
     add_quiet,
     add_trust,
     check_counts,
+    image_size,
     progress,
     say_skipped,
 )
@@ -61,11 +63,11 @@ def _analyze(options: Namespace) -> None:
         check_writable(path)
     model = fxqat.load(options.model)
     check_calibrated(model, "analyze")
-    images.check_imgsz(options.imgsz, model.stride)
+    size = images.check_imgsz(image_size(options, model), model.stride)
     found = images.image_paths(options.data, limit=options.images)
     skipped: list[tuple[Path, str]] = []
     with progress("analyzing", options.quiet) as step:
-        batches = images.batches(found, options.imgsz, 1, lambda path, why: skipped.append((path, why)), fit=model.fit)
+        batches = images.batches(found, size, 1, lambda path, why: skipped.append((path, why)), fit=model.fit)
         report = analyze(model, batches, probes=options.probes, progress=lambda done: step(done, len(found)))
     say_skipped(skipped)
     print(_analyze_table(report, options))
@@ -181,12 +183,12 @@ def _sensitivity(options: Namespace) -> None:
         group=options.group,
         leave_one_out=options.leave_one_out,
         images_limit=options.images,
-        imgsz=options.imgsz,
         probes=options.probes,
         split=options.split,
         only=tuple(options.only),
     )
     model = _calibrated(options)
+    asked = replace(asked, imgsz=image_size(options, model))
     with progress(f"sensitivity by {asked.by}", options.quiet) as step:
         found = measure(model, options.data, asked, work=options.work, progress=step)
     print(_sensitivity_table(found, options.rows))
@@ -239,8 +241,6 @@ def _sensitivity_table(found: Sensitivity, count: int) -> str:
 
 def _agreement(model: Detector, found: Sensitivity, asked: Asked, options: Namespace) -> dict[str, Any]:
     """Rank correlations of the ranking found with others, on sites spread over it."""
-    from dataclasses import replace
-
     from fxqat.sensitivity.sensitivity import WAYS, measure
 
     rows = found.sorted()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fxqat.commands.command import Command, add_quiet, fail, progress
+from fxqat.commands.command import Command, add_quiet, fail, progress, typed
 
 if TYPE_CHECKING:
     from fxqat.evaluation.comparison import Compared
@@ -17,7 +18,7 @@ IMGSZ = 320
 _PICTURES = 2
 _BOUND = 1e-6  # share of all codes
 # Five times the default rate: these are the images it learns to detect, labels and all.
-_TRAINING = "--epochs 2 --batch 8 --no-unlabelled --distill 1 --set lr0=1e-5"
+_TRAINING = ("--epochs", 2, "--batch", 8, "--no-unlabelled", "--distill", 1, "--set", "lr0=1e-5")
 _NAMES = {
     "qat": "signs.fxqat",
     "ptq": "signs_ptq.fxqat",
@@ -76,7 +77,7 @@ def _materials(folder: Path, options: Namespace) -> tuple[Path, Path]:
 
     weights = folder / "signs.pt"
     shutil.copyfile(Path(fxqat.demo.__file__).with_name("signs_yolov8n.pt"), weights)
-    _say(f"demo-data {folder / 'data'} --images {options.images}")
+    _say("demo-data", folder / "data", "--images", options.images)
     _data(Namespace(out=folder / "data", images=options.images, seed=0, quiet=options.quiet))
     return weights, folder / "data" / "data.yaml"
 
@@ -84,19 +85,19 @@ def _materials(folder: Path, options: Namespace) -> tuple[Path, Path]:
 def _chain(folder: Path, weights: Path, data: Path, options: Namespace) -> dict[str, Path]:
     """prepare, calibrate, train, convert, export, each by its command line; what a run before this one left is kept."""
     made = {key: folder / name for key, name in _NAMES.items()}
-    images, sized = data.parent / "images" / "calibration", f"--imgsz {IMGSZ}"
-    steps = (
-        ("qat", f"prepare {weights} --policy yolov8_critical"),
-        ("ptq", f"calibrate {made['qat']} --data {images} {sized}"),
-        ("trained", f"train {made['ptq']} --data {data} {sized} {_TRAINING}"),
-        ("reference", f"convert {made['trained']}"),
-        ("qat_onnx", f"export {made['reference']} {sized}"),
-        ("ptq_onnx", f"export {made['ptq']} {sized}"),
-        ("fp32", f"export {weights} {sized}"),
+    images, sized = data.parent / "images" / "calibration", ("--imgsz", IMGSZ)
+    steps: tuple[tuple[str, tuple[object, ...]], ...] = (
+        ("qat", ("prepare", weights, "--policy", "yolov8_critical")),
+        ("ptq", ("calibrate", made["qat"], "--data", images, *sized)),
+        ("trained", ("train", made["ptq"], "--data", data, *sized, *_TRAINING)),
+        ("reference", ("convert", made["trained"])),
+        ("qat_onnx", ("export", made["reference"], *sized)),
+        ("ptq_onnx", ("export", made["ptq"], *sized)),
+        ("fp32", ("export", weights, *sized)),
     )
     for key, words in steps:
-        words = f"{words} -o {made[key]}"
-        _say(words)
+        words = (*words, "-o", made[key])
+        _say(*words)
         if made[key].exists() and not options.fresh:
             print(f"kept {made[key]}")
         else:
@@ -104,18 +105,18 @@ def _chain(folder: Path, weights: Path, data: Path, options: Namespace) -> dict[
     return made
 
 
-def _run(words: str, quiet: bool) -> None:
+def _run(words: Sequence[object], quiet: bool) -> None:
     """What the command line does with ``words``."""
     from fxqat.cli import parser
 
-    options = parser().parse_args(words.split())
+    options = parser().parse_args([str(word) for word in words])
     options.run(Namespace(**{**vars(options), "quiet": quiet}))
 
 
 def _validate(models: list[Path], data: Path, options: Namespace) -> list[Compared]:
     from fxqat.evaluation.comparison import compare
 
-    _say(f"val {' '.join(map(str, models))} --data {data} --imgsz {IMGSZ}")
+    _say("val", *models, "--data", data, "--imgsz", IMGSZ)
     with progress("validating", options.quiet) as step:
         return compare(models, data, imgsz=IMGSZ, progress=step)
 
@@ -125,7 +126,7 @@ def _verify(made: dict[str, Path], data: Path, options: Namespace) -> str | None
     import fxqat
 
     images = data.parent / "images" / "calibration"
-    _say(f"verify {made['trained']} --onnx {made['qat_onnx']} --data {images} --imgsz {IMGSZ} --images 4")
+    _say("verify", made["trained"], "--onnx", made["qat_onnx"], "--data", images, "--imgsz", IMGSZ, "--images", 4)
     with progress("verifying", options.quiet) as step:
         found = fxqat.verify(
             fxqat.load(made["trained"]), made["qat_onnx"], images, images_limit=4, imgsz=IMGSZ, progress=step
@@ -160,8 +161,8 @@ def _table(rows: list[Compared]) -> str:
     return "\n".join([*lines, f"{rows[0].accuracy.images} images, {rows[0].accuracy.boxes} signs"])
 
 
-def _say(words: str) -> None:
-    print(f"$ fxqat {words}", flush=True)
+def _say(*words: object) -> None:
+    print(f"$ {typed('fxqat', *words)}", flush=True)
 
 
 COMMANDS = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -17,9 +16,11 @@ from fxqat.commands.command import (
     add_trust,
     check_counts,
     fail,
+    image_size,
     progress,
     say_inexact,
 )
+from fxqat.commands.retargeting import suffix_of
 from fxqat.errors import Problem
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def _val_arguments(parser: ArgumentParser) -> None:
         "models",
         nargs="+",
         metavar="MODEL",
-        help=".pt, .fxqat or .onnx; the first is what the others are compared with",
+        help=".pt, .fxqat, .onnx or .tflite; the first is what the others are compared with",
     )
     add_images(parser, limit=None, batch=8)
     parser.add_argument("--split", default="val", help="split of the data set (default: %(default)s)")
@@ -102,7 +103,7 @@ def _verify_arguments(parser: ArgumentParser) -> None:
         "without images whether 16-bit sums can overflow",
     )
     parser.add_argument(
-        "--onnx", metavar="FILE", help="the file exported from it (default: export one for the occasion)"
+        "--file", "--onnx", metavar="FILE", help="exported from it (default: export one for the occasion)"
     )
     add_images(parser, limit=8, batch=1, required=False)
     parser.add_argument(
@@ -113,10 +114,9 @@ def _verify_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--runtimes",
-        default="ort",
         metavar="LIST",
-        help="of ort, ort-plain (no optimizations), onnx (onnx.reference, slow), openvino, with commas; or all "
-        "(default: %(default)s)",
+        help="of ort, ort-plain (no optimizations), onnx (onnx.reference, slow), openvino for an ONNX file, litert, "
+        "litert-plain (reference kernels, slow) for a .tflite; with commas, or all (default: ort or litert)",
     )
     parser.add_argument(
         "--strict",
@@ -136,7 +136,7 @@ def _verify_arguments(parser: ArgumentParser) -> None:
 
 def _verify(options: Namespace) -> None:
     import fxqat
-    from fxqat.files import check_writable, write_text
+    from fxqat.files import check_writable, temporary_folder, write_text
     from fxqat.runtime.exactness import inexact_here
     from fxqat.targets import target_of
 
@@ -149,24 +149,26 @@ def _verify(options: Namespace) -> None:
     if options.data is None:
         raise Problem("--data", "is missing", expected="images to compare codes on", remedy="give --data")
     model = fxqat.load(options.model)
-    with tempfile.TemporaryDirectory(prefix="fxqat-verify-") as folder:
-        onnx = options.onnx or fxqat.export(model, Path(folder) / "model.onnx", imgsz=options.imgsz)
+    with temporary_folder("fxqat-verify-") as folder:
+        size, name = image_size(options, model), f"model{suffix_of(model)}"
+        file = options.file or fxqat.export(model, folder / name, imgsz=size, batch=options.batch)
         with progress("verifying", options.quiet) as step:
             found = fxqat.verify(
                 model,
-                onnx,
+                file,
                 options.data,
                 images_limit=options.images,
                 imgsz=options.imgsz,
+                batch=options.batch,
                 progress=step,
                 runtimes=options.runtimes,
             )
-        why = inexact_here(onnx, found.runtimes[0])
+        why = inexact_here(file, found.runtimes[0])
     print(_verify_table(found, options.rows))
     if options.json:
         write_text(options.json, json.dumps(found.summary(), indent=2) + "\n")
     target = target_of(model.recipe.target)
-    promised = options.strict or (target is not None and target.known_kernels)
+    promised = options.strict or (target is not None and target.arithmetic is not None)
     if promised and (failure := found.failure(options.bound)):
         fail(f"{failure}; {why}" if why else failure)
 

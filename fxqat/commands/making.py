@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fxqat.commands.command import (
+    SIZE,
     Command,
     add_images,
     add_output,
@@ -15,16 +16,19 @@ from fxqat.commands.command import (
     add_trust,
     check_counts,
     default_name,
+    image_size,
     output,
     progress,
     say_inexact,
     say_skipped,
+    typed,
 )
 from fxqat.commands.retargeting import COMMANDS as RETARGETING
-from fxqat.commands.retargeting import add_observed, add_target, retargeted
+from fxqat.commands.retargeting import add_observed, add_target, retargeted, suffix_of
 
 if TYPE_CHECKING:
     from fxqat.graph.pipeline import Gap
+    from fxqat.models.detector import Detector
 
 
 def _prepare_arguments(parser: ArgumentParser) -> None:
@@ -60,7 +64,7 @@ def prepare(options: Namespace) -> None:
     """``fxqat prepare``."""
     import fxqat
 
-    path = output(options, f"{Path(options.model).stem}.fxqat")
+    path = output(options, Path(default_name(options.model, ".fxqat")).name, ".fxqat")
     model = fxqat.load(options.model, trust=options.trust, classes=options.classes, nms_free=options.nms_free)
     if model.source.unnamed:
         print(
@@ -108,7 +112,7 @@ def calibrate(options: Namespace) -> None:
     import fxqat
 
     check_counts(options)
-    path = output(options, default_name(options.model, "_ptq.fxqat"))
+    path = output(options, default_name(options.model, "_ptq.fxqat"), ".fxqat")
     model = fxqat.load(options.model)
     skipped: list[tuple[Path, str]] = []
     with progress("calibrating", options.quiet) as step:
@@ -143,8 +147,8 @@ def _add_input(parser: ArgumentParser) -> None:
         "--input",
         default="float",
         metavar="FORM",
-        help="what the file takes: float (0..1), uint8 (0..255) or uint8-nhwc (channels last, as cameras deliver) "
-        "(default: %(default)s)",
+        help="what the file takes: float (0..1), uint8 (0..255) or uint8-nhwc (channels last, as cameras deliver); for "
+        "LiteRT, always channels last: float, uint8 or int8 (default: %(default)s)",
     )
 
 
@@ -155,51 +159,65 @@ def _convert_arguments(parser: ArgumentParser) -> None:
 
 def convert(options: Namespace) -> None:
     """``fxqat convert``."""
+    _converted(options)
+
+
+def _converted(options: Namespace) -> Path:
     import fxqat
 
-    path = output(options, default_name(options.model, "_int8.fxqat"))
+    output(options, default_name(options.model, "_int8.fxqat"), ".fxqat")
     int8, report = fxqat.convert(fxqat.load(options.model))
+    path = output(options, default_name(options.model, f"{_mark(int8, '_float')}.fxqat"), ".fxqat")
     fxqat.save(int8, path)
     print(report, end="")
     print(f"wrote {path}")
+    return path
+
+
+def _mark(model: Detector, otherwise: str) -> str:
+    """What an output's name says of ``model``: ``_int8`` where it computes in integers."""
+    from fxqat.passes.lower import is_integer
+
+    return "_int8" if is_integer(model.gm) else otherwise
 
 
 def _export_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "model", metavar="X", help="calibrated, trained or converted .fxqat; or a .pt, which is exported in float"
     )
-    parser.add_argument(
-        "--imgsz", type=int, default=640, help="pixels, square, a multiple of the model's stride (default: %(default)s)"
-    )
+    parser.add_argument("--imgsz", type=int, metavar="N", help=SIZE)
     parser.add_argument("--batch", type=int, default=1, help="images at a time (default: %(default)s)")
-    parser.add_argument("--dynamic", action="store_true", help="leave the batch size open")
-    parser.add_argument("--opset", type=int, default=20, help="19 or 20 (default: %(default)s)")
+    parser.add_argument("--dynamic", action="store_true", help="leave the batch size open (ONNX)")
+    parser.add_argument("--opset", type=int, default=20, help="19 or 20 (ONNX; default: %(default)s)")
     _add_input(parser)
     add_target(parser, "what X was prepared for")
     add_observed(parser)
-    add_output(parser, "X_int8.onnx")
+    add_output(parser, "X_int8.onnx, or .tflite for target litert; X.onnx where nothing is INT8")
     add_trust(parser)
 
 
 def export(options: Namespace) -> None:
     """``fxqat export``."""
+    _exported(options)
+
+
+def _exported(options: Namespace) -> Path:
     import fxqat
     from fxqat.runtime.int8_summary import account
 
     check_counts(options)
-    is_float = not options.model.endswith(".fxqat")
-    path = output(
-        options, f"{Path(options.model).stem}.onnx" if is_float else default_name(options.model, "_int8.onnx")
-    )
     model = fxqat.load(options.model, trust=options.trust)
-    if options.target and options.target != model.recipe.target:
+    suffix = suffix_of(model, options.target)
+    output(options, default_name(options.model, f"_int8{suffix}"))
+    if options.target and options.target != model.recipe.target and model.stage != "float":
         model = retargeted(options, model)
     if model.stage == "qat":
         model, _ = fxqat.convert(model)
+    path = output(options, default_name(options.model, f"{_mark(model, '')}{suffix}"))
     fxqat.export(
         model,
         path,
-        imgsz=options.imgsz,
+        imgsz=image_size(options, model),
         batch=options.batch,
         dynamic=options.dynamic,
         opset=options.opset,
@@ -209,6 +227,9 @@ def export(options: Namespace) -> None:
     if model.stage == "int8":
         print(account(model.gm))
         _say_exactness(path, model.recipe.target)
+    if path.suffix == ".tflite":
+        print(f"in float in the file: {_float_operations(path)}")
+    return path
 
 
 def _say_exactness(path: Path, name: str) -> None:
@@ -218,12 +239,19 @@ def _say_exactness(path: Path, name: str) -> None:
     from fxqat.targets import target_of
 
     target = target_of(name)
-    if target is None or target.runtime not in RUNTIMES:
+    runtime = RUNTIMES.get(target.runtime) if target is not None else None
+    if runtime is None or not runtime.pair_orders:
         return
-    runtime = RUNTIMES[target.runtime]
     print(prove(path, runtime.pair_orders))
     if runtime.installed:
         say_inexact([path], runtime.name)
+
+
+def _float_operations(path: Path) -> str:
+    from fxqat.runtime.tflite_file import TFLiteFile
+
+    found = TFLiteFile.read(path).operations()
+    return ", ".join(f"{count} {kind}" for (kind, type_), count in sorted(found.items()) if type_ == "float32")
 
 
 def _run_arguments(parser: ArgumentParser) -> None:
@@ -241,30 +269,37 @@ def _run_arguments(parser: ArgumentParser) -> None:
 
 def _run(options: Namespace) -> None:
     """The chain, each step shown as the command that does it alone."""
-    stem = Path(options.output) / Path(options.model).stem
+    check_counts(options)
+    qat = Path(options.output) / Path(default_name(options.model, ".fxqat")).name
+    ptq = output(Namespace(output=None), default_name(qat, "_ptq.fxqat"))
     shared = {"trust": options.trust, "quiet": options.quiet}
     sized = {"data": options.data, "images": options.images, "imgsz": options.imgsz}
-    told = f"--data {options.data}" + (f" --images {options.images}" if options.images else "")
-    chosen = f" --target {options.target}" if options.target else ""
-    _say(f"fxqat prepare {options.model} --policy {options.policy}{chosen} -o {stem}.fxqat")
+    told = ["--data", options.data, *_given("--images", options.images)]
+    _say("prepare", options.model, "--policy", options.policy, *_given("--target", options.target), "-o", qat)
     given = {"model": options.model, "policy": options.policy, "target": options.target}
     passes = {"passes": "", "print_passes": False}
-    prepare(Namespace(**given, **passes, classes=None, output=f"{stem}.fxqat", patterns=options.patterns, **shared))
-    _say(f"fxqat calibrate {stem}.fxqat {told}" + (f" --method {options.method}" if options.method else ""))
-    calibrate(
-        Namespace(model=f"{stem}.fxqat", output=None, batch=options.batch, method=options.method, **sized, **shared)
-    )
-    _say(f"fxqat convert {stem}_ptq.fxqat")
-    convert(Namespace(model=f"{stem}_ptq.fxqat", output=None, **shared))
-    form = f" --input {options.input}" if options.input != "float" else ""
-    _say(f"fxqat export {stem}_int8.fxqat{form}")
+    prepare(Namespace(**given, **passes, classes=None, output=qat, patterns=options.patterns, **shared))
+    _say("calibrate", qat, *told, *_given("--method", options.method))
+    calibrate(Namespace(model=qat, output=ptq, batch=options.batch, method=options.method, **sized, **shared))
+    _say("convert", ptq)
+    reference = _converted(Namespace(model=ptq, output=None, **shared))
+    _say("export", reference, *_given("--input", options.input if options.input != "float" else None))
     shape = {"batch": 1, "dynamic": False, "opset": 20, "imgsz": options.imgsz, "input": options.input}
-    export(Namespace(model=f"{stem}_int8.fxqat", output=None, target=None, **shape, **shared))
-    _say(f"next: fxqat val {options.model} {stem}_int8.onnx --data YOUR_VAL.yaml; fxqat verify {stem}_ptq.fxqat {told}")
+    path = _exported(Namespace(model=reference, output=None, target=None, **shape, **shared))
+    following = (
+        typed("fxqat", "val", options.model, path, "--data", "YOUR_VAL.yaml"),
+        typed("fxqat", "verify", ptq, *told),
+    )
+    print(f"next: {'; '.join(following)}", flush=True)
 
 
-def _say(command: str) -> None:
-    print(f"$ {command}" if command.startswith("fxqat") else command, flush=True)
+def _given(option: str, value: object) -> list[object]:
+    """``option`` and its value, or nothing without one."""
+    return [] if value is None else [option, value]
+
+
+def _say(*words: object) -> None:
+    print(f"$ {typed('fxqat', *words)}", flush=True)
 
 
 COMMANDS = (
@@ -291,7 +326,7 @@ COMMANDS = (
     ),
     Command(
         name="export",
-        help="write ONNX for ONNX Runtime and ultralytics.YOLO",
+        help="write ONNX, or .tflite for LiteRT, also for ultralytics.YOLO",
         example="fxqat export yolov8n_ptq.fxqat",
         arguments=_export_arguments,
         run=export,

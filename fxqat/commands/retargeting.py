@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from fxqat.commands.command import Command, add_quiet, check_counts, default_name, output, progress
+from fxqat.commands.command import SIZE, Command, add_quiet, check_counts, default_name, output, progress
 
 if TYPE_CHECKING:
     from fxqat.models.detector import Detector
@@ -16,8 +16,16 @@ def add_target(parser: ArgumentParser, default: str) -> None:
     parser.add_argument(
         "--target",
         metavar="T",
-        help=f"runtime: ort-cpu, ort-cpu-avx2, ort-arm, openvino or tensorrt (default: {default})",
+        help=f"runtime: ort-cpu, ort-cpu-vnni, ort-arm, litert, openvino or tensorrt (default: {default})",
     )
+
+
+def suffix_of(model: Detector, target: str | None = None) -> str:
+    """What the name of a file for ``target``, by default the model's own, ends in."""
+    from fxqat.targets import target_of
+
+    found = target_of(target or model.recipe.target)
+    return ".onnx" if found is None else found.suffix
 
 
 def add_observed(parser: ArgumentParser) -> None:
@@ -53,9 +61,7 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="X.fxqat", help="calibrated or trained")
     add_target(parser, "none, give one")
     add_observed(parser)
-    parser.add_argument(
-        "--imgsz", type=int, default=640, help="pixels, square, a multiple of the model's stride (default: %(default)s)"
-    )
+    parser.add_argument("--imgsz", type=int, metavar="N", help=SIZE)
     parser.add_argument(
         "--val", metavar="V", help="labelled data set YAML: report the accuracy of both, with the paired interval"
     )
@@ -78,7 +84,7 @@ def _retarget(options: Namespace) -> None:
     check_counts(options)
     if options.target is None:
         raise Problem("--target", "is missing", expected=f"one of: {', '.join(TARGETS)}")
-    path = output(options, default_name(options.model, f"_{options.target}.fxqat"))
+    path = output(options, default_name(options.model, f"_{options.target}.fxqat"), ".fxqat")
     model = fxqat.load(options.model)
     made = retargeted(options, model)
     fxqat.save(made, path)
@@ -91,13 +97,14 @@ def _retarget(options: Namespace) -> None:
 def _report_loss(options: Namespace, models: list[object]) -> None:
     from fxqat.evaluation.accuracy import evaluate
     from fxqat.evaluation.bootstrap import paired_drift
-    from fxqat.evaluation.comparison import open_model
+    from fxqat.evaluation.comparison import open_model, usual_size
 
     found = []
     for index, model in enumerate(models):
         with progress(f"validating {index + 1} of 2", options.quiet) as step:
             opened = open_model(str(model))
-            found.append(evaluate(opened, options.val, imgsz=options.imgsz, limit=options.val_images, progress=step))
+            size = usual_size([opened]) if options.imgsz is None else options.imgsz
+            found.append(evaluate(opened, options.val, imgsz=size, limit=options.val_images, progress=step))
     before, after = found
     print(f"mAP50-95 {before.map5095:.4f} -> {after.map5095:.4f}, points {paired_drift(before, after)}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,8 @@ from fxqat.commands.command import (
     add_quiet,
     add_trust,
     check_counts,
+    default_name,
+    image_size,
     output,
     progress,
 )
@@ -101,7 +102,7 @@ def _search(options: Namespace) -> None:
         candidates=options.candidates,
     )
     _check_target(options)
-    path = output(options, f"{Path(options.model).stem}_found.yaml")
+    path = output(options, Path(default_name(options.model, "_found.yaml")).name)
     if options.json:
         check_writable(options.json)
     with _phases(options.quiet) as step:
@@ -183,7 +184,7 @@ def _drift_arguments(parser: ArgumentParser) -> None:
 def _drift(options: Namespace) -> None:
     import fxqat
     from fxqat.evaluation.drift_report import Asked, travel
-    from fxqat.files import check_writable, write_text
+    from fxqat.files import check_writable, temporary_folder, write_text
     from fxqat.sensitivity.error_report import check_calibrated
 
     check_counts(options)
@@ -195,7 +196,7 @@ def _drift(options: Namespace) -> None:
         data=options.data,
         split=options.split,
         images=options.images,
-        imgsz=options.imgsz,
+        imgsz=image_size(options, model),
         batch=options.batch,
         threshold=options.threshold,
         source=options.source,
@@ -203,8 +204,8 @@ def _drift(options: Namespace) -> None:
         memory=options.memory,
         latency=options.latency,
     )
-    with tempfile.TemporaryDirectory(prefix="fxqat-drift-") as folder, _phases(options.quiet) as step:
-        found = travel(model, options.model, asked, Path(folder), step)
+    with temporary_folder("fxqat-drift-") as folder, _phases(options.quiet) as step:
+        found = travel(model, options.model, asked, folder, step)
     print(_drift_report(found.stages, found.classes[: options.classes], options.threshold))
     if found.memory:
         print(f"\n{_memory_table(found.memory)}")

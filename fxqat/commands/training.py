@@ -8,7 +8,7 @@ import sys
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -20,10 +20,14 @@ from fxqat.commands.command import (
     default_name,
     output,
     progress,
+    typed,
 )
 from fxqat.errors import Problem
-from fxqat.files import check_writable, write_text
+from fxqat.files import check_folder, check_writable, write_text
 from fxqat.training.flags import SWITCHES, VALUES
+
+if TYPE_CHECKING:
+    from fxqat.models.detector import Detector
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -32,7 +36,10 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, metavar="N", help="all in all (default: 3)")
     parser.add_argument("--batch", type=int, metavar="N", help="images a step (default: 4)")
     parser.add_argument(
-        "--imgsz", type=int, metavar="N", help="pixels, square, a multiple of the model's stride (default: 640)"
+        "--imgsz",
+        type=int,
+        metavar="N",
+        help="pixels, square, a multiple of the model's stride (default: as calibrated, or 640)",
     )
     parser.add_argument("--device", metavar="D", help="cpu, 0, 0,1 ... (default: a GPU where there is one)")
     parser.add_argument("--seed", type=int, metavar="N", help="of augmentation and everything random (default: 0)")
@@ -64,8 +71,9 @@ def train(options: Namespace) -> None:
     """``fxqat train``."""
     import fxqat
 
-    path = output(options, default_name(options.model, "_qat.fxqat"))
+    path = output(options, default_name(options.model, "_qat.fxqat"), ".fxqat")
     folder = path.with_suffix("")
+    check_folder(folder)
     chosen = _options(options)
     if options.json:
         check_writable(options.json)
@@ -87,11 +95,21 @@ def train(options: Namespace) -> None:
     except KeyboardInterrupt:
         _say_interrupted(folder)
         raise SystemExit(130) from None
-    fxqat.save(trained, path)
+    _save(trained, path, folder)
     print(_verdict(trained.recipe.training))
     if options.json:
         write_text(options.json, json.dumps(trained.recipe.training, indent=2) + "\n")
     print(f"wrote {path}")
+
+
+def _save(trained: Detector, path: Path, folder: Path) -> None:
+    import fxqat
+
+    try:
+        fxqat.save(trained, path)
+    except Problem as problem:
+        kept = f"the training is kept in {folder}: make room, and give the command again with --resume"
+        raise Problem(problem.where, problem.what, remedy=kept) from problem
 
 
 def _callbacks(options: Namespace, folder: Path) -> list[Any]:
@@ -157,11 +175,11 @@ def _swap(options: Namespace) -> None:
     import fxqat
     from fxqat.passes.swap_activation import swap_activation
 
-    path = output(options, default_name(options.model, f"_{options.to}.fxqat"))
+    path = output(options, default_name(options.model, f"_{options.to}.fxqat"), ".fxqat")
     fxqat.save(swap_activation(fxqat.load(options.model, trust=options.trust), options.to), path)
     print(f"wrote {path}")
-    tail = "--unlabelled --set lr0=0.0005 --set freeze_bn=1.0"
-    print(f"it has to learn again: fxqat train {path} --teacher {options.model} --data D --epochs 30 {tail}")
+    tail = ("--data", "D", "--epochs", 30, "--unlabelled", "--set", "lr0=0.0005", "--set", "freeze_bn=1.0")
+    print(f"it has to learn again: {typed('fxqat', 'train', path, '--teacher', options.model, *tail)}")
 
 
 COMMANDS = (

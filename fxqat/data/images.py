@@ -55,7 +55,7 @@ def image_paths(data: str | Path, *, split: str | None = None, limit: int | None
     if limit is not None and limit < 1:
         raise Problem(f"limit {limit}", "asks for no image", expected="1 or more")
     place = dataset.find(data)
-    is_yaml = place.suffix in dataset.YAML_SUFFIXES
+    is_yaml = dataset.is_yaml(place)
     chosen = (split or "train") if is_yaml else None
     paths = dataset.read(place).images(cast(str, chosen)) if is_yaml else dataset.images_at(place)
     return ImageList(source=place, split=chosen, paths=tuple(spread(paths, limit)), total=len(paths))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fxqat.data import dataset, images
+from fxqat.data.labels import check_labels, label_file
 from fxqat.errors import Problem
 from fxqat.evaluation.classification import evaluate_classes
 from fxqat.evaluation.metrics import Accuracy, ClassAccuracy, Matches, from_statistics
 from fxqat.evaluation.predictor import Evaluated, from_onnx
+from fxqat.files import temporary_folder
 
 __all__ = ["Accuracy", "ClassAccuracy", "Evaluated", "Matches", "evaluate", "from_onnx"]
 
@@ -50,13 +51,14 @@ def evaluate(
             model, data, imgsz=imgsz, batch=batch, split=split, limit=limit, progress=progress or _quietly
         )
     place = dataset.find(data)
-    if place.suffix not in dataset.YAML_SUFFIXES:
+    if not dataset.is_yaml(place):
         raise Problem(place, "has no labels to measure against", expected="a data set YAML")
     data_set = dataset.read(place)
     check_classes(model, data_set)
     found = images.image_paths(place, split=split, limit=limit)
-    with tempfile.TemporaryDirectory(prefix="fxqat-val-") as folder:
-        return _measure(model, data_set, found, Path(folder), imgsz, batch, progress or _quietly)
+    check_labels(data_set.file, split, found.paths, len(data_set.names))
+    with temporary_folder("fxqat-val-") as folder:
+        return _measure(model, data_set, found, folder, imgsz, batch, progress or _quietly)
 
 
 def _quietly(done: int, total: int) -> None:
@@ -108,8 +110,8 @@ def _measure(
     accepted = [file.name for file in validator.files]
     refused = [path for name, path in staged.items() if name not in set(accepted)]
     statistics = validator.run(model, progress)
-    if not validator.metrics.nt_per_class.sum():
-        where = f"split '{found.split}' has no labels ({len(accepted)} images)"
+    if not validator.metrics.nt_per_class.sum():  # those that have labels cannot be read
+        where = f"split '{found.split}' has no labelled object in its {len(accepted)} readable images"
         raise Problem(data_set.file, where, expected="label files in labels/ beside images/")
     skipped += [(path, "Ultralytics refuses the image or its label file as malformed") for path in refused]
     paths = [staged[name] for name in accepted]
@@ -125,8 +127,6 @@ def _stage(paths: Sequence[Path], folder: Path) -> tuple[dict[str, Path], list[t
     Ultralytics writes a label cache beside the labels, reads caches and .npy files (pickles among them) it finds
     there, and rewrites JPEGs it thinks damaged. Among links it can do all that without touching the data set.
     """
-    from ultralytics.data.utils import img2label_paths
-
     (folder / "images").mkdir()
     (folder / "labels").mkdir()
     staged: dict[str, Path] = {}
@@ -140,7 +140,7 @@ def _stage(paths: Sequence[Path], folder: Path) -> tuple[dict[str, Path], list[t
         name = f"{index:06d}{path.suffix}"
         staged[name] = path
         _link(path, folder / "images" / name)
-        if (label := Path(img2label_paths([os.path.abspath(path)])[0])).is_file():
+        if (label := label_file(path)).is_file():
             _link(label, folder / "labels" / f"{index:06d}.txt")
     return staged, skipped
 

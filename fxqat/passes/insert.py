@@ -147,8 +147,8 @@ def _quantized_input(gm: fx.GraphModule, source: fx.Node, node: fx.Node) -> fx.N
     """``source`` quantized for ``node``; as an earlier layer has it where that asks for the same: a runtime would
     otherwise compute the same codes for each."""
     info = quant_info(node)
-    spec = info.input or info.activation
-    assert spec is not None, "a policy that quantizes a weight quantizes the layer's output"
+    spec = info.input
+    assert spec is not None, "assign gives a layer with an integer weight the spec of its input"
     for user in source.users:
         if is_quantizer(user) and module_of(user).spec == spec:
             return user

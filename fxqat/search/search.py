@@ -3,7 +3,6 @@ its layers are better left in float."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from fxqat.evaluation.bootstrap import paired_drift
 from fxqat.evaluation.cache import Kept
 from fxqat.evaluation.disagreement import confident, disagreement, ratio
 from fxqat.evaluation.latency import measure as measure_latency
+from fxqat.files import temporary_folder
 from fxqat.graph.pipeline import Pipeline
 from fxqat.models.detector import Detector
 from fxqat.passes import Assign, Rules, converting, fusing, preparing
@@ -75,8 +75,8 @@ def search(
         Problem: the model, the data or the base policy cannot be used.
     """
     budget = budget or Budget()
-    with tempfile.TemporaryDirectory(prefix="fxqat-search-") as folder:
-        return _Search(model, data, Policy.load(base), budget, work, trust, progress, Path(folder)).run()
+    with temporary_folder("fxqat-search-") as folder:
+        return _Search(model, data, Policy.load(base), budget, work, trust, progress, folder).run()
 
 
 @dataclass(frozen=True, kw_only=True)

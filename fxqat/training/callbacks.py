@@ -208,7 +208,7 @@ def observe_again(trainer: Any, gm: fx.GraphModule, fakes: list[FakeQuantize], c
     ranges that are given stay."""
     observed = [fake for fake in fakes if fake.spec.fixed is None]
     for fake in observed:
-        fake.activation_post_process.reset()
+        fake.renew_observer()
         fake.enable_observer()
     training = gm.training
     gm.eval()

@@ -13,9 +13,10 @@ from torch import Tensor, fx, nn
 
 from fxqat.graph.match import NoMatch
 from fxqat.graph.site import module_of, site_of
-from fxqat.passes import Rules
-from fxqat.passes.quant_graph import annotate
+from fxqat.passes import Rules, converting
+from fxqat.passes.quant_graph import QuantGraph, annotate, quant_info
 from fxqat.quant.spec import QuantSpec
+from fxqat.targets import TARGETS
 
 A8 = QuantSpec(bits=8, signed=False, symmetric=False)
 EPS = 2**-23  # float32: the gap between 1 and the next number
@@ -85,6 +86,14 @@ class Forked(nn.Module):
 
 
 CASES = {
+    # The convolution pads by the same function.
+    "padding_by_itself": Case(
+        fires=lambda: traced(conv_bn(padding_mode="reflect")),
+        within=0,
+        misses=lambda: traced(conv_bn()),
+        at="0",
+        reason="it pads with zeros",
+    ),
     # The fused module runs the same three layers one after the other.
     "conv_bn_silu": Case(
         fires=lambda: traced(conv_bn(nn.SiLU())),
@@ -270,6 +279,26 @@ def test_what_the_policy_leaves_in_float_keeps_its_silu():
     gm = fused(conv_bn(nn.SiLU()))
     with pytest.raises(NoMatch, match="the policy leaves it in float"):
         shipped()["silu_as_sigmoid_and_mul"].apply(gm, node(gm, "0"))
+
+
+@pytest.mark.parametrize("target", ["ort-cpu", "openvino"])
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_padding_of_any_kind_moves_codes_and_nothing_else(mode, target):
+    """From the trace to the reference graph: the float numbers to the bit, then those of the quantizers alone."""
+    block, inputs = conv_bn(nn.SiLU(), padding_mode=mode), unit_images()
+    with torch.no_grad():
+        wanted = block.eval()(inputs)
+        assert torch.equal(fused(block).eval()(inputs), wanted)
+        qat = quantized(block, inputs, policy=policy(target=target))
+        padded = node(qat, "0_pad")
+        assert quant_info(padded).quantizer == quant_info(padded.args[0]).quantizer is not None
+        before = qat(inputs)
+        int8, _ = converting(Rules.load(), TARGETS[target]).run(qat)
+        last = list(QuantGraph(qat).quantizers().values())[-1]
+        step = float(last.scale)
+        # a tie that one arithmetic rounds up and the other down is one code, and SiLU's slope is below 1.1
+        assert (int8(inputs) - before).abs().max() <= 1.1 * step
+        assert (before - wanted).abs().max() > 0
 
 
 def test_lowering_leaves_the_layer_that_it_reads_as_it_was():
