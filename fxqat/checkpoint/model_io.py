@@ -17,7 +17,7 @@ from fxqat.models.detector import Detector, Recipe
 from fxqat.passes.quant_graph import QuantGraph, quant_info
 
 
-def load(model: str | Path, *, trust: bool = False, classes: int | None = None) -> Detector:
+def load(model: str | Path, *, trust: bool = False, classes: int | None = None, nms_free: bool = False) -> Detector:
     """A detector from an Ultralytics checkpoint (.pt), an architecture (``yolov8n.yaml``), or a .fxqat file.
 
     A .fxqat file needs neither Ultralytics nor the policy, rules and passes that it was made with.
@@ -26,10 +26,12 @@ def load(model: str | Path, *, trust: bool = False, classes: int | None = None) 
         model: path, or a name that Ultralytics knows.
         trust: let a .pt run code (see ``fxqat.models.load``).
         classes: number of classes, for an architecture.
+        nms_free: let a YOLOv10 or YOLO26 predict by the branches that need no non-maximum suppression; by default it
+            predicts as ``ultralytics.YOLO`` does.
 
     Raises:
-        Problem: no such file, not a detector, unsafe, damaged, or built of something outside the vocabulary
-            (``fxqat.checkpoint.vocabulary``).
+        Problem: no such file, not a detector, a head without such branches, unsafe, damaged, or built of something
+            outside the vocabulary (``fxqat.checkpoint.vocabulary``).
     """
     path = Path(model)
     _check_classes(path, classes)
@@ -42,7 +44,7 @@ def load(model: str | Path, *, trust: bool = False, classes: int | None = None) 
             expected="a .pt, .yaml or .fxqat file",
             remedy="start from the checkpoint it was made of",
         )
-    return _traced(model, trust, classes)
+    return _traced(model, trust, classes, nms_free)
 
 
 def _check_classes(path: Path, classes: int | None) -> None:
@@ -83,17 +85,18 @@ def save(model: Detector, path: str | Path) -> Path:
     return path
 
 
-def _traced(model: str | Path, trust: bool, classes: int | None) -> Detector:
+def _traced(model: str | Path, trust: bool, classes: int | None, nms_free: bool) -> Detector:
     # here: Ultralytics takes seconds to import, and a .fxqat file does not need it
     from fxqat.models import offline
     from fxqat.models.load import build as build_model
-    from fxqat.models.load import fetched, load_pt
+    from fxqat.models.load import fetched, load_pt, without_nms
     from fxqat.models.trace import trace
 
     offline.quiet()
     path = Path(model)
     is_checkpoint = path.suffix == ".pt"
     float_model, source = load_pt(fetched(path), trust=trust) if is_checkpoint else build_model(model, classes=classes)
+    source = without_nms(float_model, source) if nms_free else source
     return Detector(trace(float_model, source.name), source, Recipe()).eval()
 
 

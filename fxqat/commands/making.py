@@ -44,6 +44,11 @@ def _prepare_arguments(parser: ArgumentParser) -> None:
     add_target(parser, "the policy's")
     parser.add_argument("--classes", type=int, metavar="N", help="number of classes, for an architecture")
     parser.add_argument(
+        "--nms-free",
+        action="store_true",
+        help="let YOLOv10 and YOLO26 predict by their branches without NMS (default: as Ultralytics does)",
+    )
+    parser.add_argument(
         "--passes",
         default="",
         metavar="TEXT",
@@ -60,7 +65,7 @@ def prepare(options: Namespace) -> None:
     import fxqat
 
     path = output(options, Path(default_name(options.model, ".fxqat")).name, ".fxqat")
-    model = fxqat.load(options.model, trust=options.trust, classes=options.classes)
+    model = fxqat.load(options.model, trust=options.trust, classes=options.classes, nms_free=options.nms_free)
     if model.source.unnamed:
         print(
             f"{model.source.unnamed} of {len(model.names)} classes have no name in {options.model}: their number is it"

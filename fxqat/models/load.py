@@ -7,7 +7,7 @@ their ``activation`` entry and looks up layers by name among everything it has i
 from __future__ import annotations
 
 import ast
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,22 @@ def build(architecture: str | Path | dict[str, Any], *, classes: int | None = No
         torch.random.set_rng_state(torch_state)
         Conv.default_act = activation  # Ultralytics sets it for the process, and leaves it so where building fails
     return model.float().eval(), _source(model, where, "")
+
+
+def without_nms(model: nn.Module, source: Source) -> Source:
+    """Let ``model`` predict by the branches that need no non-maximum suppression; the source that says so.
+
+    Raises:
+        Problem: its head has none.
+    """
+    if not source.head_spec.end2end:
+        raise Problem(
+            source.name,
+            "has no branches that predict without NMS",
+            expected="YOLOv10, YOLO26 or another end-to-end head",
+        )
+    model.model[-1].end2end = True  # type: ignore[index, union-attr]
+    return replace(source, head={**source.head, "nms_free": True})
 
 
 def check_architecture(content: dict[str, Any], where: str) -> None:

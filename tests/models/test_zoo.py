@@ -69,6 +69,16 @@ def test_a_head_without_nms_computes_the_same_bits(name):
     assert [kind for kind in gm.modules() if isinstance(kind, Selection)]
 
 
+def test_predicting_without_nms_is_asked_for():
+    assert not fxqat.load("yolo26n.yaml").source.head_spec.nms_free
+    model = fxqat.load("yolo26n.yaml", nms_free=True)
+    with torch.no_grad():
+        rows, _ = model(torch.zeros(2, 3, 64, 64))
+    assert rows.shape == (2, 84, 6), "left, top, right, bottom, score, class of the 84 anchors"
+    words = refusal(fxqat.load, "yolo11n.yaml", nms_free=True)
+    assert words.startswith("yolo11n.yaml: has no branches that predict without NMS; expected YOLOv10, YOLO26")
+
+
 @pytest.mark.parametrize("name", ["rtdetr-l", "yolov8n-world", "yoloe-11s", "yolo26n-depth", "yolo26n-sem"])
 def test_what_no_family_takes_is_refused_with_the_reason(name):
     words = refusal(fxqat.load, f"{name}.yaml")
