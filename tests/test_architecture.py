@@ -19,7 +19,14 @@ MODELS = (*CORE, "fxqat.models", "fxqat.data")
 PASSES = (*MODELS, "fxqat.policy", "fxqat.targets", "fxqat.passes")
 RUNTIME = (*PASSES, "fxqat.runtime")
 TRAINING = (*RUNTIME, "fxqat.checkpoint", "fxqat.evaluation", "fxqat.training")
-TOOLS = (*TRAINING, "fxqat.sensitivity", "fxqat.search", "fxqat.demo", "fxqat.stage_checks", "fxqat.relower")
+TOOLS = (
+    *TRAINING,
+    "fxqat.sensitivity",
+    "fxqat.search",
+    "fxqat.demo",
+    "fxqat.workflow.stage_checks",
+    "fxqat.workflow.retarget",
+)
 ROOMS = {
     "fxqat": (*PASSES, "fxqat.api"),
     "fxqat.errors": (),
@@ -34,8 +41,8 @@ ROOMS = {
     "fxqat.passes.*": PASSES,
     "fxqat.checkpoint.*": (*PASSES, "fxqat.checkpoint"),
     "fxqat.runtime.*": RUNTIME,
-    "fxqat.stage_checks": MODELS,
-    "fxqat.relower": (*PASSES, "fxqat.checkpoint", "fxqat.stage_checks"),
+    "fxqat.workflow.stage_checks": MODELS,
+    "fxqat.workflow.retarget": (*PASSES, "fxqat.checkpoint", "fxqat.workflow.stage_checks"),
     "fxqat.training.*": TRAINING,
     # What they measure is whatever file the user names, so they call load().
     "fxqat.evaluation.*": (*RUNTIME, "fxqat.checkpoint", "fxqat.evaluation", "fxqat.sensitivity", "fxqat.api"),

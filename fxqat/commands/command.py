@@ -1,11 +1,10 @@
-"""What a command is, and the arguments that several share."""
+"""What a command is, and what several do around their work."""
 
 from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -22,35 +21,6 @@ class Command:
     example: str
     arguments: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], None]
-
-
-Step = Callable[[int, int], None]
-
-
-@contextmanager
-def progress(label: str, quiet: bool) -> Iterator[Step]:
-    """A bar on the terminal with count, elapsed and remaining time, for no log file; yields ``step(done, total)``."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def say_inexact(files: Iterable[str | Path], runtime: str = "ort") -> None:
@@ -85,46 +55,6 @@ def default_name(source: str | Path, tail: str) -> str:
     path = Path(source)
     stem = path.stem.removesuffix("_int8").removesuffix("_ptq").removesuffix("_qat")
     return str(path.with_name(f"{stem}{tail}"))
-
-
-def add_output(parser: ArgumentParser, default: str) -> None:
-    """``-o``."""
-    parser.add_argument("-o", "--output", metavar="OUT", help=f"where to write (default: {default})")
-
-
-def add_patterns(parser: ArgumentParser) -> None:
-    """``--patterns``."""
-    parser.add_argument(
-        "--patterns", action="append", default=[], metavar="FILE.py", help="rules of your own; may be given again"
-    )
-
-
-def add_trust(parser: ArgumentParser) -> None:
-    """``--trust``."""
-    parser.add_argument("--trust", action="store_true", help="let MODEL.pt run code of its author while it is loaded")
-
-
-def add_quiet(parser: ArgumentParser) -> None:
-    """``--quiet``."""
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only results and errors")
-
-
-def add_images(parser: ArgumentParser, *, limit: int | None, batch: int, required: bool = True) -> None:
-    """``--data``, ``--images``, ``--imgsz``, ``--batch``."""
-    parser.add_argument(
-        "--data", required=required, metavar="D", help="data set YAML, folder of images, list file, or one image"
-    )
-    parser.add_argument(
-        "--images",
-        type=int,
-        default=limit,
-        metavar="N",
-        help=f"so many images, evenly spread (default: {limit or 'all'})",
-    )
-    parser.add_argument(
-        "--imgsz", type=int, default=640, help="pixels, square, a multiple of the model's stride (default: %(default)s)"
-    )
-    parser.add_argument("--batch", type=int, default=batch, help="images at a time (default: %(default)s)")
 
 
 def check_counts(options: Namespace) -> None:

@@ -1,4 +1,4 @@
-"""demo-data, demo: the main job with nothing at hand, on drawn traffic signs and the detector in the package."""
+"""demo: the main job with nothing at hand, on drawn traffic signs and the detector in the package."""
 
 from __future__ import annotations
 
@@ -8,16 +8,29 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fxqat.commands.command import Command, add_quiet, fail, progress
+from fxqat.commands import calibrate, convert, demo_data, export, prepare, train
+from fxqat.commands.arguments import add_quiet
+from fxqat.commands.command import Command, fail
+from fxqat.commands.command_parser import parsed
+from fxqat.commands.progress import progress
 
 if TYPE_CHECKING:
     from fxqat.evaluation.comparison import Compared
 
+
 IMGSZ = 320
+
+
 _PICTURES = 2
+
+
 _BOUND = 1e-6  # share of all codes
+
+
 # Five times the default rate: these are the images it learns to detect, labels and all.
 _TRAINING = "--epochs 2 --batch 8 --no-unlabelled --distill 1 --set lr0=1e-5"
+
+
 _NAMES = {
     "qat": "signs.fxqat",
     "ptq": "signs_ptq.fxqat",
@@ -29,22 +42,11 @@ _NAMES = {
 }
 
 
-def _data_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("out", metavar="OUT", help="folder to create")
-    parser.add_argument("--images", type=int, default=600, metavar="N", help="images in all (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed, other scenes (default: 0)")
-    add_quiet(parser)
+_STEPS = {one.COMMAND.name: one.COMMAND for one in (prepare, calibrate, train, convert, export)}
 
 
-def _data(options: Namespace) -> None:
-    from fxqat.demo import make_dataset
-
-    with progress("drawing", options.quiet) as step:
-        path = make_dataset(options.out, images=options.images, seed=options.seed, progress=step)
-    print(f"wrote {path}")
-
-
-def _demo_arguments(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
+    """What ``fxqat demo`` takes."""
     parser.add_argument(
         "-o", "--output", default="demo-data", metavar="DIR", help="folder to work in (default: demo-data)"
     )
@@ -53,7 +55,7 @@ def _demo_arguments(parser: ArgumentParser) -> None:
     add_quiet(parser)
 
 
-def _demo(options: Namespace) -> None:
+def run(options: Namespace) -> None:
     """From nothing to a proven INT8 file; every step is shown as the command that does it on a model of your own."""
     from fxqat.runtime.exactness import inexact_here
 
@@ -77,7 +79,7 @@ def _materials(folder: Path, options: Namespace) -> tuple[Path, Path]:
     weights = folder / "signs.pt"
     shutil.copyfile(Path(fxqat.demo.__file__).with_name("signs_yolov8n.pt"), weights)
     _say(f"demo-data {folder / 'data'} --images {options.images}")
-    _data(Namespace(out=folder / "data", images=options.images, seed=0, quiet=options.quiet))
+    demo_data.run(Namespace(out=folder / "data", images=options.images, seed=0, quiet=options.quiet))
     return weights, folder / "data" / "data.yaml"
 
 
@@ -106,10 +108,9 @@ def _chain(folder: Path, weights: Path, data: Path, options: Namespace) -> dict[
 
 def _run(words: str, quiet: bool) -> None:
     """What the command line does with ``words``."""
-    from fxqat.cli import parser
-
-    options = parser().parse_args(words.split())
-    options.run(Namespace(**{**vars(options), "quiet": quiet}))
+    name, *rest = words.split()
+    command = _STEPS[name]
+    command.run(Namespace(**{**vars(parsed(command, rest)), "quiet": quiet}))
 
 
 def _validate(models: list[Path], data: Path, options: Namespace) -> list[Compared]:
@@ -164,19 +165,10 @@ def _say(words: str) -> None:
     print(f"$ fxqat {words}", flush=True)
 
 
-COMMANDS = (
-    Command(
-        name="demo-data",
-        help="draw traffic-sign scenes as a labelled data set",
-        example="fxqat demo-data signs --images 600",
-        arguments=_data_arguments,
-        run=_data,
-    ),
-    Command(
-        name="demo",
-        help="the main job from nothing: data, FP32, INT8, proof, picture",
-        example="fxqat demo",
-        arguments=_demo_arguments,
-        run=_demo,
-    ),
+COMMAND = Command(
+    name="demo",
+    help="the main job from nothing: data, FP32, INT8, proof, picture",
+    example="fxqat demo",
+    arguments=arguments,
+    run=run,
 )

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from fxqat.api import load
-from fxqat.errors import Problem
+from fxqat.checkpoint.model_io import load
 from fxqat.evaluation.accuracy import Accuracy, evaluate
 from fxqat.evaluation.bootstrap import Drift, paired_drift
 from fxqat.evaluation.latency import measure
 from fxqat.evaluation.predictor import Evaluated, from_onnx
 from fxqat.runtime.integer_model import predictor
+from fxqat.workflow.stage_checks import expect_calibrated
 
 _RUNS = 7
 
@@ -91,8 +91,8 @@ def open_model(model: str | Path, *, trust: bool = False) -> Evaluated:
     if path.suffix == ".onnx":
         return from_onnx(path)
     detector = load(path, trust=trust).eval()
-    if detector.stage == "qat" and not detector.recipe.calibration:
-        raise Problem(path, "was never calibrated", expected="a calibrated .fxqat", remedy="run fxqat calibrate first")
+    if detector.stage == "qat":
+        expect_calibrated(detector, "val")
     return Evaluated.of(detector, predictor(detector), name=path.name, path=path)
 
 

@@ -17,7 +17,6 @@ import onnx
 import torch
 from torch import fx
 
-import fxqat
 from fxqat.data.images import check_imgsz
 from fxqat.errors import Problem
 from fxqat.files import check_writable, replacing
@@ -28,6 +27,7 @@ from fxqat.runtime.ort_layout import arrange
 from fxqat.runtime.redundant_qdq import as_exported
 from fxqat.runtime.uint8_input import SAYS, check_input, take_bytes
 from fxqat.targets import target_of
+from fxqat.version import VERSION
 
 OPSETS = (19, 20)
 
@@ -161,7 +161,7 @@ def _metadata(model: Detector, imgsz: int, batch: int, dynamic: bool) -> Mapping
         "description": f"{Path(model.source.name).stem} {'INT8' if int8 else 'FP32'} by fxqat",
         "author": "fxqat",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": fxqat.__version__,
+        "version": VERSION,
         "license": "AGPL-3.0",
         "stride": model.stride,
         "task": model.source.task,

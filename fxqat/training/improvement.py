@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fxqat.evaluation.accuracy import from_statistics
+from fxqat.evaluation.accuracy_file import read, write
 from fxqat.evaluation.bootstrap import Drift, paired_drift
-from fxqat.evaluation.cache import read, write
 
 
 def keep(validator: Any, folder: Path, epoch: int) -> None:

@@ -1,4 +1,4 @@
-"""val, verify: how good it is, and whether what runs is what was trained."""
+"""verify: differing codes counted, or a file proven free of overflow."""
 
 from __future__ import annotations
 
@@ -10,81 +10,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fxqat.commands.command import (
-    Command,
-    add_images,
-    add_quiet,
-    add_trust,
-    check_counts,
-    fail,
-    progress,
-    say_inexact,
-)
+from fxqat.commands.arguments import add_images, add_quiet
+from fxqat.commands.command import Command, check_counts, fail
+from fxqat.commands.progress import progress
 from fxqat.errors import Problem
 
 if TYPE_CHECKING:
-    from fxqat.evaluation.comparison import Compared
     from fxqat.runtime.verify import Difference, Verification
     from fxqat.targets import Target
 
 
-def _val_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "models",
-        nargs="+",
-        metavar="MODEL",
-        help=".pt, .fxqat or .onnx; the first is what the others are compared with",
-    )
-    add_images(parser, limit=None, batch=8)
-    parser.add_argument("--split", default="val", help="split of the data set (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=2, help="threads when timing (default: %(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write every number here, too")
-    add_trust(parser)
-    add_quiet(parser)
+def arguments(parser: ArgumentParser) -> None:
+    """What ``fxqat verify`` takes."""
+    from fxqat.runtime.sessions import RUNTIMES
 
-
-def _val(options: Namespace) -> None:
-    from fxqat.evaluation.comparison import compare
-    from fxqat.files import check_writable, write_text
-
-    check_counts(options)
-    if options.json:
-        check_writable(options.json)
-    say_inexact(options.models)
-    with progress("validating", options.quiet) as step:
-        rows = compare(
-            options.models,
-            options.data,
-            images_limit=options.images,
-            imgsz=options.imgsz,
-            batch=options.batch,
-            split=options.split,
-            threads=options.threads,
-            trust=options.trust,
-            progress=step,
-        )
-    print(_val_table(rows))
-    if options.json:
-        write_text(options.json, json.dumps([row.summary() for row in rows], indent=2) + "\n")
-
-
-def _val_table(rows: list[Compared]) -> str:
-    head = ("model", "mAP50-95", "mAP50", "precision", "recall", "drift, points [95 %]", "MB", "ms")
-    lines: list[tuple[str, ...]] = [head]
-    for row in rows:
-        a = row.accuracy
-        figures = (f"{value:.4f}" for value in (a.map5095, a.map50, a.precision, a.recall))
-        lines.append((a.model, *figures, str(row.drift or ""), f"{row.megabytes:.2f}", f"{row.milliseconds:.1f}"))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    text = "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
-    a = rows[0].accuracy
-    skipped = f", {len(a.skipped)} skipped: {', '.join(path.name for path, _ in a.skipped[:5])}" if a.skipped else ""
-    return f"{text}\n{a.images} images, {a.boxes} boxes{skipped}"
-
-
-def _verify_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="X",
@@ -105,8 +44,7 @@ def _verify_arguments(parser: ArgumentParser) -> None:
         "--runtimes",
         default="ort",
         metavar="LIST",
-        help="of ort, ort-plain (no optimizations), onnx (onnx.reference, slow), openvino, with commas; or all "
-        "(default: %(default)s)",
+        help=f"of {', '.join(RUNTIMES)}, with commas; or all (default: %(default)s)",
     )
     parser.add_argument(
         "--strict",
@@ -124,7 +62,8 @@ def _verify_arguments(parser: ArgumentParser) -> None:
     add_quiet(parser)
 
 
-def _verify(options: Namespace) -> None:
+def run(options: Namespace) -> None:
+    """``fxqat verify``."""
     import fxqat
     from fxqat.files import check_writable, write_text
     from fxqat.runtime.exactness import inexact_here
@@ -152,7 +91,7 @@ def _verify(options: Namespace) -> None:
                 runtimes=options.runtimes,
             )
         why = inexact_here(onnx, found.runtimes[0])
-    print(_verify_table(found, options.rows))
+    print(_table(found, options.rows))
     if options.json:
         write_text(options.json, json.dumps(found.summary(), indent=2) + "\n")
     target = target_of(model.recipe.target)
@@ -197,7 +136,7 @@ def _titles(found: Verification) -> dict[str, str]:
     return dict(zip(found.pairs, [*names, *(f"reference / {other}" for other in others)], strict=True))
 
 
-def _verify_table(found: Verification, count: int) -> str:
+def _table(found: Verification, count: int) -> str:
     rows, titles = list(found.rows), _titles(found)
     widths = {pair: max(25, len(title)) for pair, title in titles.items()}
     if count:
@@ -228,19 +167,10 @@ def _cells(found: Mapping[str, Difference], widths: Mapping[str, int]) -> str:
     return "  ".join(f"{cell.share:>{widths[pair] - 6}.2e} {cell.largest:>5d}" for pair, cell in found.items())
 
 
-COMMANDS = (
-    Command(
-        name="val",
-        help="accuracy by Ultralytics' validator, drift with interval, size, latency",
-        example="fxqat val yolov8n.pt yolov8n_int8.onnx --data coco.yaml",
-        arguments=_val_arguments,
-        run=_val,
-    ),
-    Command(
-        name="verify",
-        help="count differing codes: fake-quant graph, INT8 reference graph, runtime; or prove a file free of overflow",
-        example="fxqat verify yolov8n_ptq.fxqat --data coco128.yaml; fxqat verify yolov8n_int8.onnx",
-        arguments=_verify_arguments,
-        run=_verify,
-    ),
+COMMAND = Command(
+    name="verify",
+    help="count differing codes: fake-quant graph, INT8 reference graph, runtime; or prove a file free of overflow",
+    example="fxqat verify yolov8n_ptq.fxqat --data coco128.yaml; fxqat verify yolov8n_int8.onnx",
+    arguments=arguments,
+    run=run,
 )

@@ -1,0 +1,65 @@
+"""convert and export: the INT8 reference graph, and the file that a runtime executes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import fx
+
+from fxqat.checkpoint.network import policy_of, records
+from fxqat.graph.pipeline import Report
+from fxqat.models.detector import Detector
+from fxqat.passes import Rules, converting, preparing
+from fxqat.policy import Policy
+from fxqat.runtime import onnx_export
+from fxqat.workflow.stage_checks import expect_calibrated
+
+
+def convert(model: Detector) -> tuple[Detector, Report]:
+    """Lower a calibrated or trained detector to the INT8 reference graph.
+
+    Returns:
+        A new detector at stage ``int8``, and what the pass did.
+
+    Raises:
+        Problem: the detector was never calibrated, or rules of the user's own that lower it are not at hand.
+    """
+    expect_calibrated(model, "convert")
+    rules = Rules.recorded(model.recipe.patterns, "LOWER", "convert")
+    pipeline = converting(rules, policy_of(model.recipe).target)
+    gm, report = pipeline.run(model.gm)
+    return model.with_graph(gm, stage="int8", passes=(*model.recipe.passes, *records(pipeline, report))), report
+
+
+def export(
+    model: Detector,
+    path: str | Path,
+    *,
+    imgsz: int = 640,
+    batch: int = 1,
+    dynamic: bool = False,
+    opset: int = 20,
+    input: str = "float",
+) -> Path:
+    """Write an ONNX file that ONNX Runtime and ``ultralytics.YOLO`` load.
+
+    Args:
+        model: stage ``int8``; a calibrated ``qat`` detector is converted first, a ``float`` one is exported in float.
+        path: ends in .onnx.
+        imgsz: pixels, square, a multiple of the model's stride.
+        batch: images at a time; with ``dynamic`` any number.
+        dynamic: leave the batch size open.
+        opset: 19 or 20.
+        input: ``float``: (B, 3, H, W) in 0..1; ``uint8``: the same in 0..255; ``uint8-nhwc``: (B, H, W, 3) in 0..255.
+    """
+    if model.stage == "qat":
+        model, _ = convert(model)
+    if model.stage == "float":
+        gm, _ = converting(Rules.load(), Policy.load("float").target).run(_float(model))
+        model = model.with_graph(gm)
+    return onnx_export.export(model, path, imgsz=imgsz, batch=batch, dynamic=dynamic, opset=opset, input=input)
+
+
+def _float(model: Detector) -> fx.GraphModule:
+    gm, _ = preparing(Policy.load("float"), Rules.load()).run(model.gm)
+    return gm

@@ -1,0 +1,58 @@
+"""verify: the codes of the fake-quant graph, the reference graph and runtimes, compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from fxqat.errors import Problem
+from fxqat.models.detector import Detector
+from fxqat.passes.corrections.layerwise import silent
+from fxqat.runtime.sessions import chosen as chosen_runtimes
+from fxqat.runtime.verify import Verification, verify_images
+from fxqat.workflow.convert import convert
+from fxqat.workflow.stage_checks import batches, expect
+
+Progress = Callable[[int, int], None]
+
+
+def verify(
+    model: Detector,
+    onnx: str | Path,
+    data: str | Path | Iterable[Tensor],
+    *,
+    images_limit: int | None = 8,
+    imgsz: int = 640,
+    progress: Progress | None = None,
+    runtimes: str | Sequence[str] = "ort",
+) -> Verification:
+    """Run the same images through the fake-quant graph, the INT8 reference graph and ONNX Runtime, and count differing
+    codes.
+
+    Args:
+        model: the calibrated or trained detector, stage ``qat``.
+        onnx: the file exported from it.
+        data: as for ``calibrate``.
+        images_limit: how many images.
+        imgsz: as exported.
+        progress: called with images done and images in all.
+        runtimes: names from ``fxqat.runtime.sessions.RUNTIMES``, or a comma-separated list of them, or ``all``; those
+            that are not installed are named in the result's ``missing``.
+
+    Raises:
+        Problem: an unknown runtime, or none that is installed; a file that is not this model's; no image.
+    """
+    expect(model, "qat", "verify")
+    here, missing = chosen_runtimes(runtimes)
+    if not here:
+        raise Problem(
+            "--runtimes", f"{missing[0].package} is not installed", remedy=f"pip install {missing[0].package}"
+        )
+    shown, total, _ = batches(data, images_limit, imgsz, 1, model.stride, None)
+    int8, _ = convert(model)
+    step = progress or silent
+    found = verify_images(model, int8, Path(onnx), shown, lambda done: step(done, total), runtimes=here)
+    return replace(found, missing=tuple(one.name for one in missing))
