@@ -88,7 +88,7 @@ def get_critical_layers(
     share: float = 0.5,
     by: str = "probe",
     images_limit: int | None = 32,
-    imgsz: int = 640,
+    imgsz: int | None = None,
     work: str | Path | None = None,
     progress: Progress | None = None,
 ) -> list[str]:
@@ -100,7 +100,7 @@ def get_critical_layers(
         share: of the summed harm, 0..1.
         by: ``probe``, ``output`` or ``mAP``, see ``fxqat.sensitivity.sensitivity``.
         images_limit: so many images, evenly spread.
-        imgsz: pixels, square, a multiple of the model's stride.
+        imgsz: pixels, square, a multiple of the model's stride; as trained or calibrated by default, or 640.
         work: folder in which finished rows are kept.
         progress: called with steps done and steps in all.
 
@@ -109,5 +109,5 @@ def get_critical_layers(
     """
     from fxqat.sensitivity.sensitivity import Asked, measure
 
-    asked = Asked(by=by, images_limit=images_limit, imgsz=imgsz)
+    asked = Asked(by=by, images_limit=images_limit, imgsz=model.imgsz if imgsz is None else imgsz)
     return measure(model, data, asked, work=work, progress=progress or silent).critical(share)

@@ -1,9 +1,14 @@
-"""Files that are either whole or absent: write beside the target, fsync, rename."""
+"""Files that are either whole or absent: write beside the target, fsync, rename; and what a disk refuses, in one
+line."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
+import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,30 +16,110 @@ from pathlib import Path
 
 from fxqat.errors import Problem
 
+# What a disk, its limits or its permissions refuse; any other OSError is a defect.
+_REFUSED = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS),
+        *(errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR),
+    }
+)
+_TAKEN = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_LONGEST_SUFFIX = 16
+
 
 @contextmanager
 def replacing(target: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the target's folder; on success it is synced and renamed over the target.
 
     Whatever happens inside the block, ``target`` is its old self or its complete new self (POSIX rename is atomic).
-    The temporary file keeps the target's suffix, since several libraries choose the format by it.
+    The temporary file keeps the target's suffix, since several libraries choose the format by it. A link keeps leading
+    to the file it leads to. What is no file but a device or a pipe (``/dev/null``) is written to, not replaced.
 
     Raises:
-        Problem: the folder is missing or cannot be written.
+        Problem: the folder is missing or cannot be written, or the disk is full.
     """
     target = Path(target)
     check_writable(target)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    with disk_refusals(target):
+        if _is_device(target):
+            with _copied_into(target) as temporary:
+                yield temporary
+            return
+        real = Path(os.path.realpath(target))
+        with _temporary(real.parent, real.suffix) as temporary:
+            yield temporary
+            _sync(temporary)
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(real)
+            _sync(real.parent)
+
+
+@contextmanager
+def disk_refusals(where: object = "") -> Iterator[None]:
+    """Turn what a disk refuses inside the block (full, read-only, no permission, a name too long) into a Problem.
+
+    Args:
+        where: named in the Problem; by default the file that the error names.
+    """
     try:
-        yield temporary
-        _sync(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(target)
-        _sync(target.parent)
+        yield
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        raise refusal(error, where) from error
+
+
+def refusal(error: OSError, where: object = "") -> Problem:
+    """The Problem that stands for an error of the disk."""
+    remedy = "make room, or choose a place on another disk" if error.errno in _FULL else "choose another place or name"
+    words = f"cannot be read or written ({error.strerror or error})"
+    return Problem(where or error.filename or "output", words, remedy=remedy)
+
+
+def disk_errno(text: str) -> int | None:
+    """The number in ``(os error 28)``, as libraries in Rust report the disk's refusals."""
+    _, _, tail = text.rpartition("(os error ")
+    digits = tail.partition(")")[0]
+    return int(digits) if digits.isdigit() else None
+
+
+@contextmanager
+def locked(folder: str | Path, what: str) -> Iterator[None]:
+    """Keep ``folder`` to this process, by a lock that the system drops when the process ends, however it ends.
+
+    Raises:
+        Problem: another process keeps it; ``what`` says for what.
+    """
+    path = Path(folder) / ".lock"
+    with open(path, "ab") as file:
+        try:
+            _lock(file.fileno())
+        except OSError as error:
+            if error.errno not in _TAKEN:  # a file system without locks
+                yield
+                return
+            raise Problem(
+                folder, f"{what} is running there", remedy="wait for its end, or choose another -o"
+            ) from error
+        yield
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A folder for a time, where the environment says (TMPDIR).
+
+    Raises:
+        Problem: there is no place for it.
+    """
+    try:
+        folder = tempfile.mkdtemp(prefix=prefix)
+    except OSError as error:
+        raise Problem("TMPDIR", f"no temporary folder can be made ({error.strerror or error})") from error
+    try:
+        yield Path(folder)
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_bytes(target: str | Path, data: bytes) -> None:
@@ -44,30 +129,93 @@ def write_bytes(target: str | Path, data: bytes) -> None:
 
 
 def write_text(target: str | Path, text: str) -> None:
-    """Write ``text`` as UTF-8 to ``target`` atomically."""
-    write_bytes(target, text.encode())
+    """Write ``text`` as UTF-8 to ``target`` atomically; what is no character (of a file's name) becomes ``?``."""
+    write_bytes(target, text.encode(errors="replace"))
+
+
+def check_suffix(target: str | Path, suffix: str) -> None:
+    """Raise a Problem when ``target`` does not end in ``suffix``, by which commands know files again."""
+    found = Path(target).suffix
+    if suffix and found != suffix:
+        raise Problem(target, f"ends in {found or 'nothing'!r}", expected=f"a name that ends in {suffix}")
 
 
 def check_writable(target: str | Path) -> None:
     """Raise a Problem when ``target`` cannot be created, before any long work is done for it."""
     target = Path(target)
-    if target.is_dir():
-        raise Problem(target, "is a folder", expected="the name of a file to write", remedy="choose another -o")
-    if not target.parent.is_dir():
-        raise Problem(target, "its folder does not exist", remedy=f"create {target.parent} or choose another -o")
     try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".fxqat-probe-")
+        is_folder, has_folder = target.is_dir(), target.parent.is_dir()
+        if is_folder:
+            raise Problem(target, "is a folder", expected="the name of a file to write", remedy="choose another -o")
+        if not has_folder:
+            raise Problem(target, "its folder does not exist", remedy=f"create {target.parent} or choose another -o")
+        if not _is_device(target):
+            _probe(Path(os.path.realpath(target)))
     except OSError as error:
         why = error.strerror or str(error)
         raise Problem(target, f"cannot be written ({why})", remedy="choose another -o") from error
-    os.close(handle)
-    os.unlink(name)
+
+
+def check_folder(folder: str | Path) -> None:
+    """Raise a Problem when ``folder`` is none and cannot be made, or cannot be written to; nothing is made."""
+    folder = Path(folder)
+    try:
+        there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+        if not there.is_dir():
+            raise Problem(there, "is a file", expected="a folder", remedy="choose another")
+        _probe(there / "probe")
+    except OSError as error:
+        raise Problem(folder, f"cannot be written ({error.strerror or error})", remedy="choose another") from error
 
 
 def sha256(path: str | Path) -> str:
     """Hex SHA-256 of a file's bytes, read in chunks."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _lock(descriptor: int) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_device(target: Path) -> bool:
+    if str(target).startswith(("/dev/", "/proc/")):
+        return target.exists()
+    return target.exists() and not stat.S_ISREG(target.stat().st_mode)
+
+
+def _probe(target: Path) -> None:
+    """Make a file in the target's folder and remove it; the target's own name is only asked for."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".fxqat-probe-")
+    os.close(handle)
+    os.unlink(name)
+
+
+@contextmanager
+def _temporary(folder: Path | None, suffix: str) -> Iterator[Path]:
+    # a short name: the target's own may be as long as the file system allows
+    kept = suffix if len(suffix) <= _LONGEST_SUFFIX else ""
+    handle, name = tempfile.mkstemp(dir=folder, prefix=".fxqat-", suffix=kept)
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _copied_into(target: Path) -> Iterator[Path]:
+    with _temporary(None, target.suffix) as temporary:
+        yield temporary
+        with open(temporary, "rb") as source, open(target, "wb") as device:
+            shutil.copyfileobj(source, device)
 
 
 def _sync(path: Path) -> None:

@@ -3,6 +3,7 @@ first."""
 
 from __future__ import annotations
 
+import copy
 import operator
 
 import torch
@@ -17,6 +18,23 @@ from fxqat.quant.modules import QATBatchNorm2d, QATConv2d, QATLinear, QATReLU
 x = value("x")
 conv = module(nn.Conv2d, x, name="conv")
 bn = module(nn.BatchNorm2d, conv, name="bn")
+
+
+@rule(conv)
+def padding_by_itself(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
+    """Conv2d with ``padding_mode`` reflect, replicate or circular: a Pad, which only moves values, and a convolution
+    without padding, since integer kernels pad with zeros alone."""
+    found = module_of(conv)
+    if found.padding_mode == "zeros":
+        raise NoMatch("it pads with zeros", conv)
+    pad = _PADS[found.padding_mode](tuple(found._reversed_padding_repeated_twice))
+    padded = edit.call(pad.train(found.training), x, at=f"{site_of(conv)}_pad")
+    bare = copy.copy(found)
+    bare.padding, bare.padding_mode = (0, 0), "zeros"
+    return edit.call(bare, padded, at=conv)
+
+
+_PADS = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d, "circular": nn.CircularPad2d}
 
 
 @rule(module(nn.SiLU, bn, name="act"))
@@ -107,6 +125,7 @@ def linear(edit: Edit, x: fx.Node, linear: fx.Node) -> fx.Node:
 
 
 FUSE = (
+    padding_by_itself,
     parallel_convs_silu,
     conv_bn_silu,
     conv_bn_relu,

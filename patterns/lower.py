@@ -111,9 +111,12 @@ def fake_quantize(edit: Edit, x: fx.Node, fake: fx.Node) -> fx.Node:
     return _quantized(edit, x, module_of(fake).qparams(), site_of(fake))
 
 
+_PADS = (nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularPad2d)
+
+
 @rule(
     one_of(
-        module((nn.MaxPool2d, nn.Upsample, nn.PixelShuffle, nn.Identity)),
+        module((nn.MaxPool2d, nn.Upsample, nn.PixelShuffle, nn.Identity, *_PADS)),
         function((torch.cat, operator.getitem)),
         method("flatten"),
         name="root",

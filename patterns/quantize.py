@@ -45,6 +45,7 @@ QUANTIZE = {
     "ort-cpu-vnni": (silu_as_sigmoid_and_mul,),
     "ort-cpu-avx2": (silu_as_sigmoid_and_mul,),
     "ort-arm": (silu_as_sigmoid_and_mul,),
+    "litert": (silu_as_sigmoid_and_mul,),
     "openvino": (),
     "tensorrt": (),
 }

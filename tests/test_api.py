@@ -23,6 +23,7 @@ from fxqat.evaluation.accuracy import evaluate
 from fxqat.evaluation.predictor import Evaluated, from_onnx
 from fxqat.graph.pipeline import PassReport
 from fxqat.graph.site import module_of, operation
+from fxqat.passes.calibrate import quantizers
 from fxqat.policy.resources import find, shipped
 from fxqat.quant.modules import QATConv2d
 
@@ -125,7 +126,8 @@ def test_a_file_says_its_stride(tmp_path):
 
 def test_a_site_that_sees_nan_is_named(yolov8n):
     qat, _ = fxqat.prepare(yolov8n, "yolov8_critical")
-    assert refusal(fxqat.calibrate, qat, [torch.full((1, 3, 32, 32), torch.nan)]) == (
+    next(one for one in qat.gm.modules() if isinstance(one, QATConv2d)).weight.data.fill_(torch.nan)
+    assert refusal(fxqat.calibrate, qat, [torch.zeros(1, 3, 32, 32)]) == (
         "model.0.conv: NaN was observed; expected finite values; check the weights and the calibration images"
     )
 
@@ -146,6 +148,32 @@ def test_calibration_is_repeatable(yolov8n, calibrated, images):
     again = fxqat.calibrate(fxqat.prepare(yolov8n, "yolov8_w8a8")[0], [images])
     state = calibrated.gm.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in again.gm.state_dict().items())
+
+
+def test_calibrating_again_forgets_what_was_seen_before(yolov8n, calibrated, images, tmp_path):
+    """In memory, from a file, and after a calibration that was refused: the newest data decide every range."""
+    wanted = calibrated.gm.state_dict()
+    wide = fxqat.calibrate(fxqat.prepare(yolov8n, "yolov8_w8a8")[0], [images.flip(3).square()])
+    assert not equal(wide.gm.state_dict(), wanted)
+    path = fxqat.save(wide, tmp_path / "wide.fxqat")
+    assert equal(fxqat.calibrate(wide, [images]).gm.state_dict(), wanted)
+    assert equal(fxqat.calibrate(fxqat.load(path), [images]).gm.state_dict(), wanted)
+
+
+def test_a_refused_calibration_leaves_every_range(yolov8n, images):
+    qat = fxqat.calibrate(fxqat.prepare(yolov8n, "yolov8_w8a8")[0], [images])
+    before = {site: (float(one.scale), int(one.zero_point)) for site, one in quantizers(qat.gm).items()}
+    layer = next(one for one in qat.gm.modules() if isinstance(one, QATConv2d))
+    bias, layer.bn.bias = layer.bn.bias, nn.Parameter(torch.full_like(layer.bn.bias, torch.nan))
+    assert "NaN was observed" in refusal(fxqat.calibrate, qat, [images])
+    assert {site: (float(one.scale), int(one.zero_point)) for site, one in quantizers(qat.gm).items()} == before
+    layer.bn.bias = bias
+    fxqat.calibrate(qat, [images])
+    assert {site: (float(one.scale), int(one.zero_point)) for site, one in quantizers(qat.gm).items()} == before
+
+
+def equal(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(tensor, wanted[name]) for name, tensor in found.items())
 
 
 def test_an_operation_outside_the_vocabulary_is_named(yolov8n):

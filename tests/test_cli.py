@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
+import onnx
 import pytest
+import yaml
 from commands import refused, said
 
 import fxqat
 from fxqat.cli import main
+from fxqat.commands.command import default_name
+from fxqat.models.detector import Detector
 from fxqat.policy.resources import find
 from fxqat.targets import TARGETS
 
@@ -68,12 +73,117 @@ def test_verify_exports_for_the_occasion(chain: Path, tiny_data: Path, capsys: p
     assert "every code equal" in said(capsys, "verify", str(chain / "tiny_ptq.fxqat"), *words)
 
 
+def test_what_was_calibrated_decides_the_size_and_a_line_says_where_another_is_given(
+    chain: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ptq = str(chain / "tiny_ptq.fxqat")
+    for words, side in (([], 64), (["--imgsz", "96"], 96)):
+        path = tmp_path / f"{side}.onnx"
+        assert main(["export", ptq, "-o", str(path), *words]) == 0
+        assert [size.dim_value for size in onnx.load(path).graph.input[0].type.tensor_type.shape.dim[2:]] == [side] * 2
+        noted = "" if side == 64 else "fxqat: calibrated at 64 pixels, used at 96\n"
+        assert noted in capsys.readouterr().err
+    tail = ["--data", str(tiny_data), "--images", "3", "-q"]
+    assert "every code equal" in said(capsys, "verify", ptq, "--onnx", str(path), *tail)
+    assert said(capsys, "val", ptq, "--data", str(tiny_data), "--images", "2", "-q").splitlines()[1].split()[0] == (
+        "tiny_ptq.fxqat"
+    )
+
+
+def test_verify_fills_the_batch_that_a_file_takes(
+    chain: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Six images through files of four at a time: a full batch, and one that is filled up."""
+    ptq, four = str(chain / "tiny_ptq.fxqat"), str(tmp_path / "four.onnx")
+    assert main(["export", ptq, "-o", four, "--batch", "4"]) == 0
+    tail = ["--data", str(tiny_data), "--images", "6", "-q"]
+    given = said(capsys, "verify", ptq, "--onnx", four, *tail)
+    made = said(capsys, "verify", ptq, "--batch", "4", *tail)
+    assert "every code equal" in given
+    assert "6 images" in given
+    assert given == made
+
+
 def test_run_is_the_chain(tmp_path: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--policy", "float", "--data", str(tiny_data), "--images", "1", *SIZE, "-o", str(tmp_path), "-q"]
     out = said(capsys, "run", "yolov8n.yaml", *words)
-    commands = [line.split()[2] for line in out.splitlines() if line.startswith("$ fxqat")]
+    commands = [shlex.split(line)[2] for line in out.splitlines() if line.startswith("$ fxqat")]
     assert commands == ["prepare", "calibrate", "convert", "export"]
-    assert (tmp_path / "yolov8n_int8.onnx").is_file()
+    names = {"yolov8n.fxqat", "yolov8n_ptq.fxqat", "yolov8n_float.fxqat", "yolov8n_float.onnx"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    metadata = {one.key: one.value for one in onnx.load(tmp_path / "yolov8n_float.onnx").metadata_props}
+    assert metadata["description"] == "yolov8n FP32 by fxqat"
+    assert "'int8': False" in metadata["args"]
+
+
+def test_run_finds_what_it_wrote_whatever_the_model_and_the_folder_are_called(
+    tmp_path: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str], yolov8n: Detector
+) -> None:
+    """The last printed command, typed again, writes the same graph."""
+    folder, source = tmp_path / "my results", tmp_path / "best_int8.yaml"
+    folder.mkdir()
+    source.write_text(yaml.safe_dump({**yolov8n.source.architecture, "nc": 3}))
+    words = ["--policy", "float", "--data", str(tiny_data), "--images", "1", *SIZE, "-o", str(folder), "-q"]
+    out = said(capsys, "run", str(source), *words)
+    assert {path.name for path in folder.iterdir()} == {
+        *("best-int8.fxqat", "best-int8_ptq.fxqat", "best-int8_float.fxqat", "best-int8_float.onnx")
+    }
+    last = next(line for line in out.splitlines() if line.startswith("$ fxqat export"))
+    written = folder / "best-int8_float.onnx"
+    before = graph_bytes(written)
+    assert main(shlex.split(last)[2:] + SIZE) == 0
+    assert graph_bytes(written) == before
+
+
+def graph_bytes(path: Path) -> bytes:
+    return onnx.load(path).graph.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize(
+    ("source", "tail", "name"),
+    [
+        ("runs/best.pt", ".fxqat", "runs/best.fxqat"),
+        ("best_qat.pt", ".fxqat", "best-qat.fxqat"),
+        ("best-qat.fxqat", "_ptq.fxqat", "best-qat_ptq.fxqat"),
+        ("best_int8.pt", ".onnx", "best-int8.onnx"),
+        ("best_ptq.yaml", ".fxqat", "best-ptq.fxqat"),
+        ("n.fxqat", "_ptq.fxqat", "n_ptq.fxqat"),
+        ("n_ptq.fxqat", "_ptq.fxqat", "n_ptq.fxqat"),
+        ("n_ptq.fxqat", "_int8.fxqat", "n_int8.fxqat"),
+        ("n_int8.fxqat", "_int8.onnx", "n_int8.onnx"),
+        ("n_ptq.fxqat", "_qat.fxqat", "n_qat.fxqat"),
+        ("n_qat.fxqat", "_int8.fxqat", "n_qat_int8.fxqat"),
+        ("n_qat_int8.fxqat", "_int8.onnx", "n_qat_int8.onnx"),
+        ("n_qat.fxqat", "_ptq.fxqat", "n_qat_ptq.fxqat"),
+        ("n_qat.fxqat", "_qat.fxqat", "n_qat_qat.fxqat"),
+    ],
+)
+def test_output_names_tell_stages_apart(source: str, tail: str, name: str) -> None:
+    assert default_name(source, tail) == name
+
+
+@pytest.mark.parametrize("command", ["prepare", "calibrate", "convert", "export", "train", "swap", "retarget"])
+def test_the_suffix_of_an_output_is_refused_before_the_model_is_read(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = {
+        "prepare": ["--policy", "float"],
+        "calibrate": ["--data", "x"],
+        "train": ["--data", "x"],
+        "retarget": ["--target", "openvino"],
+    }
+    suffix = ".onnx" if command == "export" else ".fxqat"
+    target = tmp_path / "res.pt"
+    line = refused(capsys, command, "none.fxqat", *words.get(command, []), "-o", str(target))
+    assert line == f"fxqat: {target}: ends in '.pt'; expected a name that ends in {suffix}\n"
+
+
+def test_a_number_of_classes_is_for_an_architecture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tail = ["--policy", "float", "-o", str(tmp_path / "x.fxqat")]
+    line = "fxqat: classes: best.pt has its own; expected a number of classes for an architecture alone\n"
+    assert refused(capsys, "prepare", "best.pt", "--classes", "3", *tail) == line
+    line = "fxqat: classes: 0; expected 1 or more\n"
+    assert refused(capsys, "prepare", "yolov8n.yaml", "--classes", "0", *tail) == line
 
 
 MINE = """

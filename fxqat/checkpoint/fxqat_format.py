@@ -18,11 +18,10 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from fxqat.checkpoint.tensors import write_tensors
 from fxqat.errors import Problem
-from fxqat.files import replacing
 from fxqat.graph.serialize import Structure
 from fxqat.models.detector import PassRecord, Recipe, RuleFile, Source
 from fxqat.version import VERSION
@@ -83,8 +82,7 @@ def write(path: str | Path, content: Content) -> None:
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     words = json.dumps(header)
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={_KEY: words, _CHECKSUM: hashlib.sha256(words.encode()).hexdigest()})
+    write_tensors(path, tensors, {_KEY: words, _CHECKSUM: hashlib.sha256(words.encode()).hexdigest()})
 
 
 def read(path: str | Path) -> Raw:
@@ -134,7 +132,11 @@ def content(raw: Raw, path: str | Path) -> Content:
 def source_of(told: Mapping[str, Any]) -> Source:
     """A source as its file tells it; KeyError, TypeError or ValueError where that makes no sense."""
     names = {int(key): str(value) for key, value in told["names"].items()}
-    return Source(**{**told, "names": names, "stride": tuple(float(one) for one in told["stride"])})
+    head = {key: tuple(one) if isinstance(one, list) else one for key, one in told.get("head", {}).items()}
+    source = Source(**{**told, "names": names, "stride": tuple(float(one) for one in told["stride"]), "head": head})
+    if not (source.family and source.head_spec):
+        raise ValueError("its head makes no sense")
+    return source
 
 
 def versions() -> dict[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from fxqat.checkpoint import fxqat_format
 from fxqat.checkpoint.vocabulary import present
 from fxqat.errors import Problem
+from fxqat.files import check_suffix
 from fxqat.graph.deserialize import Unreadable, build
 from fxqat.graph.serialize import Unwritable, write
 from fxqat.models.detector import Detector, Recipe
@@ -27,6 +28,7 @@ def load(model: str | Path, *, trust: bool = False, classes: int | None = None) 
             (``fxqat.checkpoint.vocabulary``).
     """
     path = Path(model)
+    _check_classes(path, classes)
     if path.suffix == ".fxqat":
         return _restored(path)
     if path.suffix == ".onnx":
@@ -39,6 +41,15 @@ def load(model: str | Path, *, trust: bool = False, classes: int | None = None) 
     return _traced(model, trust, classes)
 
 
+def _check_classes(path: Path, classes: int | None) -> None:
+    if classes is None:
+        return
+    if path.suffix not in {".yaml", ".yml"}:
+        raise Problem("classes", f"{path.name} has its own", expected="a number of classes for an architecture alone")
+    if classes < 1:
+        raise Problem("classes", str(classes), expected="1 or more")
+
+
 def save(model: Detector, path: str | Path) -> Path:
     """Write a detector to a .fxqat file, atomically.
 
@@ -47,8 +58,7 @@ def save(model: Detector, path: str | Path) -> Path:
             (``fxqat.checkpoint.vocabulary``).
     """
     path = Path(path)
-    if path.suffix != ".fxqat":
-        raise Problem(path, f"ends in {path.suffix or 'nothing'!r}", expected="a name that ends in .fxqat")
+    check_suffix(path, ".fxqat")
     try:
         graph = write(model.gm, present())
     except Unwritable as error:

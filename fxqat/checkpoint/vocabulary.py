@@ -24,8 +24,8 @@ from torch.nn import functional as F
 from fxqat.checkpoint.notes import read_note, read_spec, write_note, write_spec
 from fxqat.errors import Problem
 from fxqat.graph.vocabulary import FOLDER, Arguments, ModuleWord, Vocabulary, told_by
-from fxqat.models.families.decode import AnchorGrid
-from fxqat.models.families.towers import Selection, StopGradient
+from fxqat.models.families import FAMILIES, blocks
+from fxqat.models.families.decode import Opaque
 from fxqat.quant.fake_quantize import FakeQuantize, LSQFakeQuantize, PerChannelFakeQuantize, make_fake_quantize
 from fxqat.quant.modules import QATBatchNorm2d, QATConv2d, QATLinear, QATReLU
 from fxqat.quant.observers import make_observer
@@ -72,8 +72,6 @@ _PLAIN: Mapping[type[nn.Module], str] = {
     nn.Flatten: "start_dim end_dim",
     nn.Unflatten: "dim unflattened_size",
     nn.Sequential: "",
-    Selection: "most",
-    StopGradient: "",
 }
 _WITH_TENSORS: Mapping[type[nn.Module], str] = {
     nn.BatchNorm1d: " ".join(_NORM),
@@ -241,17 +239,16 @@ def _modules() -> dict[str, ModuleWord]:
     words += [_biased(kind, names.split()) for kind, names in _WITH_BIAS.items()]
     words += [_fused_conv(), _fused(QATLinear, _biased(nn.Linear, ("in_features", "out_features")), QATLinear.fused)]
     words += [_fake_quantizer(kind) for kind in (FakeQuantize, PerChannelFakeQuantize, LSQFakeQuantize)]
-    words += [_lone_norm(), _anchor_grid()]
+    words += [_lone_norm(), *(told_by(kind, kind.arguments) for kind in _opaque())]
     assert FOLDER not in {word.kind.__name__ for word in words}
     return {word.kind.__name__: word for word in words}
 
 
-def _anchor_grid() -> ModuleWord:
-    return ModuleWord(
-        kind=AnchorGrid,
-        read=lambda grid: {"strides": grid.level_strides, "item": grid.item},
-        build=lambda *, strides, item: AnchorGrid(strides, int(item)),
-    )
+def _opaque() -> list[type[Opaque]]:
+    """The modules that families and blocks of ours leave whole in a graph."""
+    assert FAMILIES, "importing families defines their modules"
+    assert blocks.BLOCKS, "and so do blocks"
+    return [kind for kind in Opaque.__subclasses__() if kind.__module__.startswith("fxqat.models.families.")]
 
 
 def _functions() -> dict[str, Callable[..., Any]]:

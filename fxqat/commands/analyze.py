@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fxqat.commands.arguments import add_images, add_quiet
-from fxqat.commands.command import Command, check_counts, say_skipped
+from fxqat.commands.command import Command, check_counts, image_size, say_skipped
 from fxqat.commands.progress import progress
 from fxqat.commands.tables import decibels, percent, table
 
@@ -52,11 +52,11 @@ def run(options: Namespace) -> None:
         check_writable(path)
     model = fxqat.load(options.model)
     expect_calibrated(model, "analyze")
-    images.check_imgsz(options.imgsz, model.stride)
+    size = images.check_imgsz(image_size(options, model), model.stride)
     found = images.image_paths(options.data, limit=options.images)
     skipped: list[tuple[Path, str]] = []
     with progress("analyzing", options.quiet) as step:
-        batches = images.batches(found, options.imgsz, 1, lambda path, why: skipped.append((path, why)))
+        batches = images.batches(found, size, 1, lambda path, why: skipped.append((path, why)), fit=model.fit)
         report = analyze(model, batches, probes=options.probes, progress=lambda done: step(done, len(found)))
     say_skipped(skipped)
     print(_table(report, options))

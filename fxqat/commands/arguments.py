@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 
 WORK = "folder for finished rows, named by content; a second run goes on from there (default: %(default)s)"
+SIZE = "pixels, square, a multiple of the model's stride (default: as trained or calibrated, or 640)"
 
 
 def add_output(parser: ArgumentParser, default: str) -> None:
@@ -41,10 +42,15 @@ def add_images(parser: ArgumentParser, *, limit: int | None, batch: int, require
         metavar="N",
         help=f"so many images, evenly spread (default: {limit or 'all'})",
     )
-    parser.add_argument(
-        "--imgsz", type=int, default=640, help="pixels, square, a multiple of the model's stride (default: %(default)s)"
-    )
+    parser.add_argument("--imgsz", type=int, metavar="N", help=SIZE)
     parser.add_argument("--batch", type=int, default=batch, help="images at a time (default: %(default)s)")
+
+
+def add_target(parser: ArgumentParser, default: str) -> None:
+    """``--target``."""
+    from fxqat.targets import TARGETS
+
+    parser.add_argument("--target", metavar="T", help=f"runtime: {', '.join(TARGETS)} (default: {default})")
 
 
 def add_method(parser: ArgumentParser) -> None:
@@ -64,20 +70,13 @@ def add_input(parser: ArgumentParser) -> None:
         "--input",
         default="float",
         metavar="FORM",
-        help="what the file takes: float (0..1), uint8 (0..255) or uint8-nhwc (channels last, as cameras deliver) "
-        "(default: %(default)s)",
+        help="what the file takes: float (0..1), uint8 (0..255) or uint8-nhwc (channels last, as cameras deliver); for "
+        "LiteRT, always channels last: float, uint8 or int8 (default: %(default)s)",
     )
 
 
-def add_target(parser: ArgumentParser, default: str) -> None:
-    """``--target``."""
-    from fxqat.targets import TARGETS
-
-    parser.add_argument("--target", metavar="T", help=f"runtime: {', '.join(TARGETS)} (default: {default})")
-
-
 def add_policy(parser: ArgumentParser, what: str = "", *, default: str | None = None, required: bool = False) -> None:
-    """``--policy``, required where there is neither a default nor a word ``what`` it is for."""
+    """``--policy``; ``what`` it is for."""
     from fxqat.policy.resources import shipped
 
     told = f"{what}: " if what else ""

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fxqat.commands.arguments import (
-    add_images,
-    add_method,
-    add_output,
-    add_quiet,
-)
+from fxqat.commands.arguments import add_images, add_method, add_output, add_quiet
 from fxqat.commands.command import Command, check_counts, default_name, output, say_skipped
 from fxqat.commands.progress import progress
+
+if TYPE_CHECKING:
+    pass
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -29,7 +28,7 @@ def run(options: Namespace) -> None:
     import fxqat
 
     check_counts(options)
-    path = output(options, default_name(options.model, "_ptq.fxqat"))
+    path = output(options, default_name(options.model, "_ptq.fxqat"), ".fxqat")
     model = fxqat.load(options.model)
     skipped: list[tuple[Path, str]] = []
     with progress("calibrating", options.quiet) as step:

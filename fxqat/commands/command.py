@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from fxqat.errors import Problem
+
+if TYPE_CHECKING:
+    from fxqat.models.detector import Detector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,20 +45,51 @@ def fail(line: str) -> NoReturn:
     raise SystemExit(1)
 
 
-def output(options: Namespace, default: str) -> Path:
-    """Where to write: ``-o``, or the default name; refused before any work when it cannot be written."""
-    from fxqat.files import check_writable
+def output(options: Namespace, default: str, suffix: str = "") -> Path:
+    """Where to write: ``-o``, or the default name; refused before any work when it cannot be written, or does not end
+    in ``suffix``."""
+    from fxqat.files import check_suffix, check_writable
 
     path = Path(options.output or default)
+    check_suffix(path, suffix)
     check_writable(path)
     return path
 
 
+_REPLACED = ("_int8", "_ptq")  # stages of one model that the next one takes the place of in a name
+_MARKS = (*_REPLACED, "_qat")
+
+
 def default_name(source: str | Path, tail: str) -> str:
-    """``yolov8n_ptq.fxqat`` with the tail ``_int8.onnx`` is ``yolov8n_int8.onnx``, beside its source."""
+    """The name of what a command makes of ``source``, beside it; every command's output is named here.
+
+    ``n_ptq.fxqat`` with the tail ``_int8.onnx`` is ``n_int8.onnx``. What was trained keeps its mark,
+    ``n_qat_int8.onnx``, and a checkpoint whose own name ends in a mark gets a hyphen instead: ``best_qat.pt`` is
+    ``best-qat.fxqat``, since ``best_qat.fxqat`` is what training makes of ``best.pt``.
+    """
     path = Path(source)
-    stem = path.stem.removesuffix("_int8").removesuffix("_ptq").removesuffix("_qat")
+    if path.suffix != ".fxqat":
+        mark = next((mark for mark in _MARKS if path.stem.endswith(mark)), "")
+        stem = path.stem.removesuffix(mark) + mark.replace("_", "-")
+    else:
+        stem = path.stem.removesuffix(_REPLACED[0]).removesuffix(_REPLACED[1])
     return str(path.with_name(f"{stem}{tail}"))
+
+
+def typed(*words: object) -> str:
+    """A command line as a user types it: words with spaces are quoted."""
+    return shlex.join(str(word) for word in words)
+
+
+def image_size(options: Namespace, model: Detector) -> int:
+    """``--imgsz``, or what ``model`` was trained or calibrated at; a line on stderr where the two differ."""
+    if options.imgsz is None:
+        return model.imgsz
+    made = bool(model.recipe.calibration or model.recipe.training)
+    if made and options.imgsz != model.imgsz:
+        at = "trained" if model.recipe.training else "calibrated"
+        print(f"fxqat: {at} at {model.imgsz} pixels, used at {options.imgsz}", file=sys.stderr)
+    return int(options.imgsz)
 
 
 def check_counts(options: Namespace) -> None:
@@ -77,3 +112,18 @@ def say_skipped(skipped: list[tuple[Path, str]]) -> None:
         names = ", ".join(f"{path.name} ({why})" for path, why in skipped[:5])
         more = f" and {len(skipped) - 5} more" if len(skipped) > 5 else ""
         print(f"skipped {len(skipped)} images that cannot be read: {names}{more}", file=sys.stderr)
+
+
+def mark(model: Detector, otherwise: str) -> str:
+    """What an output's name says of ``model``: ``_int8`` where it computes in integers."""
+    from fxqat.passes.lower import is_integer
+
+    return "_int8" if is_integer(model.gm) else otherwise
+
+
+def suffix_of(model: Detector, target: str | None = None) -> str:
+    """What the name of a file for ``target``, by default the model's own, ends in."""
+    from fxqat.targets import target_of
+
+    found = target_of(target or model.recipe.target)
+    return ".onnx" if found is None else found.suffix

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fxqat.commands.arguments import (
-    add_output,
-)
-from fxqat.commands.command import Command, default_name, output
+from fxqat.commands.arguments import add_output
+from fxqat.commands.command import Command, default_name, mark, output
+
+if TYPE_CHECKING:
+    pass
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -18,13 +21,20 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """``fxqat convert``."""
+    converted(options)
+
+
+def converted(options: Namespace) -> Path:
+    """``fxqat convert``; the file that was written."""
     import fxqat
 
-    path = output(options, default_name(options.model, "_int8.fxqat"))
+    output(options, default_name(options.model, "_int8.fxqat"), ".fxqat")
     int8, report = fxqat.convert(fxqat.load(options.model))
+    path = output(options, default_name(options.model, f"{mark(int8, '_float')}.fxqat"), ".fxqat")
     fxqat.save(int8, path)
     print(report, end="")
     print(f"wrote {path}")
+    return path
 
 
 COMMAND = Command(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fxqat.commands import calibrate, convert, demo_data, export, prepare, train
 from fxqat.commands.arguments import add_quiet
-from fxqat.commands.command import Command, fail
+from fxqat.commands.command import Command, fail, typed
 from fxqat.commands.command_parser import parsed
 from fxqat.commands.progress import progress
 
@@ -19,18 +20,10 @@ if TYPE_CHECKING:
 
 
 IMGSZ = 320
-
-
 _PICTURES = 2
-
-
 _BOUND = 1e-6  # share of all codes
-
-
 # Five times the default rate: these are the images it learns to detect, labels and all.
-_TRAINING = "--epochs 2 --batch 8 --no-unlabelled --distill 1 --set lr0=1e-5"
-
-
+_TRAINING = ("--epochs", 2, "--batch", 8, "--no-unlabelled", "--distill", 1, "--set", "lr0=1e-5")
 _NAMES = {
     "qat": "signs.fxqat",
     "ptq": "signs_ptq.fxqat",
@@ -40,8 +33,6 @@ _NAMES = {
     "qat_onnx": "signs_qat_int8.onnx",
     "fp32": "signs.onnx",
 }
-
-
 _STEPS = {one.COMMAND.name: one.COMMAND for one in (prepare, calibrate, train, convert, export)}
 
 
@@ -78,7 +69,7 @@ def _materials(folder: Path, options: Namespace) -> tuple[Path, Path]:
 
     weights = folder / "signs.pt"
     shutil.copyfile(Path(fxqat.demo.__file__).with_name("signs_yolov8n.pt"), weights)
-    _say(f"demo-data {folder / 'data'} --images {options.images}")
+    _say("demo-data", folder / "data", "--images", options.images)
     demo_data.run(Namespace(out=folder / "data", images=options.images, seed=0, quiet=options.quiet))
     return weights, folder / "data" / "data.yaml"
 
@@ -86,19 +77,19 @@ def _materials(folder: Path, options: Namespace) -> tuple[Path, Path]:
 def _chain(folder: Path, weights: Path, data: Path, options: Namespace) -> dict[str, Path]:
     """prepare, calibrate, train, convert, export, each by its command line; what a run before this one left is kept."""
     made = {key: folder / name for key, name in _NAMES.items()}
-    images, sized = data.parent / "images" / "calibration", f"--imgsz {IMGSZ}"
-    steps = (
-        ("qat", f"prepare {weights} --policy yolov8_critical"),
-        ("ptq", f"calibrate {made['qat']} --data {images} {sized}"),
-        ("trained", f"train {made['ptq']} --data {data} {sized} {_TRAINING}"),
-        ("reference", f"convert {made['trained']}"),
-        ("qat_onnx", f"export {made['reference']} {sized}"),
-        ("ptq_onnx", f"export {made['ptq']} {sized}"),
-        ("fp32", f"export {weights} {sized}"),
+    images, sized = data.parent / "images" / "calibration", ("--imgsz", IMGSZ)
+    steps: tuple[tuple[str, tuple[object, ...]], ...] = (
+        ("qat", ("prepare", weights, "--policy", "yolov8_critical")),
+        ("ptq", ("calibrate", made["qat"], "--data", images, *sized)),
+        ("trained", ("train", made["ptq"], "--data", data, *sized, *_TRAINING)),
+        ("reference", ("convert", made["trained"])),
+        ("qat_onnx", ("export", made["reference"], *sized)),
+        ("ptq_onnx", ("export", made["ptq"], *sized)),
+        ("fp32", ("export", weights, *sized)),
     )
     for key, words in steps:
-        words = f"{words} -o {made[key]}"
-        _say(words)
+        words = (*words, "-o", made[key])
+        _say(*words)
         if made[key].exists() and not options.fresh:
             print(f"kept {made[key]}")
         else:
@@ -106,9 +97,9 @@ def _chain(folder: Path, weights: Path, data: Path, options: Namespace) -> dict[
     return made
 
 
-def _run(words: str, quiet: bool) -> None:
+def _run(words: Sequence[object], quiet: bool) -> None:
     """What the command line does with ``words``."""
-    name, *rest = words.split()
+    name, *rest = map(str, words)
     command = _STEPS[name]
     command.run(Namespace(**{**vars(parsed(command, rest)), "quiet": quiet}))
 
@@ -116,7 +107,7 @@ def _run(words: str, quiet: bool) -> None:
 def _validate(models: list[Path], data: Path, options: Namespace) -> list[Compared]:
     from fxqat.evaluation.comparison import compare
 
-    _say(f"val {' '.join(map(str, models))} --data {data} --imgsz {IMGSZ}")
+    _say("val", *models, "--data", data, "--imgsz", IMGSZ)
     with progress("validating", options.quiet) as step:
         return compare(models, data, imgsz=IMGSZ, progress=step)
 
@@ -126,7 +117,7 @@ def _verify(made: dict[str, Path], data: Path, options: Namespace) -> str | None
     import fxqat
 
     images = data.parent / "images" / "calibration"
-    _say(f"verify {made['trained']} --onnx {made['qat_onnx']} --data {images} --imgsz {IMGSZ} --images 4")
+    _say("verify", made["trained"], "--onnx", made["qat_onnx"], "--data", images, "--imgsz", IMGSZ, "--images", 4)
     with progress("verifying", options.quiet) as step:
         found = fxqat.verify(
             fxqat.load(made["trained"]), made["qat_onnx"], images, images_limit=4, imgsz=IMGSZ, progress=step
@@ -161,8 +152,8 @@ def _table(rows: list[Compared]) -> str:
     return "\n".join([*lines, f"{rows[0].accuracy.images} images, {rows[0].accuracy.boxes} signs"])
 
 
-def _say(words: str) -> None:
-    print(f"$ fxqat {words}", flush=True)
+def _say(*words: object) -> None:
+    print(f"$ {typed('fxqat', *words)}", flush=True)
 
 
 COMMAND = Command(

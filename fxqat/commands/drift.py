@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fxqat.commands.arguments import add_images, add_quiet, add_trust
-from fxqat.commands.command import Command, check_counts
+from fxqat.commands.command import Command, check_counts, image_size
 from fxqat.commands.progress import phases
 from fxqat.commands.tables import table
 
@@ -43,7 +41,7 @@ def run(options: Namespace) -> None:
     """``fxqat drift``."""
     import fxqat
     from fxqat.evaluation.drift_report import Asked, travel
-    from fxqat.files import check_writable, write_text
+    from fxqat.files import check_writable, temporary_folder, write_text
     from fxqat.workflow.stage_checks import expect_calibrated
 
     check_counts(options)
@@ -55,7 +53,7 @@ def run(options: Namespace) -> None:
         data=options.data,
         split=options.split,
         images=options.images,
-        imgsz=options.imgsz,
+        imgsz=image_size(options, model),
         batch=options.batch,
         threshold=options.threshold,
         source=options.source,
@@ -63,8 +61,8 @@ def run(options: Namespace) -> None:
         memory=options.memory,
         latency=options.latency,
     )
-    with tempfile.TemporaryDirectory(prefix="fxqat-drift-") as folder, phases(options.quiet) as step:
-        found = travel(model, options.model, asked, Path(folder), step)
+    with temporary_folder("fxqat-drift-") as folder, phases(options.quiet) as step:
+        found = travel(model, options.model, asked, folder, step)
     print(_report(found.stages, found.classes[: options.classes], options.threshold))
     if found.memory:
         print(f"\n{_memory_table(found.memory)}")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fxqat.commands.arguments import (
-    add_input,
-    add_output,
-    add_target,
-    add_trust,
-)
-from fxqat.commands.command import Command, check_counts, default_name, output, say_inexact
+from fxqat.commands.arguments import SIZE, add_input, add_output, add_target, add_trust
+from fxqat.commands.command import Command, check_counts, default_name, image_size, mark, output, say_inexact, suffix_of
 from fxqat.commands.retarget import add_observed, retargeted
+
+if TYPE_CHECKING:
+    pass
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -20,38 +19,40 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "model", metavar="X", help="calibrated, trained or converted .fxqat; or a .pt, which is exported in float"
     )
-    parser.add_argument(
-        "--imgsz", type=int, default=640, help="pixels, square, a multiple of the model's stride (default: %(default)s)"
-    )
+    parser.add_argument("--imgsz", type=int, metavar="N", help=SIZE)
     parser.add_argument("--batch", type=int, default=1, help="images at a time (default: %(default)s)")
-    parser.add_argument("--dynamic", action="store_true", help="leave the batch size open")
-    parser.add_argument("--opset", type=int, default=20, help="19 or 20 (default: %(default)s)")
+    parser.add_argument("--dynamic", action="store_true", help="leave the batch size open (ONNX)")
+    parser.add_argument("--opset", type=int, default=20, help="19 or 20 (ONNX; default: %(default)s)")
     add_input(parser)
     add_target(parser, "what X was prepared for")
     add_observed(parser)
-    add_output(parser, "X_int8.onnx")
+    add_output(parser, "X_int8.onnx, or .tflite for target litert; X.onnx where nothing is INT8")
     add_trust(parser)
 
 
 def run(options: Namespace) -> None:
     """``fxqat export``."""
+    exported(options)
+
+
+def exported(options: Namespace) -> Path:
+    """``fxqat export``; the file that was written."""
     import fxqat
     from fxqat.runtime.int8_summary import account
 
     check_counts(options)
-    is_float = not options.model.endswith(".fxqat")
-    path = output(
-        options, f"{Path(options.model).stem}.onnx" if is_float else default_name(options.model, "_int8.onnx")
-    )
     model = fxqat.load(options.model, trust=options.trust)
-    if options.target and options.target != model.recipe.target:
+    suffix = suffix_of(model, options.target)
+    output(options, default_name(options.model, f"_int8{suffix}"))
+    if options.target and options.target != model.recipe.target and model.stage != "float":
         model = retargeted(options, model)
     if model.stage == "qat":
         model, _ = fxqat.convert(model)
+    path = output(options, default_name(options.model, f"{mark(model, '')}{suffix}"))
     fxqat.export(
         model,
         path,
-        imgsz=options.imgsz,
+        imgsz=image_size(options, model),
         batch=options.batch,
         dynamic=options.dynamic,
         opset=options.opset,
@@ -61,6 +62,9 @@ def run(options: Namespace) -> None:
     if model.stage == "int8":
         print(account(model.gm))
         _say_exactness(path, model.recipe.target)
+    if path.suffix == ".tflite":
+        print(f"in float in the file: {_float_operations(path)}")
+    return path
 
 
 def _say_exactness(path: Path, name: str) -> None:
@@ -70,17 +74,24 @@ def _say_exactness(path: Path, name: str) -> None:
     from fxqat.targets import target_of
 
     target = target_of(name)
-    if target is None or target.runtime not in RUNTIMES:
+    runtime = RUNTIMES.get(target.runtime) if target is not None else None
+    if runtime is None or not runtime.pair_orders:
         return
-    runtime = RUNTIMES[target.runtime]
     print(prove(path, runtime.pair_orders))
     if runtime.installed:
         say_inexact([path], runtime.name)
 
 
+def _float_operations(path: Path) -> str:
+    from fxqat.runtime.tflite_file import TFLiteFile
+
+    found = TFLiteFile.read(path).operations()
+    return ", ".join(f"{count} {kind}" for (kind, type_), count in sorted(found.items()) if type_ == "float32")
+
+
 COMMAND = Command(
     name="export",
-    help="write ONNX for ONNX Runtime and ultralytics.YOLO",
+    help="write ONNX, or .tflite for LiteRT, also for ultralytics.YOLO",
     example="fxqat export yolov8n_ptq.fxqat",
     arguments=arguments,
     run=run,

@@ -6,14 +6,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fxqat.commands.arguments import (
-    add_output,
-    add_patterns,
-    add_policy,
-    add_target,
-    add_trust,
-)
-from fxqat.commands.command import Command, output
+from fxqat.commands.arguments import add_output, add_patterns, add_policy, add_target, add_trust
+from fxqat.commands.command import Command, default_name, output
 
 if TYPE_CHECKING:
     from fxqat.graph.pipeline import Gap
@@ -43,7 +37,7 @@ def run(options: Namespace) -> None:
     """``fxqat prepare``."""
     import fxqat
 
-    path = output(options, f"{Path(options.model).stem}.fxqat")
+    path = output(options, Path(default_name(options.model, ".fxqat")).name, ".fxqat")
     model = fxqat.load(options.model, trust=options.trust, classes=options.classes)
     if model.source.unnamed:
         print(

@@ -6,15 +6,15 @@ import json
 from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fxqat.commands.arguments import (
-    add_output,
-    add_quiet,
-    add_trust,
-)
+from fxqat.commands.arguments import add_output, add_quiet, add_trust
 from fxqat.commands.command import Command, check_counts, output
 from fxqat.commands.progress import Step, progress
 from fxqat.errors import Problem
+
+if TYPE_CHECKING:
+    pass
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from fxqat.commands.arguments import add_quiet, add_target
+from fxqat.commands.arguments import SIZE, add_quiet, add_target
 from fxqat.commands.command import Command, check_counts, default_name, output
 from fxqat.commands.progress import progress
 
@@ -47,9 +47,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="X.fxqat", help="calibrated or trained")
     add_target(parser, "none, give one")
     add_observed(parser)
-    parser.add_argument(
-        "--imgsz", type=int, default=640, help="pixels, square, a multiple of the model's stride (default: %(default)s)"
-    )
+    parser.add_argument("--imgsz", type=int, metavar="N", help=SIZE)
     parser.add_argument(
         "--val", metavar="V", help="labelled data set YAML: report the accuracy of both, with the paired interval"
     )
@@ -73,7 +71,7 @@ def run(options: Namespace) -> None:
     check_counts(options)
     if options.target is None:
         raise Problem("--target", "is missing", expected=f"one of: {', '.join(TARGETS)}")
-    path = output(options, default_name(options.model, f"_{options.target}.fxqat"))
+    path = output(options, default_name(options.model, f"_{options.target}.fxqat"), ".fxqat")
     model = fxqat.load(options.model)
     made = retargeted(options, model)
     fxqat.save(made, path)
@@ -86,13 +84,14 @@ def run(options: Namespace) -> None:
 def _report_loss(options: Namespace, models: list[object]) -> None:
     from fxqat.evaluation.accuracy import evaluate
     from fxqat.evaluation.bootstrap import paired_drift
-    from fxqat.evaluation.comparison import open_model
+    from fxqat.evaluation.comparison import open_model, usual_size
 
     found = []
     for index, model in enumerate(models):
         with progress(f"validating {index + 1} of 2", options.quiet) as step:
             opened = open_model(str(model))
-            found.append(evaluate(opened, options.val, imgsz=options.imgsz, limit=options.val_images, progress=step))
+            size = usual_size([opened]) if options.imgsz is None else options.imgsz
+            found.append(evaluate(opened, options.val, imgsz=size, limit=options.val_images, progress=step))
     before, after = found
     print(f"mAP50-95 {before.map5095:.4f} -> {after.map5095:.4f}, points {paired_drift(before, after)}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fxqat.commands import calibrate, convert, export, prepare
 from fxqat.commands.arguments import (
@@ -16,7 +17,10 @@ from fxqat.commands.arguments import (
     add_target,
     add_trust,
 )
-from fxqat.commands.command import Command
+from fxqat.commands.command import Command, check_counts, default_name, output, typed
+
+if TYPE_CHECKING:
+    pass
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -35,30 +39,37 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """The chain, each step shown as the command that does it alone."""
-    stem = Path(options.output) / Path(options.model).stem
+    check_counts(options)
+    qat = Path(options.output) / Path(default_name(options.model, ".fxqat")).name
+    ptq = output(Namespace(output=None), default_name(qat, "_ptq.fxqat"))
     shared = {"trust": options.trust, "quiet": options.quiet}
     sized = {"data": options.data, "images": options.images, "imgsz": options.imgsz}
-    told = f"--data {options.data}" + (f" --images {options.images}" if options.images else "")
-    chosen = f" --target {options.target}" if options.target else ""
-    _say(f"fxqat prepare {options.model} --policy {options.policy}{chosen} -o {stem}.fxqat")
+    told = ["--data", options.data, *_given("--images", options.images)]
+    _say("prepare", options.model, "--policy", options.policy, *_given("--target", options.target), "-o", qat)
     given = {"model": options.model, "policy": options.policy, "target": options.target}
     passes = {"passes": "", "print_passes": False}
-    prepare.run(Namespace(**given, **passes, classes=None, output=f"{stem}.fxqat", patterns=options.patterns, **shared))
-    _say(f"fxqat calibrate {stem}.fxqat {told}" + (f" --method {options.method}" if options.method else ""))
-    calibrate.run(
-        Namespace(model=f"{stem}.fxqat", output=None, batch=options.batch, method=options.method, **sized, **shared)
-    )
-    _say(f"fxqat convert {stem}_ptq.fxqat")
-    convert.run(Namespace(model=f"{stem}_ptq.fxqat", output=None, **shared))
-    form = f" --input {options.input}" if options.input != "float" else ""
-    _say(f"fxqat export {stem}_int8.fxqat{form}")
+    prepare.run(Namespace(**given, **passes, classes=None, output=qat, patterns=options.patterns, **shared))
+    _say("calibrate", qat, *told, *_given("--method", options.method))
+    calibrate.run(Namespace(model=qat, output=ptq, batch=options.batch, method=options.method, **sized, **shared))
+    _say("convert", ptq)
+    reference = convert.converted(Namespace(model=ptq, output=None, **shared))
+    _say("export", reference, *_given("--input", options.input if options.input != "float" else None))
     shape = {"batch": 1, "dynamic": False, "opset": 20, "imgsz": options.imgsz, "input": options.input}
-    export.run(Namespace(model=f"{stem}_int8.fxqat", output=None, target=None, **shape, **shared))
-    _say(f"next: fxqat val {options.model} {stem}_int8.onnx --data YOUR_VAL.yaml; fxqat verify {stem}_ptq.fxqat {told}")
+    path = export.exported(Namespace(model=reference, output=None, target=None, **shape, **shared))
+    following = (
+        typed("fxqat", "val", options.model, path, "--data", "YOUR_VAL.yaml"),
+        typed("fxqat", "verify", ptq, *told),
+    )
+    print(f"next: {'; '.join(following)}", flush=True)
 
 
-def _say(command: str) -> None:
-    print(f"$ {command}" if command.startswith("fxqat") else command, flush=True)
+def _given(option: str, value: object) -> list[object]:
+    """``option`` and its value, or nothing without one."""
+    return [] if value is None else [option, value]
+
+
+def _say(*words: object) -> None:
+    print(f"$ {typed('fxqat', *words)}", flush=True)
 
 
 COMMAND = Command(

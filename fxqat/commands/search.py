@@ -8,13 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fxqat.commands.arguments import (
-    WORK,
-    add_output,
-    add_quiet,
-    add_trust,
-)
-from fxqat.commands.command import Command, check_counts, output
+from fxqat.commands.arguments import WORK, add_output, add_quiet, add_trust
+from fxqat.commands.command import Command, check_counts, default_name, output
 from fxqat.commands.progress import phases
 from fxqat.commands.tables import table
 
@@ -73,7 +68,7 @@ def run(options: Namespace) -> None:
         candidates=options.candidates,
     )
     _check_target(options)
-    path = output(options, f"{Path(options.model).stem}_found.yaml")
+    path = output(options, Path(default_name(options.model, "_found.yaml")).name)
     if options.json:
         check_writable(options.json)
     with phases(options.quiet) as step:

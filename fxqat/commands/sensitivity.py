@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fxqat.commands.arguments import WORK, add_images, add_patterns, add_policy, add_quiet, add_trust
-from fxqat.commands.command import Command, check_counts
+from fxqat.commands.command import Command, check_counts, image_size
 from fxqat.commands.progress import progress
 from fxqat.commands.tables import table
 
@@ -67,12 +68,12 @@ def run(options: Namespace) -> None:
         group=options.group,
         leave_one_out=options.leave_one_out,
         images_limit=options.images,
-        imgsz=options.imgsz,
         probes=options.probes,
         split=options.split,
         only=tuple(options.only),
     )
     model = _calibrated(options)
+    asked = replace(asked, imgsz=image_size(options, model))
     with progress(f"sensitivity by {asked.by}", options.quiet) as step:
         found = measure(model, options.data, asked, work=options.work, progress=step)
     print(_table(found, options.rows))
@@ -125,8 +126,6 @@ def _table(found: Sensitivity, count: int) -> str:
 
 def _agreement(model: Detector, found: Sensitivity, asked: Asked, options: Namespace) -> dict[str, Any]:
     """Rank correlations of the ranking found with others, on sites spread over it."""
-    from dataclasses import replace
-
     from fxqat.sensitivity.sensitivity import WAYS, measure
 
     rows = found.sorted()

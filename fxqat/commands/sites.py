@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from typing import TYPE_CHECKING
 
 from fxqat.commands.command import Command
 from fxqat.commands.float_model import add_model, float_model
+
+if TYPE_CHECKING:
+    pass
 
 
 def run(options: Namespace) -> None:

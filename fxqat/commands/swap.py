@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
 
 from fxqat.commands.arguments import add_output, add_trust
-from fxqat.commands.command import Command, default_name, output
+from fxqat.commands.command import Command, default_name, output, typed
+
+if TYPE_CHECKING:
+    pass
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -23,11 +27,11 @@ def run(options: Namespace) -> None:
     import fxqat
     from fxqat.passes.swap_activation import swap_activation
 
-    path = output(options, default_name(options.model, f"_{options.to}.fxqat"))
+    path = output(options, default_name(options.model, f"_{options.to}.fxqat"), ".fxqat")
     fxqat.save(swap_activation(fxqat.load(options.model, trust=options.trust), options.to), path)
     print(f"wrote {path}")
-    tail = "--unlabelled --set lr0=0.0005 --set freeze_bn=1.0"
-    print(f"it has to learn again: fxqat train {path} --teacher {options.model} --data D --epochs 30 {tail}")
+    tail = ("--data", "D", "--epochs", 30, "--unlabelled", "--set", "lr0=0.0005", "--set", "freeze_bn=1.0")
+    print(f"it has to learn again: {typed('fxqat', 'train', path, '--teacher', options.model, *tail)}")
 
 
 COMMAND = Command(

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
 
 from fxqat.commands.arguments import add_policy
 from fxqat.commands.command import Command
 from fxqat.commands.float_model import add_model, float_model
+
+if TYPE_CHECKING:
+    pass
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -8,7 +8,7 @@ import sys
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -16,8 +16,11 @@ from fxqat.commands.arguments import add_output, add_quiet, add_trust
 from fxqat.commands.command import Command, default_name, output
 from fxqat.commands.progress import progress
 from fxqat.errors import Problem
-from fxqat.files import check_writable, write_text
+from fxqat.files import check_folder, check_writable, write_text
 from fxqat.training.flags import SWITCHES, VALUES
+
+if TYPE_CHECKING:
+    from fxqat.models.detector import Detector
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -27,7 +30,10 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, metavar="N", help="all in all (default: 3)")
     parser.add_argument("--batch", type=int, metavar="N", help="images a step (default: 4)")
     parser.add_argument(
-        "--imgsz", type=int, metavar="N", help="pixels, square, a multiple of the model's stride (default: 640)"
+        "--imgsz",
+        type=int,
+        metavar="N",
+        help="pixels, square, a multiple of the model's stride (default: as calibrated, or 640)",
     )
     parser.add_argument("--device", metavar="D", help="cpu, 0, 0,1 ... (default: a GPU where there is one)")
     parser.add_argument("--seed", type=int, metavar="N", help="of augmentation and everything random (default: 0)")
@@ -59,8 +65,9 @@ def run(options: Namespace) -> None:
     """``fxqat train``."""
     import fxqat
 
-    path = output(options, default_name(options.model, "_qat.fxqat"))
+    path = output(options, default_name(options.model, "_qat.fxqat"), ".fxqat")
     folder = path.with_suffix("")
+    check_folder(folder)
     chosen = _options(options)
     if options.json:
         check_writable(options.json)
@@ -82,11 +89,21 @@ def run(options: Namespace) -> None:
     except KeyboardInterrupt:
         _say_interrupted(folder)
         raise SystemExit(130) from None
-    fxqat.save(trained, path)
+    _save(trained, path, folder)
     print(_verdict(trained.recipe.training))
     if options.json:
         write_text(options.json, json.dumps(trained.recipe.training, indent=2) + "\n")
     print(f"wrote {path}")
+
+
+def _save(trained: Detector, path: Path, folder: Path) -> None:
+    import fxqat
+
+    try:
+        fxqat.save(trained, path)
+    except Problem as problem:
+        kept = f"the training is kept in {folder}: make room, and give the command again with --resume"
+        raise Problem(problem.where, problem.what, remedy=kept) from problem
 
 
 def _callbacks(options: Namespace, folder: Path) -> list[Any]:

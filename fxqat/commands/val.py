@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from fxqat.commands.arguments import add_images, add_quiet, add_trust
@@ -11,6 +12,7 @@ from fxqat.commands.command import Command, check_counts, say_inexact
 from fxqat.commands.progress import progress
 
 if TYPE_CHECKING:
+    from fxqat.evaluation.accuracy import Accuracy
     from fxqat.evaluation.comparison import Compared
 
 
@@ -20,7 +22,7 @@ def arguments(parser: ArgumentParser) -> None:
         "models",
         nargs="+",
         metavar="MODEL",
-        help=".pt, .fxqat or .onnx; the first is what the others are compared with",
+        help=".pt, .fxqat, .onnx or .tflite; the first is what the others are compared with",
     )
     add_images(parser, limit=None, batch=8)
     parser.add_argument("--split", default="val", help="split of the data set (default: %(default)s)")
@@ -57,12 +59,13 @@ def run(options: Namespace) -> None:
 
 
 def _table(rows: list[Compared]) -> str:
-    head = ("model", "mAP50-95", "mAP50", "precision", "recall", "drift, points [95 %]", "MB", "ms")
+    metric = rows[0].accuracy.metric
+    head = ("model", metric.title, metric.second_title, "precision", "recall", "drift, points [95 %]", "MB", "ms")
     lines: list[tuple[str, ...]] = [head]
     for row in rows:
         a = row.accuracy
-        figures = (f"{value:.4f}" for value in (a.map5095, a.map50, a.precision, a.recall))
-        lines.append((a.model, *figures, str(row.drift or ""), f"{row.megabytes:.2f}", f"{row.milliseconds:.1f}"))
+        lines.append((_named(a), *_figures(a), str(row.drift or ""), f"{row.megabytes:.2f}", f"{row.milliseconds:.1f}"))
+        lines += [(_named(one), *_figures(one), str(drift or ""), "", "") for one, drift in row.others]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     text = "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
@@ -70,6 +73,14 @@ def _table(rows: list[Compared]) -> str:
     a = rows[0].accuracy
     skipped = f", {len(a.skipped)} skipped: {', '.join(path.name for path, _ in a.skipped[:5])}" if a.skipped else ""
     return f"{text}\n{a.images} images, {a.boxes} boxes{skipped}"
+
+
+def _named(accuracy: Accuracy) -> str:
+    return f"{accuracy.model} {accuracy.metric.of}".rstrip()
+
+
+def _figures(accuracy: Accuracy) -> Iterator[str]:
+    return (f"{value:.4f}" for value in (accuracy.map5095, accuracy.map50, accuracy.precision, accuracy.recall))
 
 
 COMMAND = Command(

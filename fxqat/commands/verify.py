@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fxqat.commands.arguments import add_images, add_quiet
-from fxqat.commands.command import Command, check_counts, fail
+from fxqat.commands.command import Command, check_counts, fail, image_size, suffix_of
 from fxqat.commands.progress import progress
 from fxqat.errors import Problem
 
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 def arguments(parser: ArgumentParser) -> None:
     """What ``fxqat verify`` takes."""
-    from fxqat.runtime.sessions import RUNTIMES
-
     parser.add_argument(
         "model",
         metavar="X",
@@ -31,7 +28,7 @@ def arguments(parser: ArgumentParser) -> None:
         "without images whether 16-bit sums can overflow",
     )
     parser.add_argument(
-        "--onnx", metavar="FILE", help="the file exported from it (default: export one for the occasion)"
+        "--file", "--onnx", metavar="FILE", help="exported from it (default: export one for the occasion)"
     )
     add_images(parser, limit=8, batch=1, required=False)
     parser.add_argument(
@@ -42,9 +39,9 @@ def arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--runtimes",
-        default="ort",
         metavar="LIST",
-        help=f"of {', '.join(RUNTIMES)}, with commas; or all (default: %(default)s)",
+        help="of ort, ort-plain (no optimizations), onnx (onnx.reference, slow), openvino for an ONNX file, litert, "
+        "litert-plain (reference kernels, slow) for a .tflite; with commas, or all (default: ort or litert)",
     )
     parser.add_argument(
         "--strict",
@@ -65,7 +62,7 @@ def arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """``fxqat verify``."""
     import fxqat
-    from fxqat.files import check_writable, write_text
+    from fxqat.files import check_writable, temporary_folder, write_text
     from fxqat.runtime.exactness import inexact_here
     from fxqat.targets import target_of
 
@@ -78,24 +75,26 @@ def run(options: Namespace) -> None:
     if options.data is None:
         raise Problem("--data", "is missing", expected="images to compare codes on", remedy="give --data")
     model = fxqat.load(options.model)
-    with tempfile.TemporaryDirectory(prefix="fxqat-verify-") as folder:
-        onnx = options.onnx or fxqat.export(model, Path(folder) / "model.onnx", imgsz=options.imgsz)
+    with temporary_folder("fxqat-verify-") as folder:
+        size, name = image_size(options, model), f"model{suffix_of(model)}"
+        file = options.file or fxqat.export(model, folder / name, imgsz=size, batch=options.batch)
         with progress("verifying", options.quiet) as step:
             found = fxqat.verify(
                 model,
-                onnx,
+                file,
                 options.data,
                 images_limit=options.images,
                 imgsz=options.imgsz,
+                batch=options.batch,
                 progress=step,
                 runtimes=options.runtimes,
             )
-        why = inexact_here(onnx, found.runtimes[0])
+        why = inexact_here(file, found.runtimes[0])
     print(_table(found, options.rows))
     if options.json:
         write_text(options.json, json.dumps(found.summary(), indent=2) + "\n")
     target = target_of(model.recipe.target)
-    promised = options.strict or (target is not None and target.known_kernels)
+    promised = options.strict or (target is not None and target.arithmetic is not None)
     if promised and (failure := found.failure(options.bound)):
         fail(f"{failure}; {why}" if why else failure)
 

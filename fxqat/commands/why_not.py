@@ -5,11 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from fxqat.commands.arguments import (
-    add_patterns,
-    add_policy,
-    add_trust,
-)
+from fxqat.commands.arguments import add_patterns, add_policy, add_trust
 from fxqat.commands.command import Command
 
 if TYPE_CHECKING:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import glob
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,13 @@ from fxqat.models import offline
 SUFFIXES = frozenset({"avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp"})
 YAML_SUFFIXES = frozenset({".yaml", ".yml"})
 SPLITS = ("train", "val", "test", "minival")
+# The keys that Ultralytics checks the types of, without those of other tasks.
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "path": (str,),
+    **dict.fromkeys(SPLITS, (str, list)),
+    "names": (list, dict),
+}
+_NOT_YAML = re.compile(r"[^\x09\x0a\x0d\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +69,11 @@ class DataSet:
         return [root] if root.is_absolute() else [root, _datasets_folder() / root, beside / root]
 
 
+def is_yaml(path: Path) -> bool:
+    """Whether ``path`` is a data set YAML by its name."""
+    return path.suffix.lower() in YAML_SUFFIXES
+
+
 def find(data: str | Path) -> Path:
     """The file or folder that ``data`` means: a path, or the name of a data set that Ultralytics ships.
 
@@ -70,7 +84,7 @@ def find(data: str | Path) -> Path:
     if path.exists():
         return path.resolve()
     shipped = {file.name: file for file in (_ultralytics_root() / "cfg" / "datasets").glob("*.yaml")}
-    name = path.name if path.suffix in YAML_SUFFIXES else f"{path.name}.yaml"
+    name = path.name if is_yaml(path) else f"{path.name}.yaml"
     if len(path.parts) == 1 and name in shipped:
         return shipped[name]
     near = difflib.get_close_matches(name, shipped, n=1) if len(path.parts) == 1 else []
@@ -85,6 +99,7 @@ def read(file: Path) -> DataSet:
         Problem: the file is no YAML mapping, or its classes are malformed.
     """
     keys = _parse(file)
+    _check_types(file, keys)
     if "val" not in keys and "validation" in keys:
         keys = {**keys, "val": keys["validation"]}
     data_set = DataSet(file=file, keys=keys, names=_names(file, keys), named=keys.get("names") is not None)
@@ -112,11 +127,19 @@ def images_at(place: Path) -> list[Path]:
 
 
 def _listed(file: Path) -> list[Path]:
-    """One path a line, as Ultralytics reads it; other relative paths may also be relative to the list's folder."""
+    """One path a line, as Ultralytics reads it; other relative paths may also be relative to the list's folder.
+
+    Raises:
+        Problem: it is no text, or a line is no path of an image (Ultralytics would leave it out without a word).
+    """
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise Problem(file, "is not a list of image paths", expected="UTF-8 text, one path a line") from error
+    for number, line in enumerate(lines, start=1):
+        if line and Path(line).suffix[1:].lower() not in SUFFIXES:
+            remedy = "put its class into a label file" if Path(line.split()[0]).suffix[1:].lower() in SUFFIXES else ""
+            raise Problem(f"{file}:{number}", f"{line!r} is no image", expected="one path a line", remedy=remedy)
     paths = [file.parent / line[2:] if line.startswith("./") else Path(line) for line in lines if line]
     return [path if path.exists() else file.parent / path for path in paths]
 
@@ -127,8 +150,9 @@ def _spellings(entry: str) -> list[str]:
 
 
 def _parse(file: Path) -> dict[str, Any]:
+    """The keys; bytes and characters that are none of YAML's are left out, as Ultralytics does."""
     try:
-        keys = yaml.safe_load(file.read_text(encoding="utf-8", errors="replace"))
+        keys = yaml.safe_load(_NOT_YAML.sub("", file.read_text(encoding="utf-8-sig", errors="ignore")))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise Problem(f"{file}:{line}", f"is not valid YAML: {error.problem}") from error
@@ -139,11 +163,37 @@ def _parse(file: Path) -> dict[str, Any]:
     return keys
 
 
+def _check_types(file: Path, keys: dict[str, Any]) -> None:
+    for key, kinds in _TYPES.items():
+        value = keys.get(key)
+        if value is not None and not isinstance(value, kinds):
+            kind = " or ".join(_WORDS[one] for one in kinds)
+            raise Problem(file, f"'{key}' is {value!r}", expected=kind)
+
+
+_WORDS: Mapping[type, str] = {str: "a path", list: "a list", dict: "a mapping of numbers to names"}
+
+
+def _count(file: Path, keys: dict[str, Any]) -> int | None:
+    """``nc``, where it is there; as Ultralytics does, 3.0 and "3" are taken for 3."""
+    if keys.get("nc") is None:
+        return None
+    try:
+        count = float(keys["nc"])
+    except (TypeError, ValueError):
+        count = 0.0
+    if count < 1 or count != int(count):
+        raise Problem(file, f"'nc' is {keys['nc']!r}", expected="the number of classes")
+    return int(count)
+
+
 def _names(file: Path, keys: dict[str, Any]) -> dict[int, str]:
     """Class names by index, as Ultralytics numbers them."""
-    names, count = keys.get("names"), keys.get("nc")
-    if names is None and isinstance(count, int) and count > 0:
+    names, count = keys.get("names"), _count(file, keys)
+    if names is None and count:
         return {index: f"class_{index}" for index in range(count)}
+    if names is not None and count is not None and len(names) != count:
+        raise Problem(file, f"'nc' says {count} classes, 'names' has {len(names)}", remedy="correct one of them")
     pairs = names.items() if isinstance(names, dict) else enumerate(names) if isinstance(names, list) else ()
     try:
         classes = {int(index): str(name) for index, name in pairs}

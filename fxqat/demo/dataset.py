@@ -129,7 +129,7 @@ def _check_complete(out: Path, recipe: Recipe) -> None:
 def _create(out: Path, recipe: Recipe, progress: Progress | None) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+        folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=".fxqat-"))
     except OSError as error:
         raise Problem(out, f"cannot be created ({error.strerror})", remedy="choose another folder") from error
     try:

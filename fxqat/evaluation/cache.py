@@ -10,8 +10,8 @@ from typing import Any
 
 from fxqat.checkpoint.model_io import load, save
 from fxqat.errors import Problem
-from fxqat.evaluation.accuracy import Accuracy
 from fxqat.evaluation.accuracy_file import read, write
+from fxqat.evaluation.metrics import Accuracy
 from fxqat.models.detector import Detector
 
 

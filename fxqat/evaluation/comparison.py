@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from fxqat.evaluation.accuracy import Accuracy, evaluate
 from fxqat.evaluation.bootstrap import Drift, paired_drift
 from fxqat.evaluation.latency import measure
 from fxqat.evaluation.predictor import Evaluated, from_onnx
+from fxqat.evaluation.tflite_predictor import from_tflite
+from fxqat.models.detector import IMGSZ
 from fxqat.runtime.integer_model import predictor
 from fxqat.workflow.stage_checks import expect_calibrated
 
@@ -24,12 +26,14 @@ _RUNS = 7
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """One model's accuracy, its paired drift against the first model, its size and its median latency for one image."""
+    """One model's accuracy, its paired drift against the first model, its size and its median latency for one image;
+    and accuracy and drift by the task's other metrics."""
 
     accuracy: Accuracy
     drift: Drift | None
     megabytes: float
     milliseconds: float
+    others: tuple[tuple[Accuracy, Drift | None], ...] = ()
 
     def summary(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -47,7 +51,7 @@ def compare(
     data: str | Path,
     *,
     images_limit: int | None = None,
-    imgsz: int = 640,
+    imgsz: int | None = None,
     batch: int = 8,
     split: str = "val",
     threads: int = 2,
@@ -59,11 +63,24 @@ def compare(
     ONNX files are timed in ONNX Runtime, taking turns in processes of their own; .pt and .fxqat in eager torch,
     which says nothing about a runtime.
 
+    Args:
+        models: paths.
+        data: data set YAML.
+        images_limit: so many images, evenly spread.
+        imgsz: pixels, square; by default what a file among them takes, what one was trained or calibrated at, or 640.
+        batch: images at a time.
+        split: of the data set.
+        threads: when timing.
+        trust: let a .pt run code.
+        patterns: rule files that a .fxqat was made with.
+        progress: called with steps done and steps in all.
+
     Raises:
         Problem: a model or the data set cannot be used.
     """
     opened = [open_model(model, trust=trust) for model in models]
     names = [one.name for one in opened]
+    imgsz = usual_size(opened) if imgsz is None else imgsz
     found: list[Accuracy] = []
     for index, one in enumerate(opened):
         step = _step(progress, index, len(opened))
@@ -74,26 +91,40 @@ def compare(
         next(timed).median if name.endswith(".onnx") else _eager(one, imgsz, threads)
         for name, one in zip(names, opened, strict=True)
     ]
-    drifts = [None, *(paired_drift(found[0], other) for other in found[1:])]
+    drifts = [_drift(found[0], one) for one in found]
+    others = [tuple((o, _drift(b, o)) for b, o in zip(found[0].others, one.others, strict=True)) for one in found]
     sizes = [one.path.stat().st_size / 1e6 if one.path and one.path.is_file() else 0.0 for one in opened]
-    rows = zip(found, drifts, sizes, times, strict=True)
-    return [Compared(accuracy=a, drift=d, megabytes=size, milliseconds=t) for a, d, size, t in rows]
+    rows = zip(found, drifts, sizes, times, others, strict=True)
+    return [Compared(accuracy=a, drift=d, megabytes=size, milliseconds=t, others=o) for a, d, size, t, o in rows]
+
+
+def _drift(base: Accuracy, other: Accuracy) -> Drift | None:
+    return None if other is base else paired_drift(base, other)
+
+
+_FILES: Mapping[str, Callable[[Path], Evaluated]] = {".onnx": from_onnx, ".tflite": from_tflite}
 
 
 def open_model(model: str | Path, *, trust: bool = False) -> Evaluated:
-    """A .pt, .fxqat or .onnx file as something that can be evaluated: a .fxqat in the arithmetic of its runtime where
-    that is known, see fxqat.runtime.integer_model.
+    """A .pt, .fxqat, .onnx or .tflite file as something that can be evaluated: a .fxqat in the arithmetic of its
+    runtime where that is known, see fxqat.runtime.integer_model.
 
     Raises:
         Problem: it cannot be loaded, or a .fxqat was prepared but never calibrated.
     """
     path = Path(model)
-    if path.suffix == ".onnx":
-        return from_onnx(path)
+    if path.suffix in _FILES:
+        return _FILES[path.suffix](path)
     detector = load(path, trust=trust).eval()
     if detector.stage == "qat":
         expect_calibrated(detector, "val")
     return Evaluated.of(detector, predictor(detector), name=path.name, path=path)
+
+
+def usual_size(models: Sequence[Evaluated]) -> int:
+    """The image size to compare models at: the one that a file takes, or the first that one was made at, or 640."""
+    sizes = [*(one.imgsz for one in models), *(one.usual for one in models), IMGSZ]
+    return next(size for size in sizes if size is not None)
 
 
 def _step(progress: Callable[[int, int], None], index: int, count: int) -> Callable[[int, int], None]:

@@ -32,6 +32,7 @@ class Evaluated:
         stride: pixels of a cell of the coarsest level, 32 at least.
         family: of its task.
         spec: sizes of its head; by default those of YOLOv8's with its classes.
+        usual: the image size that it was trained or calibrated at, where that is known.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Evaluated:
     stride: int = 32
     family: Family = DEFAULT
     spec: HeadSpec | None = None
+    usual: int | None = None
 
     @classmethod
     def of(
@@ -62,6 +64,7 @@ class Evaluated:
             stride=model.stride,
             family=source.family,
             spec=source.head_spec,
+            usual=model.imgsz if model.recipe.calibration or model.recipe.training else None,
         )
 
     @property

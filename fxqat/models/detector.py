@@ -13,6 +13,8 @@ from fxqat.graph.prune import drop_unused_modules
 from fxqat.models.families import FAMILIES
 from fxqat.models.family import Family, FinalOutput, HeadSpec, RawOutput
 
+IMGSZ = 640  # Ultralytics' default
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
@@ -145,6 +147,11 @@ class Detector(nn.Module):
         return Detector(gm, self.source, replace(self.recipe, **changes), self.network).train(gm.training)
 
     @property
+    def fit(self) -> str:
+        """How pictures become images of its size, see ``fxqat.data.images.load_image``."""
+        return self.source.family.fit
+
+    @property
     def compared(self) -> tuple[RawOutput, ...]:
         """The raw outputs that its predictions are made of."""
         return self.source.family.compared(self.source.head_spec)
@@ -168,6 +175,12 @@ class Detector(nn.Module):
     def stride(self) -> int:
         """Pixels that an image's sides are multiples of: those of a cell of the coarsest level, and 32 at least."""
         return max(32, *map(int, self.source.stride))
+
+    @property
+    def imgsz(self) -> int:
+        """Pixels of the images that it was trained on, or calibrated on; 640 where neither."""
+        trained = self.recipe.training.get("config", {})
+        return int(trained.get("imgsz") or self.recipe.calibration.get("imgsz") or IMGSZ)
 
     @property
     def stage(self) -> str:

@@ -171,11 +171,13 @@ def _expect_colour(model: nn.Module, path: Path) -> None:
         )
 
 
-def _update(model: nn.Module) -> None:
+def _update(model: Any) -> None:
     """Make a model of any version one of today's, in float32 and eval mode."""
     for layer in model.modules():
         if isinstance(layer, nn.Upsample) and not hasattr(layer, "recompute_scale_factor"):
             layer.recompute_scale_factor = None  # checkpoints of torch 1.10 and before lack it
+    if not hasattr(model, "stride"):
+        model.stride = getattr(model.model[-1], "stride", torch.tensor([32.0]))  # as Ultralytics; 8.0.0 had none
     model.float().eval()
 
 

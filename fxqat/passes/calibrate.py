@@ -12,7 +12,6 @@ from fxqat.errors import Problem
 from fxqat.graph.site import nearest
 from fxqat.passes.quant_graph import QuantGraph
 from fxqat.quant.fake_quantize import FakeQuantize
-from fxqat.quant.observers import make_observer
 from fxqat.quant.spec import METHODS
 from fxqat.quant.torch_ao import disable_fake_quant, disable_observer, enable_fake_quant, enable_observer
 
@@ -39,7 +38,7 @@ def use_method(gm: fx.GraphModule, method: str) -> None:
             through = "silu" if fake in silu else fake.spec.through
             searched = {"through": through, "clip": fake.spec.clip} if method == "mse" else {}
             fake.spec = fake.spec.ranged(observer="histogram", method=method, **searched)
-            fake.activation_post_process = make_observer(fake.spec, fake.site).to(fake.scale.device)
+            fake.renew_observer()
 
 
 def before_silu(gm: fx.GraphModule) -> set[FakeQuantize]:
@@ -60,13 +59,17 @@ def observe(gm: fx.GraphModule, batches: Iterable[Tensor]) -> Iterator[int]:
     """Run ``batches`` of images (B, 3, H, W) through the float arithmetic of ``gm``; yield the number of images seen so
     far.
 
-    When the last batch is done the quantizers have their parameters, observers are off and fake quantization is on.
+    What was observed before counts no more. When the last batch is done the quantizers have their parameters, observers
+    are off and fake quantization is on; where it is refused, the parameters are those of before.
 
     Raises:
         Problem: there was no image, or a site saw NaN or infinity.
     """
     training, seen = gm.training, 0
     gm.eval()
+    fakes = list(QuantGraph(gm).quantizers().values())
+    for fake in fakes:
+        fake.renew_observer()
     gm.apply(enable_observer)
     gm.apply(disable_fake_quant)
     try:
@@ -76,8 +79,9 @@ def observe(gm: fx.GraphModule, batches: Iterable[Tensor]) -> Iterator[int]:
             yield seen
         if not seen:
             raise Problem("calibration", "saw no image", expected="at least one readable image")
-        for fake in QuantGraph(gm).quantizers().values():
-            fake.update_qparams()
+        chosen = [fake.observed_qparams() for fake in fakes]
+        for fake, qparams in zip(fakes, chosen, strict=True):
+            fake.load_qparams(qparams)
         for layer in QuantGraph(gm).layers():
             layer.module.calibrate_weight()
     finally:

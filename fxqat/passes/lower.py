@@ -13,6 +13,7 @@ from fxqat.graph.rewrite import Rule, rewrite
 from fxqat.passes.fuse import summary
 from fxqat.passes.stages import int8, qat
 from fxqat.quant.modules import QATConv2d, QATLinear
+from fxqat.quant.torch_ao import quantize_per_tensor
 from fxqat.targets import Target
 
 
@@ -41,6 +42,11 @@ class Lower(Printed):
         _layers_as_folders(gm)
         drop_unused_modules(gm)
         return PassReport(says=summary(done), rewrites=done)
+
+
+def is_integer(gm: fx.GraphModule) -> bool:
+    """Whether a lowered graph rounds any tensor; under a policy that keeps everything in float it does not."""
+    return any(node.target is quantize_per_tensor for node in gm.graph.nodes)
 
 
 def _layers_as_folders(gm: fx.GraphModule) -> None:

@@ -117,19 +117,32 @@ class FakeQuantize(FakeQuantizeBase):
             return self.scale.detach(), self.zero_point
         return self.activation_post_process.calculate_qparams()
 
+    def renew_observer(self) -> None:
+        """Put a new observer, as the spec asks for, in the place of what has seen tensors."""
+        channels = None if self.ch_axis is None else self.scale.numel()
+        self.activation_post_process = make_observer(self.spec, self.site, channels).to(self.scale.device)
+
+    def observed_qparams(self) -> QParams:
+        """Scale and zero point for what the observer saw; of a spec with a fixed range, what it has.
+
+        Raises:
+            Problem: the observer saw nothing, or saw NaN or infinity.
+        """
+        if self.spec.fixed is not None:
+            return self.qparams()
+        observer = self.activation_post_process
+        if isinstance(observer, RangeObserver):
+            return choose_qparams(*observer.range(), self.spec)
+        return self._with(*_from_torch(observer, self.site))
+
     def update_qparams(self) -> None:
         """Take scale and zero point from the observer; a spec with a fixed range keeps what it has.
 
         Raises:
             Problem: the observer saw nothing, or saw NaN or infinity.
         """
-        if self.spec.fixed is not None:
-            return
-        observer = self.activation_post_process
-        if isinstance(observer, RangeObserver):
-            self._set(choose_qparams(*observer.range(), self.spec))
-        else:
-            self._set(self._with(*_from_torch(observer, self.site)))
+        if self.spec.fixed is None:
+            self._set(self.observed_qparams())
 
     def follow(self, low: Tensor, high: Tensor) -> None:
         """Take scale and zero point for a range that is known, shapes [1] or [C]: weights need no observer."""

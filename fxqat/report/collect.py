@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from fxqat.evaluation.comparison import open_model
 from fxqat.evaluation.drift_report import Asked as AskedJourney
 from fxqat.evaluation.drift_report import read, travel
 from fxqat.evaluation.predictor import Evaluated
+from fxqat.files import temporary_folder
 from fxqat.graph.pipeline import Pipeline
 from fxqat.models.detector import Detector
 from fxqat.passes.unquantize import Unquantize
@@ -109,7 +109,7 @@ def collect(
     anatomy = dissect(model)
     if asked.data:
         expect_calibrated(model, "report")
-    imgsz = images.check_imgsz(asked.imgsz or int(model.recipe.calibration.get("imgsz", 640)), model.stride)
+    imgsz = images.check_imgsz(model.imgsz if asked.imgsz is None else asked.imgsz, model.stride)
     base = Measured(integer_share=anatomy.integer_share, size=_size(model, asked.onnx))
     common = {
         "title": asked.model.name,
@@ -187,7 +187,7 @@ class _Look:
         """Of the val split where there is one: what calibration has not seen."""
         data = str(self.asked.data)
         place = dataset.find(data)
-        if place.suffix in dataset.YAML_SUFFIXES:
+        if dataset.is_yaml(place):
             try:
                 return images.image_paths(place, split="val", limit=limit)
             except Problem:
@@ -208,11 +208,11 @@ class _Look:
     def _batches(self, found: images.ImageList, limit: int | None = None) -> list[Tensor]:
         chosen = images.spread(list(found.paths), limit)
         some = images.ImageList(source=found.source, split=found.split, paths=tuple(chosen), total=found.total)
-        return list(images.batches(some, self.imgsz, 1))
+        return list(images.batches(some, self.imgsz, 1, fit=self.model.fit))
 
     def _errors(self, found: images.ImageList) -> ErrorReport:
         self.on_step("measuring the error at every site")
-        batches = images.batches(found, self.imgsz, 1)
+        batches = images.batches(found, self.imgsz, 1, fit=self.model.fit)
         return analyze(self.model, batches, progress=lambda done: self.progress(done, len(found)))
 
     def _spreads(self, found: images.ImageList) -> Mapping[str, Spread]:
@@ -262,8 +262,8 @@ class _Look:
                 last[0] = what
             self.progress(done, total)
 
-        with tempfile.TemporaryDirectory(prefix="fxqat-report-") as folder:
-            return travel(self.model, self.asked.model, asked, Path(folder), step).summary()
+        with temporary_folder("fxqat-report-") as folder:
+            return travel(self.model, self.asked.model, asked, folder, step).summary()
 
     def _codes(self, found: images.ImageList) -> Difference:
         self.on_step("comparing codes with ONNX Runtime")

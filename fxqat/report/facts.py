@@ -40,21 +40,29 @@ def commands(model: Detector, path: Path, onnx: Path | None) -> tuple[str, ...]:
     """What the recipe says was done, as the commands that do it."""
     recipe, source = model.recipe, Path(model.source.name).name
     plain = f"{Path(source).stem}.fxqat"
-    done = [f"fxqat prepare {source} --policy {Path(recipe.policy_name).name} -o {plain}"]
+    done: list[list[str]] = [["prepare", source, "--policy", Path(recipe.policy_name).name, "-o", plain]]
     if how := recipe.calibration:
-        data, method = how.get("data", "DATA"), how.get("method")
-        options = f"--data {data} --images {how.get('images', '?')} --imgsz {how.get('imgsz', 640)}"
+        shown = [
+            "--data",
+            how.get("data", "DATA"),
+            "--images",
+            how.get("images", "?"),
+            "--imgsz",
+            how.get("imgsz", 640),
+        ]
+        method = ["--method", how["method"]] if how.get("method") else []
         ptq = path.name if not recipe.training else f"{Path(source).stem}_ptq.fxqat"
-        done.append(f"fxqat calibrate {plain} {options}{f' --method {method}' if method else ''} -o {ptq}")
+        done.append(["calibrate", plain, *map(str, shown), *method, "-o", ptq])
         if recipe.training:
             from fxqat.training.config import configured  # Ultralytics, which no other model needs
 
             how = recipe.training["config"]
-            usual = configured(model, "", {}).summary()
-            done.append(f"fxqat train {ptq} --data {how['data']} {shlex.join(restated(how, usual))} -o {path.name}")
+            usual = configured(model.with_graph(model.gm, training={}), "", {}).summary()
+            done.append(["train", ptq, "--data", how["data"], *restated(how, usual), "-o", path.name])
     if onnx:
-        done.append(f"fxqat export {path.name} --imgsz {recipe.calibration.get('imgsz', 640)} -o {onnx.name}")
-    return tuple(done)
+        size = str(recipe.calibration.get("imgsz", 640))
+        done.append(["export", path.name, "--imgsz", size, "-o", onnx.name])
+    return tuple(shlex.join(["fxqat", *words]) for words in done)
 
 
 def _provenance(model: Detector) -> dict[str, str]:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
 from fxqat.models.detector import Detector, cut
 from fxqat.passes import Rules, converting
+from fxqat.quant.arithmetic import ARITHMETICS
 from fxqat.runtime.integer_interpreter import IntegerExecution
 from fxqat.targets import target_of
+
+
+def arithmetic_of(model: Detector) -> str | None:
+    """The integer arithmetic of the target that ``model`` was prepared for, by its name in fxqat.quant.arithmetic; None
+    where it is not known."""
+    target = target_of(model.recipe.target)
+    return None if target is None else target.arithmetic
 
 
 def lowered(model: Detector) -> Detector | None:
@@ -23,7 +31,7 @@ def lowered(model: Detector) -> Detector | None:
         Problem: rules of the user's own that lower it are not at hand.
     """
     target = target_of(model.recipe.target)
-    if model.stage == "float" or target is None or not target.known_kernels:
+    if model.stage == "float" or target is None or target.arithmetic is None:
         return None
     if model.stage == "int8":
         return model
@@ -51,7 +59,7 @@ def executed(model: Detector) -> IntegerExecution | None:
 
 def in_integers(int8: Detector) -> IntegerExecution:
     """The execution of what ``lowered`` gave."""
-    return IntegerExecution(cut(int8.gm, 0).eval(), keep=False)
+    return IntegerExecution(cut(int8.gm, 0).eval(), ARITHMETICS[cast(str, arithmetic_of(int8))], keep=False)
 
 
 def predictor(model: Detector) -> Callable[[Tensor], Any]:

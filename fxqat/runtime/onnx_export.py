@@ -7,11 +7,8 @@ import ast
 import io
 import logging
 import warnings
-from collections.abc import Mapping
 from contextlib import redirect_stdout
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
@@ -19,15 +16,15 @@ from torch import fx
 
 from fxqat.data.images import check_imgsz
 from fxqat.errors import Problem
-from fxqat.files import check_writable, replacing
+from fxqat.files import check_suffix, check_writable, replacing
 from fxqat.graph.site import site_of
 from fxqat.models.detector import Detector, cut
 from fxqat.quant.torch_ao import quantize_per_tensor
+from fxqat.runtime.metadata import metadata
 from fxqat.runtime.ort_layout import arrange
 from fxqat.runtime.redundant_qdq import as_exported
 from fxqat.runtime.uint8_input import SAYS, check_input, take_bytes
 from fxqat.targets import target_of
-from fxqat.version import VERSION
 
 OPSETS = (19, 20)
 
@@ -65,8 +62,8 @@ def export(
         arrange(proto)
     if input != "float":
         take_bytes(proto, input)
-    metadata = {**_metadata(model, imgsz, batch, dynamic), "input": SAYS[input]}
-    onnx.helper.set_model_props(proto, {key: str(value) for key, value in metadata.items()})
+    says = {**metadata(model, imgsz, batch, dynamic=dynamic), "input": SAYS[input]}
+    onnx.helper.set_model_props(proto, {key: str(value) for key, value in says.items()})
     onnx.checker.check_model(proto, full_check=True)
     with replacing(path) as temporary:
         onnx.save(proto, temporary)
@@ -75,8 +72,7 @@ def export(
 
 def _check(path: Path, imgsz: int, stride: int, batch: int, opset: int) -> None:
     check_imgsz(imgsz, stride)
-    if path.suffix != ".onnx":
-        raise Problem(path, f"ends in {path.suffix or 'nothing'!r}", expected="a name that ends in .onnx")
+    check_suffix(path, ".onnx")
     if batch < 1:
         raise Problem("--batch", f"{batch} images at a time", expected="1 or more")
     if opset not in OPSETS:
@@ -152,26 +148,3 @@ def _told_site(node: onnx.NodeProto) -> str:
     """The innermost module that ``node`` stood in."""
     scopes = next(entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.name_scopes")
     return str(ast.literal_eval(scopes)[-2])
-
-
-def _metadata(model: Detector, imgsz: int, batch: int, dynamic: bool) -> Mapping[str, Any]:
-    """What Ultralytics' loader reads from a file, and what the file was made of."""
-    int8 = model.stage == "int8"
-    return {
-        "description": f"{Path(model.source.name).stem} {'INT8' if int8 else 'FP32'} by fxqat",
-        "author": "fxqat",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": VERSION,
-        "license": "AGPL-3.0",
-        "stride": model.stride,
-        "task": model.source.task,
-        "batch": batch,
-        "imgsz": [imgsz, imgsz],
-        "names": dict(model.names),
-        "args": {"batch": batch, "dynamic": dynamic, "int8": int8},
-        "channels": 3,
-        **model.source.family.metadata(model.source.head_spec),
-        "policy": model.recipe.policy_name,
-        "target": model.recipe.target,
-        "source_sha256": model.source.sha256,
-    }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ import torch
 from torch import fx, nn
 
 from fxqat.errors import Problem
+from fxqat.files import temporary_folder
 from fxqat.graph.site import module_of, site_of
 
 CODES = ".codes"
@@ -66,8 +66,8 @@ def profile(path: Path, layers: Sequence[str], *, threads: int = 2) -> Costs:
     """
     proto = onnx.load(path)
     _name(proto, layers, path)
-    with tempfile.TemporaryDirectory(prefix="fxqat-profile-") as folder:
-        events, whole = _events(proto, Path(folder), threads)
+    with temporary_folder("fxqat-profile-") as folder:
+        events, whole = _events(proto, folder, threads)
     return _costs(events, whole)
 
 

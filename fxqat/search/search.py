@@ -3,7 +3,6 @@ its layers are better left in float."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from fxqat.evaluation.bootstrap import paired_drift
 from fxqat.evaluation.cache import Kept
 from fxqat.evaluation.disagreement import confident, disagreement, ratio
 from fxqat.evaluation.latency import measure as measure_latency
+from fxqat.files import temporary_folder
 from fxqat.graph.pipeline import Pipeline
 from fxqat.models.detector import Detector
 from fxqat.passes import Assign, Rules, converting, fusing, preparing
@@ -78,8 +78,8 @@ def search(
         Problem: the model, the data or the base policy cannot be used.
     """
     budget = budget or Budget()
-    with tempfile.TemporaryDirectory(prefix="fxqat-search-") as folder:
-        return _Search(model, data, Policy.load(base), budget, work, trust, progress, Path(folder)).run()
+    with temporary_folder("fxqat-search-") as folder:
+        return _Search(model, data, Policy.load(base), budget, work, trust, progress, folder).run()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +203,7 @@ class _Search:
         parts: list[list[tuple[float, float]]] = [[] for _ in layouts]
         main, *_ = model.final
         with asleep(model.gm):
-            for done, image in enumerate(images.batches(found, asked.imgsz, 1)):
+            for done, image in enumerate(images.batches(found, asked.imgsz, 1, fit=model.fit)):
                 first = confident(main, _main(run_with(model.gm, image, ())))
                 for part, on in zip(parts, layouts, strict=True):
                     part.append(disagreement(first, _main(run_with(model.gm, image, on))))
@@ -239,7 +239,7 @@ class _Search:
         if "effects" not in ledger:
             done = probe(
                 model,
-                images.batches(found, asked.imgsz, 1),
+                images.batches(found, asked.imgsz, 1, fit=model.fit),
                 probes=asked.probes,
                 accumulate=False,
                 progress=lambda count: self.progress("probing", count, len(found)),

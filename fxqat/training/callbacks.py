@@ -208,7 +208,7 @@ def observe_again(trainer: Any, gm: fx.GraphModule, fakes: list[FakeQuantize], c
     ranges that are given stay."""
     observed = [fake for fake in fakes if fake.spec.fixed is None]
     for fake in observed:
-        fake.activation_post_process.reset()
+        fake.renew_observer()
         fake.enable_observer()
     training = gm.training
     gm.eval()
@@ -265,7 +265,7 @@ def site_sqnr(gm: fx.GraphModule, batches: Any) -> dict[str, float]:
 def inference_images(trainer: Any, count: int) -> Any:
     """``count`` training images as inference sees them, spread evenly, in batches on the trainer's device."""
     found = images.image_paths(trainer.args.data, limit=count)
-    for batch in images.batches(found, trainer.args.imgsz, 8, lambda path, why: None):
+    for batch in images.batches(found, trainer.args.imgsz, 8, lambda path, why: None, fit=trainer.given.fit):
         yield batch.to(trainer.device)
 
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from fxqat.data import dataset, images
+from fxqat.data.labels import check_labels
 from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import check_classes
 from fxqat.evaluation.predictor import Evaluated
+from fxqat.models import offline  # noqa: F401 - before ultralytics
 from fxqat.models.detector import Detector
 from fxqat.passes.quant_graph import QuantGraph
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.training import resume_state
 from fxqat.training.config import TrainingConfig
 from fxqat.workflow.stage_checks import expect_calibrated
+
+# isort: split
+from ultralytics.utils.torch_utils import select_device
 
 
 def check_detector(detector: Detector) -> None:
@@ -50,11 +57,12 @@ def check_teacher(detector: Detector, teacher: Detector | None, plan: TrainingCo
 
 
 def check_devices(detector: Detector, plan: TrainingConfig) -> None:
-    """Refuse on several devices what their processes could not be told, or would not agree about.
+    """Refuse a device that is not here, and on several what their processes could not be told, or would not agree on.
 
     Raises:
-        Problem: a schedule that watches the mAP.
+        Problem: no such device, or a schedule that watches the mAP.
     """
+    _check_present(plan.device)
     if "," not in plan.device:
         return
     where = f"device {plan.device}"
@@ -62,33 +70,60 @@ def check_devices(detector: Detector, plan: TrainingConfig) -> None:
         raise Problem(where, "ReduceLROnPlateau watches the mAP, which one process knows", remedy="use cosine")
 
 
-def check_data(detector: Detector, plan: TrainingConfig) -> Path:
-    """The data set's file, once its classes and images are known to fit.
+def _check_present(device: str) -> None:
+    numbers = [int(word) for word in device.split(",") if word.strip().isdigit()]
+    count = torch.cuda.device_count()
+    if numbers and max(numbers) >= count:
+        has = f"GPUs 0 to {count - 1}" if count else "no GPU that PyTorch can use"
+        raise Problem(
+            f"device {device}", f"this machine has {has}", remedy="use cpu" if not count else "choose of them"
+        )
+    if numbers:
+        return
+    try:
+        select_device(device)
+    except (ValueError, RuntimeError, ImportError) as error:
+        what = str(error).strip().splitlines()[0]
+        raise Problem(f"device {device}", f"cannot be used ({what})", expected="cpu, 0, 0,1 ...") from error
+
+
+def check_data(detector: Detector, plan: TrainingConfig) -> dataset.DataSet:
+    """The data set, once its classes, images and labels are known to fit.
 
     Raises:
-        Problem: missing, no YAML, other classes, or a split without images.
+        Problem: missing, no YAML, other classes, or a split without images or the labels that it is needed for.
     """
     images.check_imgsz(plan.imgsz, detector.stride)
     place = dataset.find(plan.data)
-    if place.suffix not in dataset.YAML_SUFFIXES:
+    if not dataset.is_yaml(place):
         raise Problem(place, "has no val split to choose the best epoch by", expected="a data set YAML")
     found = dataset.read(place)
     check_classes(Evaluated.of(detector, detector), found)
-    for split in ("train", "val"):
-        found.images(split)
-    return place
+    for split, needed in (("train", plan.loss.needs_labels), ("val", True)):
+        check_labels(place, split, found.images(split), len(found.names), needed=needed)
+    return found
 
 
-def check_same(found: resume_state.State, start: str, plan: TrainingConfig, path: Path) -> None:
-    """Refuse to resume another training.
+def check_same(found: resume_state.State, start: str, plan: TrainingConfig, images: str, path: Path) -> None:
+    """Refuse to resume another training; a data set may have moved, as long as its images have the same names.
+
+    Args:
+        found: the state to go on from.
+        start: digest of the detector to train.
+        plan: how to go on.
+        images: digest of the images' names.
+        path: of the state, named in errors.
 
     Raises:
-        Problem: it began from another model, or other options.
+        Problem: it began from another model, other images, or other options.
     """
     if found.start != start:
         raise Problem(path, "is of a training that began from another model", remedy="train without --resume")
     now, then = resume_state.plain_json(plan.summary()), found.config
-    changed = [name for name in now if now[name] != then.get(name)]
+    if found.words.get("images", images) != images:
+        what = f"is of a training on other images than {plan.data} has (then {then['data']})"
+        raise Problem(path, what, remedy="give that data set, wherever it is now, or train without --resume")
+    changed = [name for name in now if name != "data" and now[name] != then.get(name)]
     if changed:
         what = ", ".join(f"{name} was {then.get(name)!r}" for name in changed)
         raise Problem(path, f"is of a training with other options: {what}", remedy="give the same, or train anew")

@@ -172,7 +172,8 @@ def configure(data: str, section: Mapping[str, Any] | None, file: str, given: Ma
 
 
 def configured(detector: Detector, data: str, options: Mapping[str, Any]) -> TrainingConfig:
-    """The defaults, overruled by the ``qat:`` section of the detector's policy, overruled by ``options``.
+    """The defaults, overruled by the ``qat:`` section of the detector's policy, overruled by ``options``; images of the
+    size that the detector was calibrated at, where neither says another.
 
     Raises:
         Problem: an unknown option, one that is not for the user to set, or an illegal value.
@@ -180,7 +181,8 @@ def configured(detector: Detector, data: str, options: Mapping[str, Any]) -> Tra
     recipe = detector.recipe
     policy = Policy.parse(recipe.policy_text, recipe.policy_name) if recipe.policy_text else None
     section = policy.options.get("qat") if policy else None
-    return configure(data, section, policy.name if policy else "", options)
+    made_at = {"imgsz": detector.imgsz} if "imgsz" not in (section or {}) else {}
+    return configure(data, section, policy.name if policy else "", {**made_at, **options})
 
 
 def check_section(section: Any, file: str) -> None:

@@ -46,11 +46,11 @@ def create_trainer(
     check_detector(detector)
     check_teacher(detector, teacher, plan)
     check_devices(detector, plan)
-    place = check_data(detector, plan)
+    found = check_data(detector, plan)
     folder = Path(folder).resolve()
     where = {"project": str(folder.parent), "name": folder.name, "exist_ok": True, "model": "fxqat", "cos_lr": False}
     kind = trainer_class(QATTrainer if detector.stage == "qat" else Trainer, detector.source.family)
-    trainer = kind(overrides={**plan.overrides(), **where, "data": str(place), "task": detector.source.task})
+    trainer = kind(overrides={**plan.overrides(), **where, "data": str(found.file), "task": detector.source.task})
     trainer.plan, trainer.given, trainer.teacher, trainer.resuming = plan, detector, teacher, resume
     trainer.model = Trainee(copy.deepcopy(detector))
     for one in callbacks:

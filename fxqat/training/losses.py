@@ -56,6 +56,11 @@ class LossConfig:
         """Whether a part compares with the float network."""
         return self.distill > 0 or self.features > 0
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether a part compares with the train split's labels."""
+        return self.task > 0
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Seen:

@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, optim
 
+from fxqat.checkpoint.tensors import write_tensors
 from fxqat.errors import Problem
-from fxqat.files import replacing
 
 FORMAT = 1
 _KEY = "fxqat-training"
@@ -69,8 +68,7 @@ def write(path: Path, state: State) -> None:
         "optimizer": state.optimizer[1],
         "words": state.words,
     }
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
+    write_tensors(path, tensors, {_KEY: json.dumps(header)})
 
 
 def read(path: Path) -> State:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fxqat.errors import Problem
+from fxqat.files import check_folder, disk_refusals
 from fxqat.models.detector import Detector
 from fxqat.training.callbacks import ProgressiveQuantization, QuantizationErrorMonitor
 from fxqat.training.config import configured
@@ -27,6 +28,7 @@ def run(
     options: dict[str, Any],
 ) -> Detector:
     """As ``fxqat.train``, with ``options`` as a mapping and the float teacher loaded."""
+    check_folder(folder)
     plan = configured(model, str(data), options)
     if "," in plan.device and callbacks:
         raise Problem(
@@ -42,10 +44,12 @@ def run(
         watchers.append(EpochTable(on_line, monitor, stages))
     if progress is not None:
         watchers.append(BatchProgress(progress))
-    trainer = create_trainer(model, plan, folder, teacher=teacher, resume=resume, callbacks=watchers)
+    with disk_refusals():
+        trainer = create_trainer(model, plan, folder, teacher=teacher, resume=resume, callbacks=watchers)
     if on_line is not None:
         on_line(announced(plan))
-    trainer.train()
+    with disk_refusals():
+        trainer.train()
     return trainer.result()
 
 

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, optim
 
+from fxqat.data import dataset
 from fxqat.errors import Problem
 from fxqat.evaluation.validators import square_validator
+from fxqat.files import locked
 from fxqat.graph.pipeline import Pipeline
 from fxqat.models import offline
 from fxqat.models.detector import Detector, cut
@@ -25,6 +27,7 @@ from fxqat.quant.modules import freeze_bn_stats, update_bn_stats
 from fxqat.training import resume_state
 from fxqat.training.checks import check_same, widest_site
 from fxqat.training.config import TrainingConfig
+from fxqat.training.data import images_digest, list_images, ultralytics_images
 from fxqat.training.distributed import launch
 from fxqat.training.ema import AveragedModel
 from fxqat.training.improvement import gain, keep
@@ -34,7 +37,6 @@ from fxqat.training.ultralytics_model import Trainee
 from fxqat.training.validation_runtime import runtime
 
 # isort: split
-from ultralytics.data import build_yolo_dataset
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
@@ -56,6 +58,7 @@ class Trainer(BaseTrainer):
         history: one row an epoch, epoch 0 first: ``epoch``, ``map5095``, ``map50``, ``lr``, and the parts of the loss.
         best_epoch: of the highest validated mAP50-95.
         compiled: whether quantizers compute with compiled kernels.
+        data_digest: of the names of the data set's images, by which a moved one is known again.
         phase: the phase of an epoch (0 is the first trained), of a schedule that has phases.
     """
 
@@ -66,6 +69,7 @@ class Trainer(BaseTrainer):
     history: list[Row]
     best_epoch: int
     kept: dict[str, Tensor]
+    data_digest: str
     phase: Callable[[float], str] | None
     compiled: bool = False
 
@@ -123,20 +127,27 @@ class Trainer(BaseTrainer):
 
     def train(self) -> None:
         """Train, in a process for each device where there are several, all started and joined by torch.distributed."""
-        if not self.ddp:
+        if RANK != -1:
             super().train()
             return
-        launch(self)
-        self._recall(resume_state.read(self.state_file))
+        with locked(self.save_dir, "another training"):
+            launch(self) if self.ddp else super().train()
+        if self.ddp:
+            self._recall(resume_state.read(self.state_file))
 
     def check_resume(self, overrides: Any) -> None:
         """Resuming is not Ultralytics', which needs pickled checkpoints."""
         self.resume = False
 
+    def get_dataset(self) -> dict[str, Any]:
+        """The data set as every command reads it."""
+        found = dataset.read(Path(self.args.data))
+        self.data_digest = images_digest(found)
+        return list_images(found, Path(self.save_dir))
+
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
-        """Ultralytics' data set; square in validation too, as a runtime is given its images."""
-        stride = self.trainee.detector.stride
-        return build_yolo_dataset(self.args, img_path, batch, self.data, mode=mode, rect=False, stride=stride)
+        """Ultralytics' data set, square in validation too."""
+        return ultralytics_images(self, img_path, mode, batch)
 
     def get_validator(self) -> Any:
         """Ultralytics' validator."""
@@ -166,7 +177,7 @@ class Trainer(BaseTrainer):
         self.start_digest = resume_state.digest(self.given.gm.state_dict())
         if self.resuming:
             found = resume_state.read(self.state_file)
-            check_same(found, self.start_digest, self.plan, self.state_file)
+            check_same(found, self.start_digest, self.plan, self.data_digest, self.state_file)
             if found.epochs_done >= self.epochs:
                 self._recall(found)
                 return
@@ -231,8 +242,11 @@ class Trainer(BaseTrainer):
         if row["map5095"] > self.history[self.best_epoch]["map5095"]:
             self.best_epoch = row["epoch"]
             self.kept = self._average()
-            keep(self.validator, self.wdir, self.best_epoch)
-        resume_state.write(self.state_file, self._state())
+            keep(self.validator, self.given.source.family, self.wdir, self.best_epoch)
+        try:
+            resume_state.write(self.state_file, self._state())
+        except Problem as problem:
+            raise Problem(problem.where, problem.what, remedy=self._going_on(len(self.history) - 2)) from problem
         return True
 
     def final_eval(self) -> None:
@@ -263,7 +277,7 @@ class Trainer(BaseTrainer):
             return
         if not self.validator.metrics.nt_per_class.sum():
             raise Problem(self.args.data, "its val split has no labels, so the best epoch could not be told")
-        keep(self.validator, self.wdir, 0)
+        keep(self.validator, self.given.source.family, self.wdir, 0)
         self.history.append(self._row(0))
         self.stopper.best_fitness = self.fitness
         self.run_callbacks("on_start_validated")
@@ -287,6 +301,7 @@ class Trainer(BaseTrainer):
             kept=self.kept,
             optimizer=resume_state.pack_optimizer(self.optimizer),
             words={
+                "images": self.data_digest,
                 "updates": self.ema.updates,
                 "stopper": {"best_fitness": float(self.stopper.best_fitness), "best_epoch": self.stopper.best_epoch},
             },
@@ -306,10 +321,14 @@ class Trainer(BaseTrainer):
     def _recall(self, found: resume_state.State) -> None:
         self.history, self.best_epoch, self.kept = [dict(row) for row in found.history], found.best, dict(found.kept)
 
+    def _going_on(self, finished: int) -> str:
+        kept = f"epochs up to {finished} are kept: go on with --resume" if finished else "train again"
+        return f"make room; {kept}"
+
     def _diverged(self, what: str) -> Problem:
         widest = widest_site(self.trainee.detector)
         finished = len(self.history) - 1
-        kept = f"epochs up to {finished} are kept in {self.state_file}" if finished else "nothing was trained"
+        kept = f"epochs up to {finished} are kept in {self.state_file}"
         remedy = f"lower lr0 ({self.args.lr0:g}) or train on; {kept}" if finished else f"lower lr0 ({self.args.lr0:g})"
         where = f"epoch {self.epoch + 1}, update {self.ema.updates + 1}"
         return Problem(where, f"{what}{widest}", remedy=remedy)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fxqat.evaluation.predictor import from_onnx
+from fxqat.files import temporary_folder
 from fxqat.models.detector import Detector
 from fxqat.runtime.exactness import target_here
 from fxqat.runtime.integer_model import in_integers, lowered
@@ -48,10 +47,10 @@ def _is_exact_here(int8: Detector) -> bool:
     """Whether ONNX Runtime on this machine gives the codes that the integers give: else both ways would choose by other
     arithmetic."""
     target = target_of(int8.recipe.target)
-    return target is not None and target_here(target)[0] is True
+    return target is not None and target.runtime == "ort" and target_here(target)[0] is True
 
 
 def _file(int8: Detector, imgsz: int) -> Predict:
-    with tempfile.TemporaryDirectory(prefix="fxqat-train-") as folder:
-        path = export(int8, Path(folder) / "epoch.onnx", imgsz=imgsz)
+    with temporary_folder("fxqat-train-") as folder:
+        path = export(int8, folder / "epoch.onnx", imgsz=imgsz)
         return from_onnx(path, threads=torch.get_num_threads())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from fxqat.quant.torch_ao import disable_observer
 from fxqat.workflow.stage_checks import expect
 
 Files = Sequence[str | Path]
+Progress = Callable[[int, int], None]
 
 
 def prepare(

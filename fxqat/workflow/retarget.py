@@ -28,7 +28,7 @@ def retarget(
     data: str | Path | Iterable[Tensor] | None = None,
     *,
     images_limit: int | None = None,
-    imgsz: int = 640,
+    imgsz: int | None = None,
     batch: int = 8,
     progress: Progress | None = None,
 ) -> tuple[Detector, Carried]:
@@ -42,7 +42,7 @@ def retarget(
         target: ``ort-cpu``, ``openvino`` ..., see ``fxqat.targets.TARGETS``.
         data: as for ``calibrate``; needed where ranges are missing.
         images_limit: so many images, evenly spread; all by default.
-        imgsz: pixels, square, a multiple of the model's stride.
+        imgsz: pixels, square, a multiple of the model's stride; as trained or calibrated by default.
         batch: images at a time.
         progress: called with images done and images in all.
 
@@ -54,7 +54,8 @@ def retarget(
             target that are not at hand.
     """
     expect_calibrated(model, "retarget")
-    shown, total, _ = (None, 0, "") if data is None else batches(data, images_limit, imgsz, batch, model.stride, None)
+    size = model.imgsz if imgsz is None else imgsz
+    shown, total, _ = (None, 0, "") if data is None else batches(data, images_limit, size, batch, model, None)
     step = progress or silent
     return _lowered(model, target, shown, lambda done: step(done, max(total, done)))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fxqat.data import images
+from fxqat.data.batches import Batches
 from fxqat.errors import Problem
 from fxqat.models.detector import Detector
 
@@ -17,19 +18,20 @@ def batches(
     limit: int | None,
     imgsz: int,
     batch: int,
-    stride: int,
+    model: Detector,
     on_skip: Callable[[Path, str], None] | None,
 ) -> tuple[Iterable[Tensor], int, str]:
-    """Batches (B, 3, H, W), how many images they are (0 where nobody counted), and a name for the data.
+    """Batches (B, 3, H, W) for ``model``, how many images they are (0 where nobody counted), and a name for the data.
 
     Raises:
         Problem: the data or the size cannot be used.
     """
     if not isinstance(data, (str, Path)):
-        return data, 0, "tensors"
-    images.check_imgsz(imgsz, stride)
+        return Batches(given=data, stride=model.stride), 0, "tensors"
+    images.check_imgsz(imgsz, model.stride)
     found = images.image_paths(data, limit=limit)
-    return images.batches(found, imgsz, batch, on_skip or (lambda path, why: None)), len(found), Path(data).name
+    read = images.batches(found, imgsz, batch, on_skip or (lambda path, why: None), fit=model.fit)
+    return read, len(found), Path(data).name
 
 
 def expect(detector: Detector, stage: str, verb: str) -> None:
@@ -61,4 +63,19 @@ def expect_calibrated(detector: Detector, verb: str) -> None:
             "was never calibrated",
             expected="a calibrated .fxqat",
             remedy="run fxqat calibrate first",
+        )
+
+
+def expect_uncorrected(detector: Detector) -> None:
+    """Refuse to calibrate again what corrections changed: they cannot be undone, and would be applied twice.
+
+    Raises:
+        Problem: with the corrections, and what to calibrate instead.
+    """
+    if applied := [one["name"] for one in detector.recipe.calibration.get("corrections", ())]:
+        raise Problem(
+            detector.source.name,
+            f"its weights were changed when it was calibrated ({', '.join(applied)})",
+            expected="a detector that is not calibrated yet",
+            remedy="take the .fxqat that fxqat prepare wrote",
         )

@@ -17,6 +17,8 @@ from fxqat.graph.serialize import write
 from fxqat.graph.site import operation
 from fxqat.graph.text import text
 from fxqat.models.detector import Detector, Recipe
+from fxqat.models.families.blocks.attention import Scaled, SpaceLike
+from fxqat.models.families.blocks.elan import EnlargedLike
 from fxqat.models.families.decode import AnchorGrid
 from fxqat.models.families.towers import Selection, StopGradient
 from fxqat.models.load import build as architecture
@@ -74,6 +76,9 @@ INSTANCES: dict[str, Callable[[], nn.Module]] = {
     "Unflatten": lambda: nn.Unflatten(1, (2, 2)),
     "Selection": lambda: Selection(17),
     "StopGradient": StopGradient,
+    "Scaled": lambda: Scaled(ODD),
+    "SpaceLike": SpaceLike,
+    "EnlargedLike": EnlargedLike,
     "Sequential": lambda: nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU()),
     "BatchNorm1d": lambda: nn.BatchNorm1d(4, eps=ODD, affine=False),
     "BatchNorm2d": lambda: nn.BatchNorm2d(4, eps=ODD, momentum=0.3, track_running_stats=False),
@@ -296,6 +301,30 @@ def test_a_float_detector_comes_back_whatever_was_done_in_code(change, model, tm
         assert torch.equal(detector(images)[0], wanted)
         assert torch.equal(again(images)[0], wanted)
     assert again.gm.state_dict().keys() == detector.gm.state_dict().keys()
+
+
+def flat(y) -> list[torch.Tensor]:
+    parts = list(y.values()) if isinstance(y, dict) else y
+    return [parts] if isinstance(parts, torch.Tensor) else [one for part in parts for one in flat(part)]
+
+
+FAMILIES = ("yolov3-tiny", "yolov9t", "yolo11n", "yolo12n", "yolov8n-seg", "yolo11n-cls", "yolo11n-obb")
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "yolov10n end2end", "yolo26n-pose end2end"])
+def test_every_family_comes_back(name, tmp_path, images):
+    made, source = architecture(f"{name.split()[0]}.yaml")
+    if name.endswith("end2end"):
+        made.model[-1].end2end = True
+    detector = Detector(trace(made), source, Recipe()).eval()
+    qat, _ = fxqat.prepare(detector, "float")
+    for index, model in enumerate((detector, qat)):
+        again = fxqat.load(fxqat.save(model, tmp_path / f"{index}.fxqat"))
+        assert again.source == model.source
+        assert again.network == model.network
+        with torch.no_grad():
+            pairs = zip(flat(again(images[:1])), flat(model(images[:1])), strict=True)
+            assert all(torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize("change", ["other_norms", "dilated", "bare_pooling", "pruned", "one_silu", "LeakyReLU"])

@@ -126,6 +126,24 @@ def test_roboflows_parent_prefix_and_validation_key(data_copy):
     assert len(images.image_paths(data_copy, split="val")) == 24
 
 
+def test_bytes_that_are_no_utf8_are_dropped_as_ultralytics_drops_them(data_copy):
+    from ultralytics.utils import YAML
+
+    body = "train: images/train\nval: images/val\nnames: [caf\u00e9, gr\u00fcn, b\x07lau]\n"
+    data_copy.write_bytes(body.encode("latin-1"))
+    assert list(dataset.read(data_copy).names.values()) == YAML.load(data_copy)["names"] == ["caf", "grn", "blau"]
+
+
+@pytest.mark.parametrize("count", ["3", "3.0", "'3'"])
+def test_a_count_of_classes_may_be_spelled_as_ultralytics_takes_it(data_copy, count):
+    data_copy.write_text(f"train: images/train\nnc: {count}\n")
+    assert list(dataset.read(data_copy).names.values()) == ["class_0", "class_1", "class_2"]
+
+
+def test_the_suffix_of_a_yaml_may_be_in_capitals(data_copy):
+    assert len(images.image_paths(data_copy.rename(data_copy.with_suffix(".YAML")), split="val")) == 12
+
+
 def test_a_shipped_name_is_found():
     assert dataset.find("coco8").name == dataset.find("coco8.yaml").name == "coco8.yaml"
 
@@ -207,12 +225,26 @@ class TestProblems:
             ("train: x\nnames: {0: a, 2: b}\n", ": 'names' is not a list of classes; expected names numbered "),
             ("train: x\nnames: {one: a}\n", ": 'names' has an index that is no number: "),
             ("train: x\n", ": 'names' is not a list of classes; "),
+            ("train: x\nnc: 3\nnames: [a, b]\n", ": 'nc' says 3 classes, 'names' has 2; correct one of them"),
+            ("train: x\nnc: many\n", ": 'nc' is 'many'; expected the number of classes"),
+            ("train: 3\nnc: 3\n", ": 'train' is 3; expected a path or a list"),
+            ("path: [a]\ntrain: x\n", ": 'path' is ['a']; expected a path"),
+            ("train: x\nnames: a\n", ": 'names' is 'a'; expected a list or a mapping of numbers to names"),
         ],
     )
     def test_malformed_yaml(self, tmp_path, body, says):
         data = tmp_path / "bad.yaml"
         data.write_text(body)
         assert refusal(images.image_paths, data).startswith(f"{data}{says}")
+
+    @pytest.mark.parametrize(
+        ("line", "remedy"),
+        [("images/a.jpg 3", "; put its class into a label file"), ("# images", ""), ("labels/a.txt", "")],
+    )
+    def test_a_line_that_is_no_image_is_not_left_out(self, tmp_path, line, remedy):
+        file = tmp_path / "list.txt"
+        file.write_text(f"a.png\n\n{line}\n")
+        assert refusal(images.image_paths, file) == f"{file}:3: {line!r} is no image; expected one path a line{remedy}"
 
     def test_a_list_file_that_is_no_text(self, tmp_path):
         file = tmp_path / "weights.bin"

@@ -206,7 +206,8 @@ class TestProblems:
 
     def test_no_labels(self, data_copy):
         shutil.rmtree(data_copy.parent / "labels")
-        says = "split 'val' has no labels (12 images); expected label files in labels/ beside images/"
+        says = "split 'val' has no labelled object (12 images, 0 label files)"
+        says += "; expected label files in labels/ beside images/"
         assert refusal(evaluate, COLOURS, data_copy, imgsz=96) == f"{data_copy}: {says}"
 
     def test_no_readable_image(self, data_copy):
@@ -220,9 +221,9 @@ class TestProblems:
     def test_no_usable_label(self, data_copy):
         for file in data_copy.parent.glob("labels/val/*"):
             file.write_text("one two three")
-        assert refusal(evaluate, COLOURS, data_copy, imgsz=96).startswith(
-            f"{data_copy}: split 'val' has no usable image: "
-        )
+        says = "split 'val': every label file is malformed (first 000.txt: 'one two three' is not a row of numbers)"
+        says += "; expected rows of: class x y w h, relative to the image"
+        assert refusal(evaluate, COLOURS, data_copy, imgsz=96) == f"{data_copy}: {says}"
 
 
 @pytest.mark.slow

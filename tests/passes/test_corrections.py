@@ -171,6 +171,15 @@ def test_a_corrected_file_reloads_to_the_bit(corrected, batches, tmp_path):
         assert torch.equal(again(batches[0])[0], corrected(batches[0])[0])
 
 
+def test_what_was_corrected_is_not_calibrated_again(corrected, batches):
+    with pytest.raises(Problem) as caught:
+        fxqat.calibrate(corrected, batches)
+    assert str(caught.value) == (
+        "yolov8n.yaml: its weights were changed when it was calibrated (equalize, adaround, bias_correction); expected "
+        "a detector that is not calibrated yet; take the .fxqat that fxqat prepare wrote"
+    )
+
+
 def test_a_stream_cannot_be_read_again(batches):
     text = Policy.load("yolov8_w8a8").text + "corrections: [bias_correction]\n"
     model, _ = fxqat.prepare("yolov8n.yaml", Policy.parse(text, "p.yaml"))

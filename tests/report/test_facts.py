@@ -18,8 +18,8 @@ def test_a_trained_model_says_how_it_was_trained(calibrated: Detector) -> None:
     found = facts.facts(trained, Path("signs_qat.fxqat"), "fxqat report signs_qat.fxqat", None)
     assert [line.split()[1] for line in found.commands] == ["prepare", "calibrate", "train", "report"]
     assert found.commands[2].endswith(
-        "_ptq.fxqat --data signs.yaml --epochs 2 --seed 0 --no-lsq --no-unlabelled --distill 0.0 --set fliplr=0.0"
-        " -o signs_qat.fxqat"
+        "_ptq.fxqat --data signs.yaml --epochs 2 --seed 0 --imgsz 640 --no-lsq --no-unlabelled --distill 0.0"
+        " --set fliplr=0.0 -o signs_qat.fxqat"
     )
     assert found.model["Trained"] == (
         "2 epochs on signs.yaml, 640 px; this is epoch 1: mAP50-95 0.5200, 0.5000 before training"

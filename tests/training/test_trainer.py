@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +16,10 @@ import torch
 from refusals import refusal
 
 import fxqat
+from fxqat.data import images
 from fxqat.errors import Problem
 from fxqat.evaluation.predictor import from_onnx
+from fxqat.files import locked
 from fxqat.passes.absorb_norms import normed
 from fxqat.passes.learn_scales import learned_scales
 from fxqat.passes.quant_graph import QuantGraph
@@ -23,6 +27,7 @@ from fxqat.quant.fake_quantize import LSQFakeQuantize
 from fxqat.quant.modules import QATConv2d
 from fxqat.runtime.integer_model import executed
 from fxqat.training import create_trainer, resume_state
+from fxqat.training.config import configure
 from fxqat.training.qat_trainer import QATTrainer
 from fxqat.training.trainer import Trainer
 from fxqat.training.ultralytics_model import Trainee
@@ -333,14 +338,116 @@ class TestRefusals:
             trainer("run", detector=other, epochs=1, resume=True).train()
 
     def test_a_val_split_without_labels(self, trainer, monkeypatch, ptq, tiny_data, tmp_path):
-        import shutil
-
         shutil.copytree(tiny_data.parent, tmp_path / "bare")
         for label in (tmp_path / "bare/labels/val").glob("*.txt"):
             label.write_text("")
         shutil.rmtree(tmp_path / "bare/labels/val.cache", ignore_errors=True)
-        with pytest.raises(Problem, match="its val split has no labels, so the best epoch could not be told"):
+        with pytest.raises(Problem, match=r"split 'val' has no labelled object \(12 images, 12 label files\)"):
             fxqat.train(ptq, tmp_path / "bare/tiny.yaml", folder=tmp_path / "r", imgsz=64, batch=6, device="cpu")
+        assert not (tmp_path / "r").exists()
+
+
+def test_labels_that_nothing_is_learned_from_may_be_missing_but_not_malformed(trainer, ptq, tiny_data, tmp_path):
+    copy = tmp_path / "copy" / "tiny.yaml"
+    shutil.copytree(tiny_data.parent, copy.parent)
+    train = list((copy.parent / "labels" / "train").glob("*.txt"))
+    how = {"imgsz": 64, "batch": 6, "device": "cpu"}
+    for label in train:
+        label.unlink()
+    create_trainer(ptq, {"data": str(copy), "unlabelled": True, **how}, tmp_path / "x")
+    with pytest.raises(Problem, match=r"split 'train' has no labelled object \(12 images, 0 label files\)"):
+        create_trainer(ptq, {"data": str(copy), "task": 1.0, **how}, tmp_path / "x")
+    for label in train:
+        label.write_text("car 0.5 0.5 0.1 0.1")
+    with pytest.raises(Problem, match="split 'train': every label file is malformed"):
+        create_trainer(ptq, {"data": str(copy), "unlabelled": True, **how}, tmp_path / "x")
+
+
+@pytest.mark.parametrize("stated", ["path: elsewhere/..\n", "path: ./\n", "path: tiny\n"])
+def test_training_finds_the_images_that_calibration_finds(ptq, tiny_data, tmp_path, monkeypatch, stated):
+    """A relative path beside the YAML, with the working directory elsewhere; lists, and the key validation."""
+    root = tmp_path / "set" / ("tiny" if "tiny" in stated else "")
+    shutil.copytree(tiny_data.parent, root)
+    (tmp_path / "set" / "elsewhere").mkdir()
+    data = tmp_path / "set" / "data.yml"
+    (root / "some.txt").write_text("images/val/001.png\n./images/val/002.png\n")
+    data.write_text(f"{stated}train: [images/train]\nvalidation: some.txt\nnc: 3\n")
+    monkeypatch.chdir("/")
+    run = create_trainer(ptq, {"data": str(data), "imgsz": 64, "device": "cpu"}, tmp_path / "x")
+    for split in ("train", "val"):
+        found = images.image_paths(data, split=split).paths
+        listed = run.build_dataset(run.data[split], "val", 4).im_files
+        assert [os.path.abspath(path) for path in found] == listed
+        assert len(listed) == {"train": 12, "val": 2}[split]
+
+
+def test_a_full_disk_keeps_the_epochs_before_and_training_goes_on_to_the_same_bits(trainer, tmp_path, scripted):
+    scripted(0.1, 0.2, 0.3)
+    whole = trainer("whole")
+    whole.train()
+
+    class Full:
+        """From the second epoch on, no file may be larger than a page."""
+
+        def on_train_epoch_start(self, run: Trainer) -> None:
+            if run.epoch == 1:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    scripted(0.1, 0.2, 0.3)
+    run = trainer("full", callbacks=[Full()])
+    try:
+        said = refusal(run.train)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "cannot be read or written (File too large)" in said
+    assert said.endswith("make room; epochs up to 1 are kept: go on with --resume")
+    assert resume_state.read(run.state_file).epochs_done == 1
+    assert not list(run.state_file.parent.glob(".*"))
+    scripted(0.3)
+    trainer("full", resume=True).train()
+    same_state(run.state_file, whole.state_file)
+
+
+def test_two_trainings_do_not_share_a_folder(trainer, tmp_path):
+    run = trainer("run")
+    with locked(tmp_path / "run", "a test"):
+        assert refusal(run.train) == (
+            f"{tmp_path / 'run'}: another training is running there; wait for its end, or choose another -o"
+        )
+    assert not run.state_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "count", "line"),
+    [
+        ("0", 0, "device 0: this machine has no GPU that PyTorch can use; use cpu"),
+        ("0,1", 1, "device 0,1: this machine has GPUs 0 to 0; choose of them"),
+    ],
+)
+def test_a_device_that_is_not_here(trainer, monkeypatch, tmp_path, device, count, line):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    assert refusal(trainer, "x", device=device) == line
+    assert refusal(trainer, "x", device="gpu").startswith("device gpu: cannot be used (")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_moved_data_set_goes_on_and_another_does_not(trainer, tiny_data, ptq, tmp_path, scripted):
+    scripted(0.1, 0.2)
+    trainer("run", epochs=1).train()
+    how = {"imgsz": 64, "batch": 6, "epochs": 1, "device": "cpu"}
+    moved = tmp_path / "moved" / "other.yaml"
+    shutil.copytree(tiny_data.parent, moved.parent)
+    (moved.parent / "tiny.yaml").rename(moved)
+    run = create_trainer(ptq, configure(str(moved), None, "", how), tmp_path / "run", resume=True)
+    run.train()
+    assert len(run.history) == 2
+    (moved.parent / "images" / "train" / "000.png").unlink()
+    other = create_trainer(ptq, configure(str(moved), None, "", how), tmp_path / "run", resume=True)
+    assert refusal(other.train) == (
+        f"{run.state_file}: is of a training on other images than {moved} has (then {tiny_data}); "
+        "give that data set, wherever it is now, or train without --resume"
+    )
 
 
 def test_a_mapping_holds_the_options_of_train(ptq, tiny_data, tmp_path):

@@ -1,0 +1,72 @@
+"""Label files as Ultralytics reads them: whether a split has an object to measure by or to learn from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fxqat.errors import Problem
+
+_COLUMNS = 5  # class x y w h; polygons and key points have more
+_LOWEST, _HIGHEST = -0.01, 1.01  # Ultralytics' tolerance for relative coordinates
+
+
+def check_labels(file: Path, split: str, images: Sequence[Path], classes: int, *, needed: bool = True) -> None:
+    """Refuse a split whose label files Ultralytics would all refuse, or, where labels are needed, that has no object.
+
+    Reading ends at the first object, so a split in order costs one file.
+
+    Args:
+        file: the data set YAML, named in errors.
+        split: its name.
+        images: paths of its images.
+        classes: how many there are.
+        needed: whether a split without an object is refused, too.
+
+    Raises:
+        Problem: as above, with the first label file that is refused and why.
+    """
+    refused, usable = list[str](), 0
+    for label, text in _texts(images):
+        rows = [line.split() for line in text.splitlines() if line.strip()]
+        why = next((words for row in rows if (words := _fault(row, classes))), "")
+        if rows and not why:
+            return
+        refused += [f"{label.name}: {why}"] if why else []
+        usable += not why
+    if refused and len(refused) == len(images):
+        what = f"split '{split}': every label file is malformed (first {refused[0]})"
+        raise Problem(file, what, expected="rows of: class x y w h, relative to the image")
+    if needed:
+        faults = f", {len(refused)} malformed (first {refused[0]})" if refused else ""
+        what = f"split '{split}' has no labelled object ({len(images)} images, {usable} label files{faults})"
+        raise Problem(file, what, expected="label files in labels/ beside images/")
+
+
+def label_file(image: Path) -> Path:
+    """Where Ultralytics looks for an image's labels: in ``labels`` in place of the last ``images``, as .txt."""
+    from ultralytics.data.utils import img2label_paths
+
+    return Path(img2label_paths([os.path.abspath(image)])[0])
+
+
+def _texts(images: Sequence[Path]) -> Iterator[tuple[Path, str]]:
+    """Label files that are there, and what they hold; what is no text is given as it can be read."""
+    for image in images:
+        if (label := label_file(image)).is_file():
+            yield label, label.read_text(encoding="utf-8-sig", errors="replace")
+
+
+def _fault(row: list[str], classes: int) -> str:
+    """What is wrong with a row, or nothing."""
+    try:
+        numbers = [float(word) for word in row]
+    except ValueError:
+        return f"{' '.join(row)[:40]!r} is not a row of numbers"
+    if len(numbers) < _COLUMNS:
+        return f"a row has {len(numbers)} columns"
+    if numbers[0] not in range(classes):
+        return f"class {row[0]} is none of 0 to {classes - 1}"
+    wrong = [number for number in numbers[1:_COLUMNS] if not _LOWEST <= number <= _HIGHEST]
+    return f"coordinate {wrong[0]:g} is not in 0 to 1" if wrong else ""
