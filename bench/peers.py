@@ -27,8 +27,8 @@ from bench.command import run
 from bench.peer_makers import PEERS, Job, Peer
 from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import Accuracy, Evaluated, evaluate, from_onnx
+from fxqat.evaluation.accuracy_file import read, write
 from fxqat.evaluation.bootstrap import paired_drift
-from fxqat.evaluation.cache import read, write
 from fxqat.evaluation.latency import WORKER, Latency, measure
 from fxqat.evaluation.latency_worker import peak_rss
 from fxqat.files import write_text

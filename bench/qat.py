@@ -26,8 +26,8 @@ from bench.training_set import AUGMENTATION, as_ultralytics
 from fxqat.checkpoint.fxqat_format import versions
 from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import Accuracy, evaluate, from_onnx
+from fxqat.evaluation.accuracy_file import read, write
 from fxqat.evaluation.bootstrap import Drift, paired_drift
-from fxqat.evaluation.cache import read, write
 from fxqat.files import write_text
 from fxqat.models.detector import Detector
 from fxqat.sensitivity.output_divergence import Apart, shown, summary

@@ -20,8 +20,8 @@ from bench.command import parser, run
 from fxqat.checkpoint.fxqat_format import versions
 from fxqat.data import images
 from fxqat.evaluation.accuracy import Accuracy, evaluate, from_onnx
+from fxqat.evaluation.accuracy_file import read, write
 from fxqat.evaluation.bootstrap import paired_drift
-from fxqat.evaluation.cache import read, write
 from fxqat.evaluation.disagreement import confident, disagreement, ratio
 from fxqat.evaluation.latency import measure
 

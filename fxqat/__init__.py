@@ -14,6 +14,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from fxqat.version import VERSION
+
 if TYPE_CHECKING:
     from fxqat.api import calibrate, convert, export, get_critical_layers, load, prepare, retarget, save, train, verify
     from fxqat.graph.pipeline import PassReport, Pipeline
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from fxqat.policy import Policy
     from fxqat.quant.spec import QuantSpec
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = [
     "PassReport",
     "Pipeline",

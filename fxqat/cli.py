@@ -12,45 +12,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
+from fxqat.commands.parser import parser
 from fxqat.errors import Problem
 from fxqat.files import disk_refusals
 from fxqat.models.environment import environment
-
-_EPILOG = """\
-from a checkpoint to a proven INT8 file:
-  fxqat prepare yolov8n.pt --policy yolov8_critical      writes yolov8n.fxqat
-  fxqat calibrate yolov8n.fxqat --data coco128.yaml      writes yolov8n_ptq.fxqat
-  fxqat train yolov8n_ptq.fxqat --data coco128.yaml      writes yolov8n_qat.fxqat, if PTQ is not enough
-  fxqat export yolov8n_ptq.fxqat                         writes yolov8n_int8.onnx
-  fxqat val yolov8n.pt yolov8n_int8.onnx --data coco.yaml
-  fxqat verify yolov8n_ptq.fxqat --data coco128.yaml
-"""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
-
-
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
-    from fxqat.commands import analyzing, demo, judging, looking, making, reporting, searching, targets, training
-
-    top = _Parser(
-        prog="fxqat",
-        description="INT8 for YOLOv8: Torch FX passes, policies, calibration, export, proof.",
-        epilog=_EPILOG,
-    )
-    top.formatter_class = argparse.RawDescriptionHelpFormatter
-    words = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    rooms = (making, training, judging, analyzing, searching, looking, reporting, targets, demo)
-    for command in (command for room in rooms for command in room.COMMANDS):
-        one = words.add_parser(
-            command.name, help=command.help, description=command.help, epilog=f"example: {command.example}"
-        )
-        command.arguments(one)
-        one.set_defaults(run=command.run)
-    return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

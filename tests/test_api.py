@@ -23,7 +23,7 @@ from fxqat.evaluation.accuracy import evaluate
 from fxqat.evaluation.predictor import Evaluated, from_onnx
 from fxqat.graph.pipeline import PassReport
 from fxqat.graph.site import module_of, operation
-from fxqat.passes.calibrate import quantizers
+from fxqat.passes.quant_graph import QuantGraph
 from fxqat.policy.resources import find, shipped
 from fxqat.quant.modules import QATConv2d
 
@@ -162,14 +162,18 @@ def test_calibrating_again_forgets_what_was_seen_before(yolov8n, calibrated, ima
 
 def test_a_refused_calibration_leaves_every_range(yolov8n, images):
     qat = fxqat.calibrate(fxqat.prepare(yolov8n, "yolov8_w8a8")[0], [images])
-    before = {site: (float(one.scale), int(one.zero_point)) for site, one in quantizers(qat.gm).items()}
+    before = {site: (float(one.scale), int(one.zero_point)) for site, one in QuantGraph(qat.gm).quantizers().items()}
     layer = next(one for one in qat.gm.modules() if isinstance(one, QATConv2d))
     bias, layer.bn.bias = layer.bn.bias, nn.Parameter(torch.full_like(layer.bn.bias, torch.nan))
     assert "NaN was observed" in refusal(fxqat.calibrate, qat, [images])
-    assert {site: (float(one.scale), int(one.zero_point)) for site, one in quantizers(qat.gm).items()} == before
+    assert {
+        site: (float(one.scale), int(one.zero_point)) for site, one in QuantGraph(qat.gm).quantizers().items()
+    } == before
     layer.bn.bias = bias
     fxqat.calibrate(qat, [images])
-    assert {site: (float(one.scale), int(one.zero_point)) for site, one in quantizers(qat.gm).items()} == before
+    assert {
+        site: (float(one.scale), int(one.zero_point)) for site, one in QuantGraph(qat.gm).quantizers().items()
+    } == before
 
 
 def equal(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> bool:

@@ -1,4 +1,4 @@
-"""Who may import whom: rooms as globs of module names, read from the top, and what each may name."""
+"""Who may import whom: a table of rooms from the ground up, whose arrows only go down."""
 
 from __future__ import annotations
 
@@ -6,46 +6,55 @@ import ast
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-BASE = ("fxqat.errors", "fxqat.files")
-# Pure functions on the words that sites and globs are; they touch no graph.
-WORDS = (*BASE, "fxqat.graph.site.covers", "fxqat.graph.site.nearest", "fxqat.models.roles")
-CORE = (*BASE, "fxqat.graph", "fxqat.quant")
-MODELS = (*CORE, "fxqat.models", "fxqat.data")
-PASSES = (*MODELS, "fxqat.policy", "fxqat.targets", "fxqat.passes")
-RUNTIME = (*PASSES, "fxqat.runtime")
-TRAINING = (*RUNTIME, "fxqat.checkpoint", "fxqat.evaluation", "fxqat.training")
-TOOLS = (*TRAINING, "fxqat.sensitivity", "fxqat.search", "fxqat.demo", "fxqat.stage_checks", "fxqat.relower")
-ROOMS = {
-    "fxqat": (*PASSES, "fxqat.api"),
-    "fxqat.errors": (),
-    "fxqat.files": ("fxqat.errors",),
-    "fxqat.graph.*": (*BASE, "fxqat.graph"),
-    "fxqat.quant.*": (*BASE, "fxqat.quant"),
-    "fxqat.targets.*": (*BASE, "fxqat.quant", "fxqat.targets"),
-    "fxqat.policy.*": (*WORDS, "fxqat.policy", "fxqat.quant", "fxqat.targets"),
-    "fxqat.models.*": (*CORE, "fxqat.models"),
-    "fxqat.data.*": (*BASE, "fxqat.data", "fxqat.models"),
-    "fxqat.demo.*": (*BASE, "fxqat.demo"),
-    "fxqat.passes.*": PASSES,
-    "fxqat.checkpoint.*": (*PASSES, "fxqat.checkpoint"),
-    "fxqat.runtime.*": RUNTIME,
-    "fxqat.stage_checks": MODELS,
-    "fxqat.relower": (*PASSES, "fxqat.checkpoint", "fxqat.stage_checks"),
-    "fxqat.training.*": TRAINING,
-    # What they measure is whatever file the user names, so they call load().
-    "fxqat.evaluation.*": (*RUNTIME, "fxqat.checkpoint", "fxqat.evaluation", "fxqat.sensitivity", "fxqat.api"),
-    "fxqat.sensitivity.*": (*RUNTIME, "fxqat.evaluation", "fxqat.sensitivity"),
-    "fxqat.search.*": (*RUNTIME, "fxqat.evaluation", "fxqat.sensitivity", "fxqat.search", "fxqat.api"),
-    "fxqat.api": TOOLS,
-    "fxqat.report.*": (*TOOLS, "fxqat.api", "fxqat.report"),
-    "fxqat.commands.demo": (*TOOLS, "fxqat.api", "fxqat.commands", "fxqat.cli"),  # it types commands, as a user does
-    "fxqat.commands.*": (*TOOLS, "fxqat.api", "fxqat.report", "fxqat.commands"),
-    "fxqat.cli": (*TOOLS, "fxqat.api", "fxqat.commands"),
+# The rooms of the house from the ground up, and the rooms that each may import: those above it in this table, since
+# arrows only go down.
+ROOMS: dict[str, tuple[str, ...]] = {
+    "errors": (),
+    "version": (),
+    "files": ("errors",),
+    "graph": ("errors",),
+    "quant": ("errors",),
+    "models": ("errors", "files", "graph"),
+    "data": ("errors", "models"),
+    "targets": ("errors", "quant"),
+    "policy": ("errors", "graph", "models", "quant", "targets"),
+    "passes": ("errors", "files", "graph", "models", "policy", "quant", "targets"),
+    "checkpoint": ("errors", "files", "graph", "models", "passes", "policy", "quant", "version"),
+    "runtime": ("data", "errors", "files", "graph", "models", "passes", "quant", "targets", "version"),
+    "workflow": ("checkpoint", "data", "errors", "graph", "models", "passes", "policy", "quant", "runtime"),
+    "evaluation": ("checkpoint", "data", "errors", "files", "graph", "models", "passes", "runtime", "workflow"),
+    "sensitivity": ("data", "errors", "evaluation", "files", "graph", "models", "passes", "quant", "workflow"),
+    "search": (
+        *("checkpoint", "data", "errors", "evaluation", "files", "graph", "models", "passes", "policy"),
+        *("sensitivity", "targets", "workflow"),
+    ),
+    "training": (
+        *("checkpoint", "data", "errors", "evaluation", "files", "graph", "models", "passes", "policy", "quant"),
+        *("runtime", "targets", "workflow"),
+    ),
+    "demo": ("errors",),
+    "api": ("checkpoint", "models", "passes", "sensitivity", "training", "workflow"),
+    "report": (
+        *("api", "checkpoint", "data", "errors", "evaluation", "files", "graph", "models", "passes", "policy"),
+        *("runtime", "sensitivity", "training", "workflow"),
+    ),
+    "fxqat": ("api", "graph", "policy", "quant", "version"),  # the public names, found on first use
+    "commands": (
+        *("data", "demo", "errors", "evaluation", "files", "fxqat", "graph", "models", "passes", "policy", "quant"),
+        *("report", "runtime", "search", "sensitivity", "targets", "training", "workflow"),
+    ),
+    "cli": ("commands", "errors", "files", "models"),
+}
+# Of some rooms another may use single names alone: pure functions on words, which touch no graph and no network.
+NAMES = {
+    ("policy", "graph"): ("fxqat.graph.site.covers", "fxqat.graph.site.nearest"),
+    ("policy", "models"): ("fxqat.models.roles",),
 }
 # Libraries that one door guards.
 DOORS = {
@@ -83,18 +92,50 @@ def under(name: str, parents: tuple[str, ...]) -> bool:
     return any(f"{name}.".startswith(f"{parent}.") for parent in parents)
 
 
-def room(module: str) -> tuple[str, ...]:
-    """What ``module`` may import; a package's ``__init__`` belongs to its room."""
-    found = [allowed for glob, allowed in ROOMS.items() if fnmatch(module, glob) or f"{module}.*" == glob]
-    assert found, f"{module} is in no room of the table"
-    return found[0]
+def room(name: str) -> str:
+    """The room of a module, or of a name in one."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in ROOMS else "fxqat"
+
+
+def test_every_module_is_in_a_room():
+    loose = [name for name in modules() if name != "fxqat" and name.split(".")[1] not in ROOMS]
+    assert loose == []
+
+
+def test_arrows_only_go_down():
+    order = list(ROOMS)
+    assert {(one, other) for one in ROOMS for other in ROOMS[one] if order.index(other) >= order.index(one)} == set()
 
 
 @pytest.mark.parametrize("module", modules())
-def test_imports_only_go_down(module):
-    # `import fxqat` alone gives the version; its public names are found on first use.
-    named = [name for name in imports(modules()[module].read_text()) if name.startswith("fxqat.")]
-    assert [name for name in named if not under(name, room(module))] == []
+def test_a_module_imports_from_the_rooms_of_its_own(module):
+    here = room(module)
+    for name in imports(modules()[module].read_text()):
+        if name.partition(".")[0] != "fxqat" or room(name) == here:
+            continue
+        assert room(name) in ROOMS[here], f"{here} may not import {name}"
+        names = NAMES.get((here, room(name)))
+        assert names is None or under(name, names), f"{here} may not import {name}"
+
+
+def test_no_room_may_import_what_it_does_not():
+    used = {(room(module), room(name)) for module, file in modules().items() for name in imports(file.read_text())}
+    assert [(one, other) for one in ROOMS for other in ROOMS[one] if (one, other) not in used] == []
+
+
+def test_no_module_leads_back_to_itself():
+    """Imports inside functions count, and those for type checkers."""
+    found = modules()
+    arrows = {
+        name: {_module(one, found) for one in imports(file.read_text())} - {name, None} for name, file in found.items()
+    }
+    list(TopologicalSorter(arrows).static_order())  # or CycleError, with the way
+
+
+def _module(name: str, found: dict[str, Path]) -> str | None:
+    """The module that an imported ``name`` is, or stands in."""
+    return next((one for one in (name, name.rpartition(".")[0]) if one in found), None)
 
 
 @pytest.mark.parametrize("library", DOORS)
@@ -105,9 +146,11 @@ def test_a_guarded_library_has_one_door(library):
 
 def test_the_table_would_notice_a_forbidden_import():
     assert list(imports("def f():\n    from fxqat.passes import fuse")) == ["fxqat.passes.fuse"]
-    assert not under("fxqat.passes.fuse", room("fxqat.graph.match"))
-    assert not under("fxqat.graph.site.module_of", room("fxqat.policy"))
-    assert under("fxqat.graph.site.covers", room("fxqat.policy"))
+    assert room("fxqat.passes.fuse") not in ROOMS[room("fxqat.graph.match")]
+    assert room("fxqat.load") == "fxqat" not in ROOMS["training"], "the public names lead to everything"
+    assert not under("fxqat.graph.site.module_of", NAMES["policy", "graph"])
+    with pytest.raises(CycleError):
+        TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
 
 
 # What only a family may say: heads and layers by Ultralytics' names, and how a detection is laid out.

@@ -223,7 +223,7 @@ def test_passes_are_given_as_text(capsys: pytest.CaptureFixture[str], tmp_path: 
 def test_sites_names_what_a_policy_can_select(capsys: pytest.CaptureFixture[str]) -> None:
     lines = said(capsys, "sites", "yolov8n.yaml").splitlines()
     assert lines[1].split() == ["model.0.conv", "QATConv2d", "backbone", "first_conv"]
-    assert any(line.split() == ["model.22.dfl.softmax", "softmax", "dfl"] for line in lines)
+    assert any(line.split() == ["model.22.dfl.softmax", "softmax", "dfl", "head"] for line in lines)
 
 
 def test_explain_shows_line_reason_and_share(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ from fxqat.checkpoint.tensors import write_tensors
 from fxqat.errors import Problem
 from fxqat.graph.serialize import Structure
 from fxqat.models.detector import PassRecord, Recipe, RuleFile, Source
+from fxqat.version import VERSION
 
 FORMAT = 2
 _KEY = "fxqat"
@@ -140,10 +141,8 @@ def source_of(told: Mapping[str, Any]) -> Source:
 
 def versions() -> dict[str, str]:
     """The versions that a result depends on."""
-    import fxqat
-
     return {
-        "fxqat": fxqat.__version__,
+        "fxqat": VERSION,
         "torch": str(torch.__version__),
         "ultralytics": metadata.version("ultralytics"),
         "python": platform.python_version(),

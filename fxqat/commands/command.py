@@ -1,12 +1,11 @@
-"""What a command is, and the arguments that several share."""
+"""What a command is, and what several do around their work."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -26,35 +25,6 @@ class Command:
     example: str
     arguments: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], None]
-
-
-Step = Callable[[int, int], None]
-
-
-@contextmanager
-def progress(label: str, quiet: bool) -> Iterator[Step]:
-    """A bar on the terminal with count, elapsed and remaining time, for no log file; yields ``step(done, total)``."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def say_inexact(files: Iterable[str | Path], runtime: str = "ort") -> None:
@@ -111,31 +81,6 @@ def typed(*words: object) -> str:
     return shlex.join(str(word) for word in words)
 
 
-def add_output(parser: ArgumentParser, default: str) -> None:
-    """``-o``."""
-    parser.add_argument("-o", "--output", metavar="OUT", help=f"where to write (default: {default})")
-
-
-def add_patterns(parser: ArgumentParser) -> None:
-    """``--patterns``."""
-    parser.add_argument(
-        "--patterns", action="append", default=[], metavar="FILE.py", help="rules of your own; may be given again"
-    )
-
-
-def add_trust(parser: ArgumentParser) -> None:
-    """``--trust``."""
-    parser.add_argument("--trust", action="store_true", help="let MODEL.pt run code of its author while it is loaded")
-
-
-def add_quiet(parser: ArgumentParser) -> None:
-    """``--quiet``."""
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only results and errors")
-
-
-SIZE = "pixels, square, a multiple of the model's stride (default: as trained or calibrated, or 640)"
-
-
 def image_size(options: Namespace, model: Detector) -> int:
     """``--imgsz``, or what ``model`` was trained or calibrated at; a line on stderr where the two differ."""
     if options.imgsz is None:
@@ -145,22 +90,6 @@ def image_size(options: Namespace, model: Detector) -> int:
         at = "trained" if model.recipe.training else "calibrated"
         print(f"fxqat: {at} at {model.imgsz} pixels, used at {options.imgsz}", file=sys.stderr)
     return int(options.imgsz)
-
-
-def add_images(parser: ArgumentParser, *, limit: int | None, batch: int, required: bool = True) -> None:
-    """``--data``, ``--images``, ``--imgsz``, ``--batch``."""
-    parser.add_argument(
-        "--data", required=required, metavar="D", help="data set YAML, folder of images, list file, or one image"
-    )
-    parser.add_argument(
-        "--images",
-        type=int,
-        default=limit,
-        metavar="N",
-        help=f"so many images, evenly spread (default: {limit or 'all'})",
-    )
-    parser.add_argument("--imgsz", type=int, metavar="N", help=SIZE)
-    parser.add_argument("--batch", type=int, default=batch, help="images at a time (default: %(default)s)")
 
 
 def check_counts(options: Namespace) -> None:
@@ -183,3 +112,18 @@ def say_skipped(skipped: list[tuple[Path, str]]) -> None:
         names = ", ".join(f"{path.name} ({why})" for path, why in skipped[:5])
         more = f" and {len(skipped) - 5} more" if len(skipped) > 5 else ""
         print(f"skipped {len(skipped)} images that cannot be read: {names}{more}", file=sys.stderr)
+
+
+def mark(model: Detector, otherwise: str) -> str:
+    """What an output's name says of ``model``: ``_int8`` where it computes in integers."""
+    from fxqat.passes.lower import is_integer
+
+    return "_int8" if is_integer(model.gm) else otherwise
+
+
+def suffix_of(model: Detector, target: str | None = None) -> str:
+    """What the name of a file for ``target``, by default the model's own, ends in."""
+    from fxqat.targets import target_of
+
+    found = target_of(target or model.recipe.target)
+    return ".onnx" if found is None else found.suffix

@@ -1,4 +1,4 @@
-"""demo-data, demo: the main job with nothing at hand, on drawn traffic signs and the detector in the package."""
+"""demo: the main job with nothing at hand, on drawn traffic signs and the detector in the package."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fxqat.commands.command import Command, add_quiet, fail, progress, typed
+from fxqat.commands import calibrate, convert, demo_data, export, prepare, train
+from fxqat.commands.arguments import add_quiet
+from fxqat.commands.command import Command, fail, typed
+from fxqat.commands.command_parser import parsed
+from fxqat.commands.progress import progress
 
 if TYPE_CHECKING:
     from fxqat.evaluation.comparison import Compared
+
 
 IMGSZ = 320
 _PICTURES = 2
@@ -28,24 +33,11 @@ _NAMES = {
     "qat_onnx": "signs_qat_int8.onnx",
     "fp32": "signs.onnx",
 }
+_STEPS = {one.COMMAND.name: one.COMMAND for one in (prepare, calibrate, train, convert, export)}
 
 
-def _data_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("out", metavar="OUT", help="folder to create")
-    parser.add_argument("--images", type=int, default=600, metavar="N", help="images in all (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed, other scenes (default: 0)")
-    add_quiet(parser)
-
-
-def _data(options: Namespace) -> None:
-    from fxqat.demo import make_dataset
-
-    with progress("drawing", options.quiet) as step:
-        path = make_dataset(options.out, images=options.images, seed=options.seed, progress=step)
-    print(f"wrote {path}")
-
-
-def _demo_arguments(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
+    """What ``fxqat demo`` takes."""
     parser.add_argument(
         "-o", "--output", default="demo-data", metavar="DIR", help="folder to work in (default: demo-data)"
     )
@@ -54,7 +46,7 @@ def _demo_arguments(parser: ArgumentParser) -> None:
     add_quiet(parser)
 
 
-def _demo(options: Namespace) -> None:
+def run(options: Namespace) -> None:
     """From nothing to a proven INT8 file; every step is shown as the command that does it on a model of your own."""
     from fxqat.runtime.exactness import inexact_here
 
@@ -78,7 +70,7 @@ def _materials(folder: Path, options: Namespace) -> tuple[Path, Path]:
     weights = folder / "signs.pt"
     shutil.copyfile(Path(fxqat.demo.__file__).with_name("signs_yolov8n.pt"), weights)
     _say("demo-data", folder / "data", "--images", options.images)
-    _data(Namespace(out=folder / "data", images=options.images, seed=0, quiet=options.quiet))
+    demo_data.run(Namespace(out=folder / "data", images=options.images, seed=0, quiet=options.quiet))
     return weights, folder / "data" / "data.yaml"
 
 
@@ -107,10 +99,9 @@ def _chain(folder: Path, weights: Path, data: Path, options: Namespace) -> dict[
 
 def _run(words: Sequence[object], quiet: bool) -> None:
     """What the command line does with ``words``."""
-    from fxqat.cli import parser
-
-    options = parser().parse_args([str(word) for word in words])
-    options.run(Namespace(**{**vars(options), "quiet": quiet}))
+    name, *rest = map(str, words)
+    command = _STEPS[name]
+    command.run(Namespace(**{**vars(parsed(command, rest)), "quiet": quiet}))
 
 
 def _validate(models: list[Path], data: Path, options: Namespace) -> list[Compared]:
@@ -165,19 +156,10 @@ def _say(*words: object) -> None:
     print(f"$ {typed('fxqat', *words)}", flush=True)
 
 
-COMMANDS = (
-    Command(
-        name="demo-data",
-        help="draw traffic-sign scenes as a labelled data set",
-        example="fxqat demo-data signs --images 600",
-        arguments=_data_arguments,
-        run=_data,
-    ),
-    Command(
-        name="demo",
-        help="the main job from nothing: data, FP32, INT8, proof, picture",
-        example="fxqat demo",
-        arguments=_demo_arguments,
-        run=_demo,
-    ),
+COMMAND = Command(
+    name="demo",
+    help="the main job from nothing: data, FP32, INT8, proof, picture",
+    example="fxqat demo",
+    arguments=arguments,
+    run=run,
 )

@@ -11,11 +11,13 @@ from fxqat.commands.command import Command
 _SAYS = {True: "exact here", False: "NOT EXACT HERE", None: "cannot be tried here"}
 
 
-def _arguments(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
+    """What ``fxqat targets`` takes."""
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
 
 
-def _run(options: Namespace) -> None:
+def run(options: Namespace) -> None:
+    """``fxqat targets``."""
     from fxqat.runtime.processor import processor
 
     rows = _rows()
@@ -39,12 +41,10 @@ def _rows() -> list[dict[str, Any]]:
     return rows
 
 
-COMMANDS = (
-    Command(
-        name="targets",
-        help="list the runtimes that files can be made for, and which of them this machine computes exactly",
-        example="fxqat targets",
-        arguments=_arguments,
-        run=_run,
-    ),
+COMMAND = Command(
+    name="targets",
+    help="list the runtimes that files can be made for, and which of them this machine computes exactly",
+    example="fxqat targets",
+    arguments=arguments,
+    run=run,
 )

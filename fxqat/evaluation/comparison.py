@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from fxqat.api import load
-from fxqat.errors import Problem
+from fxqat.checkpoint.model_io import load
 from fxqat.evaluation.accuracy import Accuracy, evaluate
 from fxqat.evaluation.bootstrap import Drift, paired_drift
 from fxqat.evaluation.latency import measure
@@ -20,6 +19,7 @@ from fxqat.evaluation.predictor import Evaluated, from_onnx
 from fxqat.evaluation.tflite_predictor import from_tflite
 from fxqat.models.detector import IMGSZ
 from fxqat.runtime.integer_model import predictor
+from fxqat.workflow.stage_checks import expect_calibrated
 
 _RUNS = 7
 
@@ -116,8 +116,8 @@ def open_model(model: str | Path, *, trust: bool = False) -> Evaluated:
     if path.suffix in _FILES:
         return _FILES[path.suffix](path)
     detector = load(path, trust=trust).eval()
-    if detector.stage == "qat" and not detector.recipe.calibration:
-        raise Problem(path, "was never calibrated", expected="a calibrated .fxqat", remedy="run fxqat calibrate first")
+    if detector.stage == "qat":
+        expect_calibrated(detector, "val")
     return Evaluated.of(detector, predictor(detector), name=path.name, path=path)
 
 

@@ -13,15 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fxqat.api import convert, export, load
+from fxqat.checkpoint.model_io import load
 from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import Accuracy, evaluate
 from fxqat.evaluation.bootstrap import Drift, paired_drift
 from fxqat.evaluation.predictor import Evaluated, from_onnx
 from fxqat.models.detector import Detector
+from fxqat.passes.selective import asleep
 from fxqat.runtime.integer_model import predictor
-from fxqat.sensitivity.error_report import check_calibrated
-from fxqat.sensitivity.selective import asleep
+from fxqat.workflow.convert import convert, export
+from fxqat.workflow.stage_checks import expect_calibrated
 
 IOU50 = 0  # column of Matches.tp
 RESAMPLES = 1000
@@ -98,7 +99,7 @@ def stages(
     Raises:
         Problem: never calibrated, or ``source`` cannot be loaded.
     """
-    check_calibrated(model, "drift")
+    expect_calibrated(model, "drift")
     found = list[Evaluated]()
     if source is not None:
         plain = load(source, trust=trust)

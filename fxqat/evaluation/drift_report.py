@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fxqat.api as api
 from fxqat.errors import Problem
 from fxqat.evaluation.drift import Stage, by_class, drift, stages
 from fxqat.evaluation.float_export import export_float
@@ -17,6 +16,7 @@ from fxqat.evaluation.latency import measure as measure_latency
 from fxqat.evaluation.memory import Memory, memory
 from fxqat.files import sha256
 from fxqat.models.detector import Detector
+from fxqat.workflow.convert import export
 
 Progress = Callable[[str, int, int], None]
 ROUNDS = 8  # turns that each file has, when timed
@@ -144,7 +144,7 @@ def _latency(model: Detector, imgsz: int, folder: Path, progress: Progress) -> l
             progress(f"exporting batch {batch}", 0, 1)
             files[batch] = (
                 export_float(model, folder / f"float_batch{batch}.onnx", imgsz=imgsz, batch=batch),
-                api.export(model, folder / f"int8_batch{batch}.onnx", imgsz=imgsz, batch=batch),
+                export(model, folder / f"int8_batch{batch}.onnx", imgsz=imgsz, batch=batch),
             )
         what = f"timing batch {batch}, {threads} threads"
         times = measure_latency(

@@ -18,13 +18,13 @@ def main(file: str, imgsz: str, batch: str) -> None:
         os.environ.setdefault(name, value)
     import torch
 
-    import fxqat
+    from fxqat.checkpoint.model_io import load
     from fxqat.errors import Problem
     from fxqat.evaluation.latency_worker import peak_rss
 
     torch.set_num_threads(2)
     try:
-        model = fxqat.load(file).eval()
+        model = load(file).eval()
         loaded = peak_rss()
         with torch.no_grad():
             model(torch.zeros(int(batch), 3, int(imgsz), int(imgsz)))

@@ -32,6 +32,7 @@ from fxqat.report.verdict import Measured, Verdict, judge
 from fxqat.runtime.exactness import inexact_here
 from fxqat.runtime.verify import Difference
 from fxqat.sensitivity.error_report import ErrorReport, analyze
+from fxqat.workflow.stage_checks import expect_calibrated
 
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -106,8 +107,8 @@ def collect(
     _check(asked)
     model = api.load(asked.model)
     anatomy = dissect(model)
-    if asked.data and not model.recipe.calibration:
-        raise Problem(asked.model, "was never calibrated", expected="a calibrated .fxqat for --data")
+    if asked.data:
+        expect_calibrated(model, "report")
     imgsz = images.check_imgsz(model.imgsz if asked.imgsz is None else asked.imgsz, model.stride)
     base = Measured(integer_share=anatomy.integer_share, size=_size(model, asked.onnx))
     common = {

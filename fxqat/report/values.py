@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from fxqat.graph.site import module_of
 from fxqat.models.detector import Detector, cut
 from fxqat.passes.quant_graph import is_quantizer, rounded_site
-from fxqat.sensitivity.selective import asleep
+from fxqat.passes.selective import asleep
 
 BINS = 60
 _BEYOND = 0.2  # so much of the range is shown past either end; all that lies further is counted in the last bin

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import fxqat
 from fxqat.models.detector import Detector
 from fxqat.passes.lower import is_integer
+from fxqat.version import VERSION
 
 
 def metadata(model: Detector, imgsz: int, batch: int, *, dynamic: bool) -> Mapping[str, Any]:
@@ -19,7 +19,7 @@ def metadata(model: Detector, imgsz: int, batch: int, *, dynamic: bool) -> Mappi
         "description": f"{Path(model.source.name).stem} {'INT8' if int8 else 'FP32'} by fxqat",
         "author": "fxqat",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": fxqat.__version__,
+        "version": VERSION,
         "license": "AGPL-3.0",
         "stride": model.stride,
         "task": model.source.task,

@@ -11,9 +11,9 @@ from torch import Tensor, fx
 from fxqat.graph.site import operation, site_of
 from fxqat.passes import sites
 from fxqat.passes.quant_graph import is_quantizer, quant_info
+from fxqat.passes.selective import members
 from fxqat.search.op_costs import Costs
 from fxqat.sensitivity.policy_groups import decided
-from fxqat.sensitivity.selective import members
 from fxqat.targets import Place, Target
 
 _PROBE = 64

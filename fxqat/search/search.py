@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fxqat.api import calibrate, export, load, prepare
+from fxqat.checkpoint.model_io import load
 from fxqat.data import images
 from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import Accuracy, evaluate, from_onnx
@@ -23,6 +23,8 @@ from fxqat.files import temporary_folder
 from fxqat.graph.pipeline import Pipeline
 from fxqat.models.detector import Detector
 from fxqat.passes import Assign, Rules, converting, fusing, preparing
+from fxqat.passes.selective import asleep
+from fxqat.passes.selective import run as run_with
 from fxqat.policy import Policy
 from fxqat.search.candidates import Candidate, candidates, pick
 from fxqat.search.layer_selection import Judge
@@ -34,8 +36,9 @@ from fxqat.search.search_result import Budget, Found, Tried
 from fxqat.sensitivity.gradient_probe import probe
 from fxqat.sensitivity.output_divergence import Apart
 from fxqat.sensitivity.result_log import Ledger, content, fingerprint
-from fxqat.sensitivity.selective import asleep
-from fxqat.sensitivity.selective import run as run_with
+from fxqat.workflow.calibrate import calibrate
+from fxqat.workflow.convert import export
+from fxqat.workflow.prepare import prepare
 
 _ROUNDS = 3
 _TURNS = 12  # each file has, when timed

@@ -8,7 +8,6 @@ import io
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, fx
@@ -20,6 +19,7 @@ from fxqat.passes.quant_graph import quant_info, rounded_site
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.sensitivity.error_statistics import Tally, weight_tally
 from fxqat.sensitivity.gradient_probe import Gap, Probed, probe
+from fxqat.workflow.stage_checks import expect_calibrated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +177,7 @@ def analyze(
     Raises:
         Problem: never calibrated, or no image.
     """
-    check_calibrated(model, "analyze")
+    expect_calibrated(model, "analyze")
     found = probe(model, batches, probes=probes, seed=seed, progress=progress)
     members = found.alone()
     whole = sum(members.values()) or 1.0
@@ -212,19 +212,6 @@ def check_probes(probes: int) -> None:
     """
     if probes < 1:
         raise Problem("--probes", str(probes), expected="1 or more")
-
-
-def check_calibrated(model: Detector, verb: str) -> None:
-    """Refuse what has no quantizers, or quantizers without ranges.
-
-    Raises:
-        Problem: naming the stage.
-    """
-    where = Path(model.source.name).name
-    if model.stage != "qat":
-        raise Problem(where, f"is at stage {model.stage}", expected=f"a calibrated or trained .fxqat for {verb}")
-    if not model.recipe.calibration:
-        raise Problem(where, "was never calibrated", expected="a calibrated .fxqat", remedy="run fxqat calibrate first")
 
 
 def _row(node: fx.Node, found: Probed, alone: dict[str, float], whole: float) -> SiteError:

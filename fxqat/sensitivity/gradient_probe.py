@@ -27,8 +27,8 @@ from fxqat.models.family import RawOutput
 from fxqat.models.links import directions, divergence
 from fxqat.passes.calibrate import feeds_silu
 from fxqat.passes.quant_graph import is_quantizer, layer_of
+from fxqat.passes.selective import Selective, asleep, members, rounded
 from fxqat.sensitivity.error_statistics import Tally
-from fxqat.sensitivity.selective import Selective, asleep, members, rounded
 
 
 @dataclass(frozen=True, kw_only=True)

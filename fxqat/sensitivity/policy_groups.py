@@ -9,7 +9,7 @@ from torch import fx
 
 from fxqat.graph.info import info_of
 from fxqat.passes.quant_graph import quant_info, rounded_site
-from fxqat.sensitivity.selective import members
+from fxqat.passes.selective import members
 
 GROUPS = ("site", "block")
 

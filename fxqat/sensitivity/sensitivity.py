@@ -18,11 +18,11 @@ from fxqat.evaluation.disagreement import Confident, confident, disagreement, ra
 from fxqat.graph.site import nearest
 from fxqat.models.detector import Detector, cut
 from fxqat.models.links import divergence
-from fxqat.sensitivity.error_report import check_calibrated
+from fxqat.passes.selective import Selective, asleep, run
 from fxqat.sensitivity.gradient_probe import probe
 from fxqat.sensitivity.policy_groups import GROUPS, Unit, downstream, units
 from fxqat.sensitivity.result_log import Ledger, content, fingerprint
-from fxqat.sensitivity.selective import Selective, asleep, run
+from fxqat.workflow.stage_checks import expect_calibrated
 
 WAYS = ("probe", "output", "mAP")
 Progress = Callable[[int, int], None]
@@ -141,7 +141,7 @@ def measure(
         Problem: never calibrated, no images, unknown options.
     """
     asked = asked or Asked()
-    check_calibrated(model, "sensitivity")
+    expect_calibrated(model, "sensitivity")
     images.check_imgsz(asked.imgsz, model.stride)
     every = units(model.gm, asked.group)
     chosen = _chosen(every, asked)

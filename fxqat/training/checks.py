@@ -17,6 +17,7 @@ from fxqat.passes.quant_graph import QuantGraph
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.training import resume_state
 from fxqat.training.config import TrainingConfig
+from fxqat.workflow.stage_checks import expect_calibrated
 
 # isort: split
 from ultralytics.utils.torch_utils import select_device
@@ -28,11 +29,8 @@ def check_detector(detector: Detector) -> None:
     Raises:
         Problem: an INT8 graph, or one without ranges.
     """
-    name = detector.source.name
-    if detector.stage == "int8":
-        raise Problem(name, "is at stage int8", expected="stage qat for train", remedy="take what it was made from")
-    if detector.stage == "qat" and not detector.recipe.calibration:
-        raise Problem(name, "was never calibrated", expected="a calibrated .fxqat", remedy="run fxqat calibrate first")
+    if detector.stage != "float":
+        expect_calibrated(detector, "train")
 
 
 def check_teacher(detector: Detector, teacher: Detector | None, plan: TrainingConfig) -> None:

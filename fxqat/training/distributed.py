@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import fxqat
+from fxqat.checkpoint.model_io import save
 from fxqat.errors import Problem
 from fxqat.files import write_text
 from fxqat.models import offline  # noqa: F401 - before ultralytics
@@ -39,10 +39,10 @@ def write_job(trainer: Any) -> Path:
     """Everything that a process has to know, in the run's folder ``job``."""
     job = Path(trainer.save_dir) / "job"
     job.mkdir(exist_ok=True)
-    fxqat.save(trainer.given, job / "model.fxqat")
+    save(trainer.given, job / "model.fxqat")
     (job / "teacher.fxqat").unlink(missing_ok=True)
     if trainer.teacher is not None:
-        fxqat.save(trainer.teacher, job / "teacher.fxqat")
+        save(trainer.teacher, job / "teacher.fxqat")
     told = {"plan": trainer.plan.summary(), "folder": str(trainer.save_dir), "resume": trainer.resuming}
     write_text(job / "job.json", json.dumps(told, indent=2) + "\n")
     return job

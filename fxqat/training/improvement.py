@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from fxqat.evaluation.accuracy_file import read, write
 from fxqat.evaluation.bootstrap import Drift, paired_drift
-from fxqat.evaluation.cache import read, write
 from fxqat.evaluation.metrics import from_statistics
 from fxqat.models.family import Family
 

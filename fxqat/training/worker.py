@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import distributed
 
-import fxqat
+from fxqat.checkpoint.model_io import load
 from fxqat.errors import Problem
 from fxqat.models import offline  # noqa: F401 - before ultralytics
 from fxqat.training.callbacks import ProgressiveQuantization, QuantizationErrorMonitor
@@ -28,10 +28,10 @@ def work(job: Path) -> None:
     plan = TrainingConfig(**{**told["plan"], "loss": LossConfig(**told["plan"]["loss"])})
     teacher = job / "teacher.fxqat"
     trainer = create_trainer(
-        fxqat.load(job / "model.fxqat"),
+        load(job / "model.fxqat"),
         plan,
         told["folder"],
-        teacher=fxqat.load(teacher) if teacher.is_file() else None,
+        teacher=load(teacher) if teacher.is_file() else None,
         resume=told["resume"],
         callbacks=_callbacks(plan),
     )

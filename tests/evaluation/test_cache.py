@@ -11,8 +11,9 @@ from detectors import NAMES, shifted
 import fxqat
 from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import Accuracy, Evaluated, evaluate
+from fxqat.evaluation.accuracy_file import read, write
 from fxqat.evaluation.bootstrap import paired_drift
-from fxqat.evaluation.cache import Kept, read, write
+from fxqat.evaluation.cache import Kept
 from fxqat.models.detector import Detector
 from fxqat.sensitivity.result_log import fingerprint
 

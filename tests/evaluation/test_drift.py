@@ -23,8 +23,8 @@ from fxqat.evaluation.float_export import export_float
 from fxqat.evaluation.memory import Memory, memory
 from fxqat.evaluation.predictor import Evaluated
 from fxqat.models.detector import Detector
+from fxqat.passes.selective import asleep
 from fxqat.search.op_costs import convolutions, profile
-from fxqat.sensitivity.selective import asleep
 from fxqat.targets import ORT_CPU
 
 THRESHOLD = 0.5

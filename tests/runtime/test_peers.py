@@ -11,7 +11,7 @@ import pytest
 
 from bench import peers
 from bench.peer_makers import PEERS, Peer
-from fxqat.evaluation.cache import write
+from fxqat.evaluation.accuracy_file import write
 
 
 def row(name: str, **facts: object) -> dict[str, object]:

@@ -19,6 +19,7 @@ from fxqat.graph.site import site_of
 from fxqat.models.detector import Detector
 from fxqat.passes import Assign, Rules, fusing, preparing
 from fxqat.passes.quant_graph import quant_info
+from fxqat.passes.selective import has_integer_weight, members
 from fxqat.policy import Policy
 from fxqat.search.candidates import EQUAL, Candidate, candidates, pick
 from fxqat.search.layer_selection import Judge
@@ -27,7 +28,6 @@ from fxqat.search.op_costs import Costs
 from fxqat.search.policy_writer import written
 from fxqat.search.search import search
 from fxqat.search.search_result import Budget
-from fxqat.sensitivity.selective import has_integer_weight, members
 
 BASE = Policy.load("yolov8_w8a8")
 

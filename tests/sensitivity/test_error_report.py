@@ -23,12 +23,12 @@ from fxqat.models.families.detect import DETECT
 from fxqat.models.family import HeadSpec
 from fxqat.models.links import directions, divergence, divergences
 from fxqat.passes.quant_graph import QuantGraph
+from fxqat.passes.selective import asleep, members, run
 from fxqat.quant.affine import choose_qparams
 from fxqat.quant.spec import QuantSpec
 from fxqat.sensitivity.error_report import COLUMNS, ErrorReport, analyze
 from fxqat.sensitivity.error_statistics import Tally
 from fxqat.sensitivity.gradient_probe import probe
-from fxqat.sensitivity.selective import asleep, members, run
 from fxqat.training.losses import DistillationLoss, Seen
 
 OUTPUTS = {bins: DETECT.compared(HeadSpec(classes=3, bins=bins)) for bins in (1, 16)}
@@ -216,7 +216,7 @@ def test_csv_and_json_hold_every_row(report):
 
 
 def test_refusals(yolov8n, prepared, calibrated):
-    with pytest.raises(Problem, match=r"yolov8n\.yaml: is at stage float; expected a calibrated or trained \.fxqat"):
+    with pytest.raises(Problem, match=r"yolov8n\.yaml: is at stage float; expected stage qat for analyze"):
         analyze(yolov8n, [])
     with pytest.raises(Problem, match=r"was never calibrated; expected a calibrated \.fxqat; run fxqat calibrate"):
         analyze(prepared, [])

@@ -17,9 +17,9 @@ from fxqat.data import images as pictures
 from fxqat.errors import Problem
 from fxqat.models.detector import Detector, cut
 from fxqat.models.links import divergence
+from fxqat.passes.selective import asleep, run
 from fxqat.sensitivity.policy_groups import downstream, units
 from fxqat.sensitivity.result_log import Ledger, fingerprint
-from fxqat.sensitivity.selective import asleep, run
 from fxqat.sensitivity.sensitivity import Asked, Sensitivity, measure, spearman
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import fxqat
 from fxqat import cli
-from fxqat.commands.training import _value, _verdict
+from fxqat.commands.train import _value, _verdict
 from fxqat.training.trainer import Trainer
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fxqat.commands import training
+from fxqat.commands import train
 from fxqat.training.config import configure
 from fxqat.training.flags import restated
 
@@ -17,8 +17,8 @@ USUAL = configure("d.yaml", None, "", {}).summary()
 def given_again(words: list[str]) -> dict[str, Any]:
     """The options that ``fxqat train`` takes from ``words``."""
     parser = ArgumentParser()
-    training._arguments(parser)
-    return training._options(parser.parse_args(["x.fxqat", "--data", "d.yaml", *words]))
+    train.arguments(parser)
+    return train._options(parser.parse_args(["x.fxqat", "--data", "d.yaml", *words]))
 
 
 SECTIONS = (

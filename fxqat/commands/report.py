@@ -1,4 +1,4 @@
-"""report, why-not: one page on a model, and what a rule thought of a site."""
+"""report: one HTML page on a model."""
 
 from __future__ import annotations
 
@@ -8,71 +8,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fxqat.commands.command import (
-    Command,
-    Step,
-    add_output,
-    add_patterns,
-    add_quiet,
-    add_trust,
-    check_counts,
-    output,
-    progress,
-)
+from fxqat.commands.arguments import add_output, add_quiet, add_trust
+from fxqat.commands.command import Command, check_counts, output
+from fxqat.commands.progress import Step, progress
 from fxqat.errors import Problem
 
 if TYPE_CHECKING:
-    from fxqat.report.why_not import Answer
+    pass
 
 
-def _why_not_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("rule", metavar="RULE", help="such as conv_bn_silu")
-    parser.add_argument("model", metavar="MODEL", help="a .pt, or an architecture such as yolov8n.yaml")
-    parser.add_argument(
-        "glob",
-        nargs="?",
-        default="**",
-        metavar="SITE",
-        help="a site as it is called before the rule's pass, what lies under one, or a glob (default: all)",
-    )
-    parser.add_argument(
-        "--policy",
-        default="yolov8_w8a8",
-        metavar="P",
-        help="policy for the rules of quantize.py and lower.py (default: %(default)s)",
-    )
-    add_patterns(parser)
-    add_trust(parser)
-
-
-def _why_not(options: Namespace) -> None:
-    import fxqat
-    from fxqat.passes import Rules
-    from fxqat.policy import Policy
-    from fxqat.report.why_not import pattern_words, why_not
-
-    rules = Rules.load(*options.patterns)
-    rule = rules.named(options.rule)
-    model = fxqat.load(options.model, trust=options.trust)
-    found = why_not(model.gm, options.rule, options.glob, policy=Policy.load(options.policy), rules=rules)
-    print(f"{rule.name} ({rule.source}) looks for {pattern_words(rule.pattern)}")
-    shown = [one for one in found if one.depth] or found[:1] if len(found) > 1 else found
-    for one in shown:
-        print(one)
-    if len(found) > 1:
-        print(_summary(found))
-
-
-def _summary(found: list[Answer]) -> str:
-    fired = {one.fired for one in found if one.fired}
-    nearly = sum(bool(one.depth) for one in found)
-    taken = sum(one.taken is not None for one in found)
-    rest = len(found) - sum(bool(one.fired) for one in found) - nearly - taken
-    places = f"fired at {len(fired)} places, nearly at {nearly}"
-    return f"of {len(found)} sites: {places}; {taken} were taken by rules before it, {rest} are nothing like it"
-
-
-def _report_arguments(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
+    """What ``fxqat report`` takes."""
     parser.add_argument("model", metavar="X.fxqat", help="prepared, calibrated or trained")
     parser.add_argument(
         "--data",
@@ -103,7 +49,8 @@ def _report_arguments(parser: ArgumentParser) -> None:
     add_quiet(parser)
 
 
-def _report(options: Namespace) -> None:
+def run(options: Namespace) -> None:
+    """``fxqat report``."""
     from fxqat.files import check_writable, write_text
     from fxqat.report.collect import Asked, collect
     from fxqat.report.page import render
@@ -162,19 +109,10 @@ def _command(options: Namespace, path: Path) -> str:
     return " ".join([*words, *(["--imgsz", str(options.imgsz)] if options.imgsz else []), "-o", path.name])
 
 
-COMMANDS = (
-    Command(
-        name="report",
-        help="one HTML page: verdict, detections, graph, errors, policy, passes",
-        example="fxqat report yolov8n_ptq.fxqat --data coco.yaml --onnx yolov8n_int8.onnx -o report.html",
-        arguments=_report_arguments,
-        run=_report,
-    ),
-    Command(
-        name="why-not",
-        help="why a rule did not fire",
-        example="fxqat why-not conv_bn_silu yolov8n.pt model.2.m.0.cv1.conv",
-        arguments=_why_not_arguments,
-        run=_why_not,
-    ),
+COMMAND = Command(
+    name="report",
+    help="one HTML page: verdict, detections, graph, errors, policy, passes",
+    example="fxqat report yolov8n_ptq.fxqat --data coco.yaml --onnx yolov8n_int8.onnx -o report.html",
+    arguments=arguments,
+    run=run,
 )

@@ -17,7 +17,7 @@ from fxqat.passes.corrections.layerwise import silent
 from fxqat.passes.transfer import Carried, carry
 from fxqat.policy import Policy
 from fxqat.quant.torch_ao import disable_observer
-from fxqat.stage_checks import batches, expect_calibrated
+from fxqat.workflow.stage_checks import batches, expect_calibrated
 
 Progress = Callable[[int, int], None]
 

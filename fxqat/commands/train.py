@@ -1,4 +1,4 @@
-"""train: quantization-aware training of a calibrated detector; swap: another activation, to be trained in."""
+"""train: quantization-aware training of a calibrated detector."""
 
 from __future__ import annotations
 
@@ -12,16 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fxqat.commands.command import (
-    Command,
-    add_output,
-    add_quiet,
-    add_trust,
-    default_name,
-    output,
-    progress,
-    typed,
-)
+from fxqat.commands.arguments import add_output, add_quiet, add_trust
+from fxqat.commands.command import Command, default_name, output
+from fxqat.commands.progress import progress
 from fxqat.errors import Problem
 from fxqat.files import check_folder, check_writable, write_text
 from fxqat.training.flags import SWITCHES, VALUES
@@ -30,7 +23,8 @@ if TYPE_CHECKING:
     from fxqat.models.detector import Detector
 
 
-def _arguments(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
+    """What ``fxqat train`` takes."""
     parser.add_argument("model", metavar="X.fxqat", help="what fxqat calibrate wrote")
     parser.add_argument("--data", required=True, metavar="D", help="data set YAML; its val split needs labels")
     parser.add_argument("--epochs", type=int, metavar="N", help="all in all (default: 3)")
@@ -67,7 +61,7 @@ def _arguments(parser: ArgumentParser) -> None:
     add_quiet(parser)
 
 
-def train(options: Namespace) -> None:
+def run(options: Namespace) -> None:
     """``fxqat train``."""
     import fxqat
 
@@ -164,37 +158,10 @@ def _say_interrupted(folder: Path) -> None:
     print(f"fxqat: interrupted; {then}", file=sys.stderr)
 
 
-def _swap_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="yolov8n.pt, or a float .fxqat")
-    parser.add_argument("--to", default="relu", help="relu, leaky_relu or hardswish (default: %(default)s)")
-    add_output(parser, "MODEL_TO.fxqat")
-    add_trust(parser)
-
-
-def _swap(options: Namespace) -> None:
-    import fxqat
-    from fxqat.passes.swap_activation import swap_activation
-
-    path = output(options, default_name(options.model, f"_{options.to}.fxqat"), ".fxqat")
-    fxqat.save(swap_activation(fxqat.load(options.model, trust=options.trust), options.to), path)
-    print(f"wrote {path}")
-    tail = ("--data", "D", "--epochs", 30, "--unlabelled", "--set", "lr0=0.0005", "--set", "freeze_bn=1.0")
-    print(f"it has to learn again: {typed('fxqat', 'train', path, '--teacher', options.model, *tail)}")
-
-
-COMMANDS = (
-    Command(
-        name="train",
-        help="quantization-aware training; never ends below where it started",
-        example="fxqat train yolov8n_ptq.fxqat --data coco128.yaml --no-unlabelled --distill 1",
-        arguments=_arguments,
-        run=train,
-    ),
-    Command(
-        name="swap",
-        help="put ReLU, LeakyReLU or Hardswish in the place of SiLU, before training",
-        example="fxqat swap yolov8n.pt --to relu",
-        arguments=_swap_arguments,
-        run=_swap,
-    ),
+COMMAND = Command(
+    name="train",
+    help="quantization-aware training; never ends below where it started",
+    example="fxqat train yolov8n_ptq.fxqat --data coco128.yaml --no-unlabelled --distill 1",
+    arguments=arguments,
+    run=run,
 )

@@ -1,101 +1,26 @@
-"""val, verify: how good it is, and whether what runs is what was trained."""
+"""verify: differing codes counted, or a file proven free of overflow."""
 
 from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fxqat.commands.command import (
-    Command,
-    add_images,
-    add_quiet,
-    add_trust,
-    check_counts,
-    fail,
-    image_size,
-    progress,
-    say_inexact,
-)
-from fxqat.commands.retargeting import suffix_of
+from fxqat.commands.arguments import add_images, add_quiet
+from fxqat.commands.command import Command, check_counts, fail, image_size, suffix_of
+from fxqat.commands.progress import progress
 from fxqat.errors import Problem
 
 if TYPE_CHECKING:
-    from fxqat.evaluation.accuracy import Accuracy
-    from fxqat.evaluation.comparison import Compared
     from fxqat.runtime.verify import Difference, Verification
     from fxqat.targets import Target
 
 
-def _val_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "models",
-        nargs="+",
-        metavar="MODEL",
-        help=".pt, .fxqat, .onnx or .tflite; the first is what the others are compared with",
-    )
-    add_images(parser, limit=None, batch=8)
-    parser.add_argument("--split", default="val", help="split of the data set (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=2, help="threads when timing (default: %(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write every number here, too")
-    add_trust(parser)
-    add_quiet(parser)
-
-
-def _val(options: Namespace) -> None:
-    from fxqat.evaluation.comparison import compare
-    from fxqat.files import check_writable, write_text
-
-    check_counts(options)
-    if options.json:
-        check_writable(options.json)
-    say_inexact(options.models)
-    with progress("validating", options.quiet) as step:
-        rows = compare(
-            options.models,
-            options.data,
-            images_limit=options.images,
-            imgsz=options.imgsz,
-            batch=options.batch,
-            split=options.split,
-            threads=options.threads,
-            trust=options.trust,
-            progress=step,
-        )
-    print(_val_table(rows))
-    if options.json:
-        write_text(options.json, json.dumps([row.summary() for row in rows], indent=2) + "\n")
-
-
-def _val_table(rows: list[Compared]) -> str:
-    metric = rows[0].accuracy.metric
-    head = ("model", metric.title, metric.second_title, "precision", "recall", "drift, points [95 %]", "MB", "ms")
-    lines: list[tuple[str, ...]] = [head]
-    for row in rows:
-        a = row.accuracy
-        lines.append((_named(a), *_figures(a), str(row.drift or ""), f"{row.megabytes:.2f}", f"{row.milliseconds:.1f}"))
-        lines += [(_named(one), *_figures(one), str(drift or ""), "", "") for one, drift in row.others]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    text = "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
-    a = rows[0].accuracy
-    skipped = f", {len(a.skipped)} skipped: {', '.join(path.name for path, _ in a.skipped[:5])}" if a.skipped else ""
-    return f"{text}\n{a.images} images, {a.boxes} boxes{skipped}"
-
-
-def _named(accuracy: Accuracy) -> str:
-    return f"{accuracy.model} {accuracy.metric.of}".rstrip()
-
-
-def _figures(accuracy: Accuracy) -> Iterator[str]:
-    return (f"{value:.4f}" for value in (accuracy.map5095, accuracy.map50, accuracy.precision, accuracy.recall))
-
-
-def _verify_arguments(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
+    """What ``fxqat verify`` takes."""
     parser.add_argument(
         "model",
         metavar="X",
@@ -134,7 +59,8 @@ def _verify_arguments(parser: ArgumentParser) -> None:
     add_quiet(parser)
 
 
-def _verify(options: Namespace) -> None:
+def run(options: Namespace) -> None:
+    """``fxqat verify``."""
     import fxqat
     from fxqat.files import check_writable, temporary_folder, write_text
     from fxqat.runtime.exactness import inexact_here
@@ -164,7 +90,7 @@ def _verify(options: Namespace) -> None:
                 runtimes=options.runtimes,
             )
         why = inexact_here(file, found.runtimes[0])
-    print(_verify_table(found, options.rows))
+    print(_table(found, options.rows))
     if options.json:
         write_text(options.json, json.dumps(found.summary(), indent=2) + "\n")
     target = target_of(model.recipe.target)
@@ -209,7 +135,7 @@ def _titles(found: Verification) -> dict[str, str]:
     return dict(zip(found.pairs, [*names, *(f"reference / {other}" for other in others)], strict=True))
 
 
-def _verify_table(found: Verification, count: int) -> str:
+def _table(found: Verification, count: int) -> str:
     rows, titles = list(found.rows), _titles(found)
     widths = {pair: max(25, len(title)) for pair, title in titles.items()}
     if count:
@@ -240,19 +166,10 @@ def _cells(found: Mapping[str, Difference], widths: Mapping[str, int]) -> str:
     return "  ".join(f"{cell.share:>{widths[pair] - 6}.2e} {cell.largest:>5d}" for pair, cell in found.items())
 
 
-COMMANDS = (
-    Command(
-        name="val",
-        help="accuracy by Ultralytics' validator, drift with interval, size, latency",
-        example="fxqat val yolov8n.pt yolov8n_int8.onnx --data coco.yaml",
-        arguments=_val_arguments,
-        run=_val,
-    ),
-    Command(
-        name="verify",
-        help="count differing codes: fake-quant graph, INT8 reference graph, runtime; or prove a file free of overflow",
-        example="fxqat verify yolov8n_ptq.fxqat --data coco128.yaml; fxqat verify yolov8n_int8.onnx",
-        arguments=_verify_arguments,
-        run=_verify,
-    ),
+COMMAND = Command(
+    name="verify",
+    help="count differing codes: fake-quant graph, INT8 reference graph, runtime; or prove a file free of overflow",
+    example="fxqat verify yolov8n_ptq.fxqat --data coco128.yaml; fxqat verify yolov8n_int8.onnx",
+    arguments=arguments,
+    run=run,
 )

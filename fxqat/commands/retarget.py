@@ -1,31 +1,16 @@
-"""retarget: one calibrated or trained model in the layout of another runtime, and what that costs."""
+"""retarget: one calibrated or trained model in the layout of another runtime."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from fxqat.commands.command import SIZE, Command, add_quiet, check_counts, default_name, output, progress
+from fxqat.commands.arguments import SIZE, add_quiet, add_target
+from fxqat.commands.command import Command, check_counts, default_name, output
+from fxqat.commands.progress import progress
 
 if TYPE_CHECKING:
     from fxqat.models.detector import Detector
-
-
-def add_target(parser: ArgumentParser, default: str) -> None:
-    """``--target``."""
-    parser.add_argument(
-        "--target",
-        metavar="T",
-        help=f"runtime: ort-cpu, ort-cpu-vnni, ort-arm, litert, openvino or tensorrt (default: {default})",
-    )
-
-
-def suffix_of(model: Detector, target: str | None = None) -> str:
-    """What the name of a file for ``target``, by default the model's own, ends in."""
-    from fxqat.targets import target_of
-
-    found = target_of(target or model.recipe.target)
-    return ".onnx" if found is None else found.suffix
 
 
 def add_observed(parser: ArgumentParser) -> None:
@@ -57,7 +42,8 @@ def retargeted(options: Namespace, model: Detector) -> Detector:
     return made
 
 
-def _arguments(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
+    """What ``fxqat retarget`` takes."""
     parser.add_argument("model", metavar="X.fxqat", help="calibrated or trained")
     add_target(parser, "none, give one")
     add_observed(parser)
@@ -75,7 +61,8 @@ def add_output(parser: ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", help="where to write (default: X_TARGET.fxqat)")
 
 
-def _retarget(options: Namespace) -> None:
+def run(options: Namespace) -> None:
+    """``fxqat retarget``."""
     import fxqat
     from fxqat.errors import Problem
     from fxqat.runtime.int8_summary import account
@@ -109,12 +96,10 @@ def _report_loss(options: Namespace, models: list[object]) -> None:
     print(f"mAP50-95 {before.map5095:.4f} -> {after.map5095:.4f}, points {paired_drift(before, after)}")
 
 
-COMMANDS = (
-    Command(
-        name="retarget",
-        help="the same calibrated or trained model in the layout of another runtime",
-        example="fxqat retarget yolov8n_ptq.fxqat --target openvino --val coco.yaml",
-        arguments=_arguments,
-        run=_retarget,
-    ),
+COMMAND = Command(
+    name="retarget",
+    help="the same calibrated or trained model in the layout of another runtime",
+    example="fxqat retarget yolov8n_ptq.fxqat --target openvino --val coco.yaml",
+    arguments=arguments,
+    run=run,
 )

@@ -1,0 +1,90 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+
+WORK = "folder for finished rows, named by content; a second run goes on from there (default: %(default)s)"
+SIZE = "pixels, square, a multiple of the model's stride (default: as trained or calibrated, or 640)"
+
+
+def add_output(parser: ArgumentParser, default: str) -> None:
+    """``-o``."""
+    parser.add_argument("-o", "--output", metavar="OUT", help=f"where to write (default: {default})")
+
+
+def add_patterns(parser: ArgumentParser) -> None:
+    """``--patterns``."""
+    parser.add_argument(
+        "--patterns", action="append", default=[], metavar="FILE.py", help="rules of your own; may be given again"
+    )
+
+
+def add_trust(parser: ArgumentParser) -> None:
+    """``--trust``."""
+    parser.add_argument("--trust", action="store_true", help="let MODEL.pt run code of its author while it is loaded")
+
+
+def add_quiet(parser: ArgumentParser) -> None:
+    """``--quiet``."""
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only results and errors")
+
+
+def add_images(parser: ArgumentParser, *, limit: int | None, batch: int, required: bool = True) -> None:
+    """``--data``, ``--images``, ``--imgsz``, ``--batch``."""
+    parser.add_argument(
+        "--data", required=required, metavar="D", help="data set YAML, folder of images, list file, or one image"
+    )
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=limit,
+        metavar="N",
+        help=f"so many images, evenly spread (default: {limit or 'all'})",
+    )
+    parser.add_argument("--imgsz", type=int, metavar="N", help=SIZE)
+    parser.add_argument("--batch", type=int, default=batch, help="images at a time (default: %(default)s)")
+
+
+def add_target(parser: ArgumentParser, default: str) -> None:
+    """``--target``."""
+    from fxqat.targets import TARGETS
+
+    parser.add_argument("--target", metavar="T", help=f"runtime: {', '.join(TARGETS)} (default: {default})")
+
+
+def add_method(parser: ArgumentParser) -> None:
+    """``--method``."""
+    from fxqat.quant.spec import METHODS
+
+    parser.add_argument(
+        "--method",
+        metavar="M",
+        help=f"how activation ranges are chosen: {', '.join(METHODS)} (default: as the policy says)",
+    )
+
+
+def add_input(parser: ArgumentParser) -> None:
+    """``--input``."""
+    parser.add_argument(
+        "--input",
+        default="float",
+        metavar="FORM",
+        help="what the file takes: float (0..1), uint8 (0..255) or uint8-nhwc (channels last, as cameras deliver); for "
+        "LiteRT, always channels last: float, uint8 or int8 (default: %(default)s)",
+    )
+
+
+def add_policy(parser: ArgumentParser, what: str = "", *, default: str | None = None, required: bool = False) -> None:
+    """``--policy``; ``what`` it is for."""
+    from fxqat.policy.resources import shipped
+
+    told = f"{what}: " if what else ""
+    parser.add_argument(
+        "--policy",
+        metavar="P",
+        default=default,
+        required=required,
+        help=f"{told}a policy file, or a shipped one by name: {', '.join(shipped('policies'))}"
+        + (f" (default: {default})" if default else ""),
+    )

@@ -1,0 +1,37 @@
+"""The parser of one command: one line for an error, arguments only when the command is used."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from fxqat.commands.command import Command
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and whose arguments are added at the first parsing.
+
+    Help texts name what the code has (targets, policies, methods), which takes torch to import; a list of all commands
+    does without.
+    """
+
+    build: Callable[[argparse.ArgumentParser], None] | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """The options, and what was not understood."""
+        build, self.build = self.build, None
+        if build is not None:
+            build(self)
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """End with the message in one line and exit code 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def parsed(command: Command, words: Sequence[str]) -> argparse.Namespace:
+    """The options of ``command`` when ``words`` follow it on a command line."""
+    one = CommandParser(prog=f"fxqat {command.name}")
+    one.build = command.arguments
+    return one.parse_args(words)

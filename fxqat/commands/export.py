@@ -1,0 +1,98 @@
+"""export: the file that a runtime executes."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fxqat.commands.arguments import SIZE, add_input, add_output, add_target, add_trust
+from fxqat.commands.command import Command, check_counts, default_name, image_size, mark, output, say_inexact, suffix_of
+from fxqat.commands.retarget import add_observed, retargeted
+
+if TYPE_CHECKING:
+    pass
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What ``fxqat export`` takes."""
+    parser.add_argument(
+        "model", metavar="X", help="calibrated, trained or converted .fxqat; or a .pt, which is exported in float"
+    )
+    parser.add_argument("--imgsz", type=int, metavar="N", help=SIZE)
+    parser.add_argument("--batch", type=int, default=1, help="images at a time (default: %(default)s)")
+    parser.add_argument("--dynamic", action="store_true", help="leave the batch size open (ONNX)")
+    parser.add_argument("--opset", type=int, default=20, help="19 or 20 (ONNX; default: %(default)s)")
+    add_input(parser)
+    add_target(parser, "what X was prepared for")
+    add_observed(parser)
+    add_output(parser, "X_int8.onnx, or .tflite for target litert; X.onnx where nothing is INT8")
+    add_trust(parser)
+
+
+def run(options: Namespace) -> None:
+    """``fxqat export``."""
+    exported(options)
+
+
+def exported(options: Namespace) -> Path:
+    """``fxqat export``; the file that was written."""
+    import fxqat
+    from fxqat.runtime.int8_summary import account
+
+    check_counts(options)
+    model = fxqat.load(options.model, trust=options.trust)
+    suffix = suffix_of(model, options.target)
+    output(options, default_name(options.model, f"_int8{suffix}"))
+    if options.target and options.target != model.recipe.target and model.stage != "float":
+        model = retargeted(options, model)
+    if model.stage == "qat":
+        model, _ = fxqat.convert(model)
+    path = output(options, default_name(options.model, f"{mark(model, '')}{suffix}"))
+    fxqat.export(
+        model,
+        path,
+        imgsz=image_size(options, model),
+        batch=options.batch,
+        dynamic=options.dynamic,
+        opset=options.opset,
+        input=options.input,
+    )
+    print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
+    if model.stage == "int8":
+        print(account(model.gm))
+        _say_exactness(path, model.recipe.target)
+    if path.suffix == ".tflite":
+        print(f"in float in the file: {_float_operations(path)}")
+    return path
+
+
+def _say_exactness(path: Path, name: str) -> None:
+    """What the weights of a file for the target ``name`` say about 16-bit sums, and whether this machine is exact."""
+    from fxqat.runtime.overflow import prove
+    from fxqat.runtime.sessions import RUNTIMES
+    from fxqat.targets import target_of
+
+    target = target_of(name)
+    runtime = RUNTIMES.get(target.runtime) if target is not None else None
+    if runtime is None or not runtime.pair_orders:
+        return
+    print(prove(path, runtime.pair_orders))
+    if runtime.installed:
+        say_inexact([path], runtime.name)
+
+
+def _float_operations(path: Path) -> str:
+    from fxqat.runtime.tflite_file import TFLiteFile
+
+    found = TFLiteFile.read(path).operations()
+    return ", ".join(f"{count} {kind}" for (kind, type_), count in sorted(found.items()) if type_ == "float32")
+
+
+COMMAND = Command(
+    name="export",
+    help="write ONNX, or .tflite for LiteRT, also for ultralytics.YOLO",
+    example="fxqat export yolov8n_ptq.fxqat",
+    arguments=arguments,
+    run=run,
+)

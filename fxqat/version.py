@@ -1,0 +1,3 @@
+"""The version of fxqat."""
+
+VERSION = "0.1.0"

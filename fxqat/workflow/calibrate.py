@@ -1,0 +1,86 @@
+"""calibrate: ranges from real images, and the corrections of the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fxqat.checkpoint.network import policy_of
+from fxqat.data.batches import Batches
+from fxqat.errors import Problem
+from fxqat.models.detector import Detector
+from fxqat.passes.calibrate import observe, use_method
+from fxqat.passes.corrections.layerwise import Images, silent
+from fxqat.passes.corrections.registry import correct, corrections
+from fxqat.workflow.stage_checks import batches, expect, expect_uncorrected
+
+Files = Sequence[str | Path]
+Progress = Callable[[int, int], None]
+
+
+def calibrate(
+    model: Detector,
+    data: str | Path | Iterable[Tensor],
+    *,
+    images_limit: int | None = None,
+    imgsz: int | None = None,
+    batch: int = 8,
+    method: str | None = None,
+    progress: Progress | None = None,
+    on_skip: Callable[[Path, str], None] | None = None,
+    on_step: Callable[[str], None] | None = None,
+) -> Detector:
+    """Choose every range from real images, in place, with the observers that the policy names, and run its corrections.
+
+    Ranges of an earlier calibration are forgotten; where this one is refused, they stay.
+
+    Args:
+        model: a detector at stage ``qat``.
+        data: data set YAML (its train split), image folder, list file, or a list of batches
+            (B, 3, H, W), float32 in 0..1 or uint8.
+        images_limit: so many images, evenly spread; all by default.
+        imgsz: pixels, square, a multiple of the model's stride; as trained or calibrated by default, or 640.
+        batch: images at a time.
+        method: ``standard``, ``percentile``, ``entropy`` or ``mse`` for every activation, instead of the policy's; by
+            default what the last calibration used.
+        progress: called with steps done and steps in all: images, then what each correction counts.
+        on_skip: called with the path of an image that cannot be read, and why.
+        on_step: called with the name of each correction before it starts.
+
+    Raises:
+        Problem: no data, an unknown method, a site that saw NaN or infinity, corrections that were applied already, or
+            corrections without data that can be read again.
+    """
+    expect(model, "qat", "calibrate")
+    expect_uncorrected(model)
+    method = method or model.recipe.calibration.get("method")
+    if method is not None:
+        use_method(model.gm, method)
+    chosen = corrections(policy_of(model.recipe))
+    imgsz = model.imgsz if imgsz is None else imgsz
+    shown, total, name = batches(data, images_limit, imgsz, batch, model, on_skip)
+    if chosen and isinstance(shown, Batches) and shown.once:
+        raise Problem("data", "can be read only once, and corrections read it again", expected="a list of batches")
+    step = progress or silent
+    corrected = partial(correct, model.gm, chosen, progress=step, on_step=on_step)
+    again = Images(read=lambda: batches(data, images_limit, imgsz, batch, model, None)[0], total=total)
+    reports = corrected(again, before_ranges=True)
+    seen, sides = 0, set[int]()
+    for seen in observe(model.gm, _noting_sides(shown, sides)):
+        step(seen, max(total, seen))
+    reports += corrected(replace(again, total=seen), before_ranges=False)
+    how: dict[str, Any] = {"data": name, "images": seen, "imgsz": max(sides)}
+    how.update({"method": method} if method else {}, **({"corrections": reports} if chosen else {}))
+    return model.with_graph(model.gm, calibration=how)
+
+
+def _noting_sides(batches: Iterable[Tensor], sides: set[int]) -> Iterator[Tensor]:
+    """``batches``; ``sides`` receives their heights and widths."""
+    for batch in batches:
+        sides.update(batch.shape[2:])
+        yield batch

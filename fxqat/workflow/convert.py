@@ -1,0 +1,79 @@
+"""convert and export: the INT8 reference graph, and the file that a runtime executes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from torch import fx
+
+from fxqat.checkpoint.network import policy_of, records
+from fxqat.errors import Problem
+from fxqat.graph.pipeline import Report
+from fxqat.models.detector import Detector
+from fxqat.passes import Rules, converting, preparing
+from fxqat.policy import Policy
+from fxqat.runtime import litert_export, onnx_export
+from fxqat.workflow.stage_checks import expect_calibrated
+
+Files = Sequence[str | Path]
+Progress = Callable[[int, int], None]
+
+
+def convert(model: Detector) -> tuple[Detector, Report]:
+    """Lower a calibrated or trained detector to the INT8 reference graph.
+
+    Returns:
+        A new detector at stage ``int8``, and what the pass did.
+
+    Raises:
+        Problem: the detector was never calibrated, or rules of the user's own that lower it are not at hand.
+    """
+    expect_calibrated(model, "convert")
+    rules = Rules.recorded(model.recipe.patterns, "LOWER", "convert")
+    pipeline = converting(rules, policy_of(model.recipe).target)
+    gm, report = pipeline.run(model.gm)
+    return model.with_graph(gm, stage="int8", passes=(*model.recipe.passes, *records(pipeline, report))), report
+
+
+def export(
+    model: Detector,
+    path: str | Path,
+    *,
+    imgsz: int | None = None,
+    batch: int = 1,
+    dynamic: bool = False,
+    opset: int = 20,
+    input: str = "float",
+) -> Path:
+    """Write a file that the target's runtime and ``ultralytics.YOLO`` load: ONNX, or .tflite for LiteRT.
+
+    Args:
+        model: stage ``int8``; a calibrated ``qat`` detector is converted first, a ``float`` one is exported in float.
+        path: ends in .onnx or, for target ``litert`` and models in float, in .tflite.
+        imgsz: pixels, square, a multiple of the model's stride; as trained or calibrated by default, or 640.
+        batch: images at a time; with ``dynamic`` any number.
+        dynamic: leave the batch size open (ONNX only).
+        opset: 19 or 20 (ONNX only).
+        input: ``float``: (B, 3, H, W) in 0..1; ``uint8``: the same in 0..255; ``uint8-nhwc``: (B, H, W, 3) in 0..255.
+            A .tflite file takes (B, H, W, 3), ``float``, ``uint8`` or ``int8``.
+
+    Raises:
+        Problem: a bad size, opset, input or path, or a path that is not for the model's target.
+    """
+    if model.stage == "qat":
+        model, _ = convert(model)
+    if model.stage == "float":
+        gm, _ = converting(Rules.load(), Policy.load("float").target).run(_float(model))
+        model = model.with_graph(gm)
+    imgsz = model.imgsz if imgsz is None else imgsz
+    if Path(path).suffix != ".tflite":
+        return onnx_export.export(model, path, imgsz=imgsz, batch=batch, dynamic=dynamic, opset=opset, input=input)
+    if dynamic:
+        raise Problem(path, "has a batch of one size", expected="no dynamic batch", remedy="give the size as batch")
+    return litert_export.export(model, path, imgsz=imgsz, batch=batch, input=input)
+
+
+def _float(model: Detector) -> fx.GraphModule:
+    gm, _ = preparing(Policy.load("float"), Rules.load()).run(model.gm)
+    return gm
