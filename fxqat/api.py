@@ -224,7 +224,7 @@ def export(
         imgsz: pixels, square, a multiple of the model's stride; as trained or calibrated by default, or 640.
         batch: images at a time; with ``dynamic`` any number.
         dynamic: leave the batch size open.
-        opset: 19 or 20.
+        opset: 13 to 21; the numbers are the same in all. The file has the lowest IR version that goes with it.
         input: ``float``: (B, 3, H, W) in 0..1; ``uint8``: the same in 0..255; ``uint8-nhwc``: (B, H, W, 3) in 0..255.
         patterns: rule files of your own that the model was prepared with.
     """
