@@ -22,7 +22,12 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--imgsz", type=int, metavar="N", help=SIZE)
     parser.add_argument("--batch", type=int, default=1, help="images at a time (default: %(default)s)")
     parser.add_argument("--dynamic", action="store_true", help="leave the batch size open (ONNX)")
-    parser.add_argument("--opset", type=int, default=20, help="19 or 20 (ONNX; default: %(default)s)")
+    parser.add_argument(
+        "--opset",
+        type=int,
+        default=20,
+        help="13 to 21 (ONNX), for runtimes that stop at an older one (default: %(default)s)",
+    )
     add_input(parser)
     add_target(parser, "what X was prepared for")
     add_observed(parser)

@@ -21,12 +21,11 @@ from fxqat.graph.site import site_of
 from fxqat.models.detector import Detector, cut
 from fxqat.quant.torch_ao import quantize_per_tensor
 from fxqat.runtime.metadata import metadata
+from fxqat.runtime.opsets import OPSETS, WRITTEN, to_opset
 from fxqat.runtime.ort_layout import arrange
 from fxqat.runtime.redundant_qdq import as_exported
 from fxqat.runtime.uint8_input import SAYS, check_input, take_bytes
 from fxqat.targets import target_of
-
-OPSETS = (19, 20)
 
 
 def export(
@@ -45,7 +44,7 @@ def export(
     Values that are codes are named by their site, ``model.0.conv.codes``; integer weights stay integers in the file.
 
     Raises:
-        Problem: a bad size, opset or path.
+        Problem: a bad size, opset or path, or an operation that the opset lacks.
     """
     path = Path(path)
     _check(path, imgsz, model.stride, batch, opset)
@@ -55,7 +54,7 @@ def export(
     graph = as_exported(cut(model.gm, 0).eval(), target)
     names = [one.name for one in model.final]
     _tell_sites(graph)
-    proto = _exported(graph, names, imgsz, batch, dynamic, opset)
+    proto = _exported(graph, names, imgsz, batch, dynamic)
     _name_by_site(proto, graph)
     _strip(proto)
     if model.stage == "int8" and target is not None and target.channels_last:
@@ -64,6 +63,7 @@ def export(
         take_bytes(proto, input)
     says = {**metadata(model, imgsz, batch, dynamic=dynamic), "input": SAYS[input]}
     onnx.helper.set_model_props(proto, {key: str(value) for key, value in says.items()})
+    to_opset(proto, opset)
     onnx.checker.check_model(proto, full_check=True)
     with replacing(path) as temporary:
         onnx.save(proto, temporary)
@@ -76,12 +76,10 @@ def _check(path: Path, imgsz: int, stride: int, batch: int, opset: int) -> None:
     if batch < 1:
         raise Problem("--batch", f"{batch} images at a time", expected="1 or more")
     if opset not in OPSETS:
-        raise Problem("--opset", f"{opset}", expected=f"one of: {', '.join(map(str, OPSETS))}")
+        raise Problem("--opset", f"{opset}", expected=f"{OPSETS[0]} to {OPSETS[-1]}")
 
 
-def _exported(
-    graph: fx.GraphModule, names: list[str], imgsz: int, batch: int, dynamic: bool, opset: int
-) -> onnx.ModelProto:
+def _exported(graph: fx.GraphModule, names: list[str], imgsz: int, batch: int, dynamic: bool) -> onnx.ModelProto:
     # A batch of one would be taken for a constant, so a dynamic batch is traced with two images.
     example = torch.zeros(max(batch, 2) if dynamic else batch, 3, imgsz, imgsz)
     shapes = ({0: torch.export.Dim("batch", min=1)},) if dynamic else None
@@ -96,7 +94,7 @@ def _exported(
                 graph,
                 (example,),
                 dynamo=True,
-                opset_version=opset,
+                opset_version=WRITTEN,
                 input_names=["images"],
                 output_names=names,
                 dynamic_shapes=shapes,

@@ -54,7 +54,7 @@ def export(
         imgsz: pixels, square, a multiple of the model's stride; as trained or calibrated by default, or 640.
         batch: images at a time; with ``dynamic`` any number.
         dynamic: leave the batch size open (ONNX only).
-        opset: 19 or 20 (ONNX only).
+        opset: 13 to 21 (ONNX only); the numbers are the same in all.
         input: ``float``: (B, 3, H, W) in 0..1; ``uint8``: the same in 0..255; ``uint8-nhwc``: (B, H, W, 3) in 0..255.
             A .tflite file takes (B, H, W, 3), ``float``, ``uint8`` or ``int8``.
 
