@@ -24,7 +24,8 @@ from bench.command import parser, run
 from bench.training_set import AUGMENTATION, COLOURS, PLACES, as_ultralytics, training_set
 from fxqat.checkpoint.fxqat_format import versions
 from fxqat.data import images
-from fxqat.passes.calibrate import before_silu, quantizers
+from fxqat.passes.calibrate import before_silu
+from fxqat.passes.quant_graph import QuantGraph
 from fxqat.quant.spec import QParams
 from fxqat.quant.torch_ao import disable_fake_quant
 from fxqat.sensitivity.error_statistics import Tally
@@ -87,7 +88,7 @@ def seen(gm: fx.GraphModule, batches: Iterable[Tensor]) -> dict[str, Seen]:
     after it is taken, which is all that the next layer sees."""
     found, hooks = dict[str, Seen](), []
     silu = before_silu(gm)
-    for site, fake in quantizers(gm).items():
+    for site, fake in QuantGraph(gm).quantizers().items():
         through = nn.functional.silu if fake in silu else nn.Identity()
         hooks.append(fake.register_forward_hook(_listener(found.setdefault(site, Seen()), fake.qparams(), through)))
     for batch in batches:

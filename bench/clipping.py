@@ -18,7 +18,7 @@ import fxqat
 from bench.command import parser, run
 from fxqat.checkpoint.fxqat_format import versions
 from fxqat.graph.site import covers
-from fxqat.passes.calibrate import quantizers
+from fxqat.passes.quant_graph import QuantGraph
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.sensitivity.output_divergence import Apart, shown, summary
 
@@ -41,7 +41,7 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
     apart = Apart(fxqat.load(options.weights), options.data, count=options.images, imgsz=options.imgsz)
     prepared, _ = fxqat.prepare(fxqat.load(options.weights), options.policy)
     model = fxqat.calibrate(prepared, options.train, images_limit=options.calibrate, imgsz=options.imgsz)
-    free = choosing(quantizers(model.gm))
+    free = choosing(QuantGraph(model.gm).quantizers())
     let(free.values(), "both")
     base = apart.of(model)
     print("| kept in | quantizers | divergence, nats | change |\n| --- | --- | --- | --- |")

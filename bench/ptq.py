@@ -88,7 +88,7 @@ def rows(policies: Iterable[str], only: Sequence[str]) -> list[Row]:
 
 def _has_integer_logits(policy: str) -> bool:
     content = yaml.safe_load(Policy.load(policy).text)
-    return not any(rule.get("role") == "detect_out" and rule.get("float") for rule in content["rules"])
+    return not any(rule.get("role") == "box_out" and rule.get("float") for rule in content["rules"])
 
 
 def changed(policy: str, method: str, correction: str) -> Policy:
@@ -101,8 +101,9 @@ def changed(policy: str, method: str, correction: str) -> Policy:
 
 def _every_activation(**change: Any) -> Callable[[dict[str, Any]], None]:
     def apply(content: dict[str, Any]) -> None:
+        weights = {rule.get("weight") for rule in content["rules"]}
         for name, spec in content["specs"].items():
-            if name != "w8":
+            if name not in weights:
                 for searched in ("through", "clip"):
                     spec.pop(searched, None)
                 spec.update({"method": "standard"} | change)
@@ -110,15 +111,17 @@ def _every_activation(**change: Any) -> Callable[[dict[str, Any]], None]:
     return apply
 
 
-def _logits(branch: str, **change: Any) -> Callable[[dict[str, Any]], None]:
-    """The last convolutions of the head's box (``cv2``) or class (``cv3``) branches: with such ranges, or in float."""
-    site, spec = f"model.*.{branch}.*.2", f"{branch} logits"
+def _logits(role: str, **change: Any) -> Callable[[dict[str, Any]], None]:
+    """The last convolutions of the head's branches for boxes (``box_out``) or classes (``class_out``): with such
+    ranges, or in float."""
+    spec = f"{role} logits"
 
     def apply(content: dict[str, Any]) -> None:
         if change:
             content["specs"][spec] = {"observer": "histogram", "method": "mse"} | change
-        how = {"weight": "w8", "activation": spec} if change else {"float": True}
-        content["rules"] = [{"site": site, **how}, *(rule for rule in content["rules"] if rule.get("site") != site)]
+        how = {"weight": "weights", "activation": spec} if change else {"float": True}
+        mine = {"role": role, "op": "QATConv2d", **how}
+        content["rules"] = [mine, *(rule for rule in content["rules"] if rule.get("role") != role)]
 
     return apply
 
@@ -135,12 +138,12 @@ METHODS: dict[str, Callable[[dict[str, Any]], None]] = {
 }
 # Only for a policy whose last convolutions run in integers.
 OF_LOGITS: dict[str, Callable[[dict[str, Any]], None]] = {
-    "class logits by mse": _logits("cv3", method="mse"),
-    "class logits in float": _logits("cv3"),
-    "box logits by mse": _logits("cv2", method="mse"),
-    "box logits by percentile 99.99": _logits("cv2", method="percentile", percentile=99.99),
-    "box logits through SiLU": _logits("cv2", through="silu"),
-    "box logits in float": _logits("cv2"),
+    "class logits by mse": _logits("class_out", method="mse"),
+    "class logits in float": _logits("class_out"),
+    "box logits by mse": _logits("box_out", method="mse"),
+    "box logits by percentile 99.99": _logits("box_out", method="percentile", percentile=99.99),
+    "box logits through SiLU": _logits("box_out", through="silu"),
+    "box logits in float": _logits("box_out"),
 }
 
 

@@ -228,11 +228,11 @@ def _torch_ao(options: argparse.Namespace, batch: Batch) -> nn.Module:
     from torch.ao.quantization import FakeQuantize, MovingAverageMinMaxObserver
 
     trainee = _trainee(options, batch)
-    from fxqat.passes.learn_scales import activation_quantizers
+    from fxqat.passes.quant_graph import QuantGraph
     from fxqat.quant.modules import QATConv2d
 
     gm = trainee.detector.gm
-    for path, ours in activation_quantizers(gm).items():
+    for path, ours in QuantGraph(gm).quantizers_by_path().items():
         theirs = FakeQuantize(MovingAverageMinMaxObserver, quant_min=0, quant_max=255, dtype=torch.quint8)
         theirs.disable_observer()
         numbers = ours.qparams()

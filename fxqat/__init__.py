@@ -45,6 +45,8 @@ _HOMES = {
     "PassReport": "fxqat.graph.pipeline",
     "Pipeline": "fxqat.graph.pipeline",
     "Policy": "fxqat.policy",
+    "load": "fxqat.checkpoint.model_io",
+    "save": "fxqat.checkpoint.model_io",
     "QuantSpec": "fxqat.quant.spec",
     "rule": "fxqat.graph.rewrite",
 }

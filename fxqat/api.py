@@ -10,19 +10,21 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from fxqat.checkpoint.model_io import Files, load, policy_of, same_rules, save
+from fxqat.checkpoint.model_io import load, save
+from fxqat.checkpoint.network import described, policy_of, records
 from fxqat.data.batches import Batches
 from fxqat.errors import Problem
-from fxqat.graph.pipeline import Pass, Report
+from fxqat.graph.pass_text import parse_passes
+from fxqat.graph.pipeline import Between, Pass, Pipeline, Report
 from fxqat.models.detector import Detector
-from fxqat.passes import Rules, converting, preparing
+from fxqat.passes import Rules, converting, fusing, preparing, quantizing
 from fxqat.passes.calibrate import observe, use_method
 from fxqat.passes.corrections.layerwise import Images, silent
 from fxqat.passes.corrections.registry import correct, corrections
 from fxqat.policy import Policy
 from fxqat.quant.torch_ao import disable_observer
 from fxqat.relower import retarget
-from fxqat.runtime import onnx_export
+from fxqat.runtime import litert_export, onnx_export
 from fxqat.runtime.sessions import chosen as chosen_runtimes
 from fxqat.runtime.sessions import fixed_sizes
 from fxqat.runtime.verify import Verification, verify_images
@@ -40,6 +42,7 @@ __all__ = [
     "train",
     "verify",
 ]
+Files = Sequence[str | Path]
 Progress = Callable[[int, int], None]
 
 
@@ -49,7 +52,8 @@ def prepare(
     *,
     target: str | None = None,
     patterns: Files = (),
-    passes: Sequence[Pass] = (),
+    passes: Sequence[Pass] | str = (),
+    between: Between | None = None,
 ) -> tuple[Detector, Report]:
     """Fuse the model and insert the policy's quantizers; they refuse to run until they are calibrated.
 
@@ -59,19 +63,26 @@ def prepare(
         target: the runtime to prepare for, instead of the policy's: ``ort-cpu``, ``openvino`` ..., see
             ``fxqat.targets.TARGETS``.
         patterns: rule files of your own; their rules come before the shipped ones.
-        passes: passes of your own, run on the fused graph before the policy is applied.
+        passes: passes of your own, run on the fused graph before the policy is applied; or their text, such as
+            ``swap_activation{sites=model.0.**,to=relu}``, which may name those of ``patterns``.
+        between: called between any two passes.
 
     Returns:
         A new detector at stage ``qat``, and what each pass did.
     """
     detector = model if isinstance(model, Detector) else load(model)
     expect(detector, "float", "prepare")
-    policy = policy if isinstance(policy, Policy) else Policy.load(policy)
-    if target is not None:
+    if not isinstance(policy, Policy):
+        policy = Policy.load(policy, target=target)
+    elif target is not None:
         policy = Policy.parse(policy.text, policy.name, target=target)
     rules = Rules.load(*patterns)
     corrections(policy)  # what calibrate would refuse is refused now
-    gm, report = preparing(policy, rules, passes).run(detector.gm)
+    passes = parse_passes(passes, rules.passes) if isinstance(passes, str) else passes
+    first, last = fusing(rules, passes), quantizing(policy, rules)
+    gm, report = first.run(detector.gm, between)
+    network = described(gm)
+    report += last.apply(gm, between)
     gm.apply(disable_observer)
     changes: dict[str, Any] = {
         "stage": "qat",
@@ -79,9 +90,10 @@ def prepare(
         "policy_text": policy.text,
         "target": policy.target.name,
         "patterns": rules.files,
-        "passes": tuple(one.name for one in passes),
+        "passes": records(Pipeline((*first.passes, *last.passes)), report),
     }
-    return detector.with_graph(gm, **changes), report
+    recipe = replace(detector.recipe, **changes)
+    return Detector(gm, detector.source, recipe, network).train(gm.training), report
 
 
 def calibrate(
@@ -124,12 +136,12 @@ def calibrate(
         use_method(model.gm, method)
     chosen = corrections(policy_of(model.recipe))
     imgsz = model.imgsz if imgsz is None else imgsz
-    shown, total, name = batches(data, images_limit, imgsz, batch, model.stride, on_skip)
+    shown, total, name = batches(data, images_limit, imgsz, batch, model, on_skip)
     if chosen and isinstance(shown, Batches) and shown.once:
         raise Problem("data", "can be read only once, and corrections read it again", expected="a list of batches")
     step = progress or silent
     corrected = partial(correct, model.gm, chosen, progress=step, on_step=on_step)
-    again = Images(read=lambda: batches(data, images_limit, imgsz, batch, model.stride, None)[0], total=total)
+    again = Images(read=lambda: batches(data, images_limit, imgsz, batch, model, None)[0], total=total)
     reports = corrected(again, before_ranges=True)
     seen, sides = 0, set[int]()
     for seen in observe(model.gm, _noting_sides(shown, sides)):
@@ -191,18 +203,20 @@ def train(
     )
 
 
-def convert(model: Detector, *, patterns: Files = ()) -> tuple[Detector, Report]:
+def convert(model: Detector) -> tuple[Detector, Report]:
     """Lower a calibrated or trained detector to the INT8 reference graph.
 
     Returns:
         A new detector at stage ``int8``, and what the pass did.
 
     Raises:
-        Problem: the detector was never calibrated.
+        Problem: the detector was never calibrated, or rules of the user's own that lower it are not at hand.
     """
     expect_calibrated(model, "convert")
-    gm, report = converting(same_rules(model.recipe, patterns)).run(model.gm)
-    return model.with_graph(gm, stage="int8"), report
+    rules = Rules.recorded(model.recipe.patterns, "LOWER", "convert")
+    pipeline = converting(rules, policy_of(model.recipe).target)
+    gm, report = pipeline.run(model.gm)
+    return model.with_graph(gm, stage="int8", passes=(*model.recipe.passes, *records(pipeline, report))), report
 
 
 def export(
@@ -214,71 +228,77 @@ def export(
     dynamic: bool = False,
     opset: int = 20,
     input: str = "float",
-    patterns: Files = (),
 ) -> Path:
-    """Write an ONNX file that ONNX Runtime and ``ultralytics.YOLO`` load.
+    """Write a file that the target's runtime and ``ultralytics.YOLO`` load: ONNX, or .tflite for LiteRT.
 
     Args:
         model: stage ``int8``; a calibrated ``qat`` detector is converted first, a ``float`` one is exported in float.
-        path: ends in .onnx.
+        path: ends in .onnx or, for target ``litert`` and models in float, in .tflite.
         imgsz: pixels, square, a multiple of the model's stride; as trained or calibrated by default, or 640.
         batch: images at a time; with ``dynamic`` any number.
-        dynamic: leave the batch size open.
-        opset: 13 to 21; the numbers are the same in all. The file has the lowest IR version that goes with it.
+        dynamic: leave the batch size open (ONNX only).
+        opset: 13 to 21 (ONNX only); the numbers are the same in all. The file has the lowest IR version that goes with
+            it.
         input: ``float``: (B, 3, H, W) in 0..1; ``uint8``: the same in 0..255; ``uint8-nhwc``: (B, H, W, 3) in 0..255.
-        patterns: rule files of your own that the model was prepared with.
+            A .tflite file takes (B, H, W, 3), ``float``, ``uint8`` or ``int8``.
+
+    Raises:
+        Problem: a bad size, opset, input or path, or a path that is not for the model's target.
     """
     if model.stage == "qat":
-        model, _ = convert(model, patterns=patterns)
+        model, _ = convert(model)
     if model.stage == "float":
-        gm, _ = converting(same_rules(model.recipe, patterns)).run(_float(model))
+        gm, _ = converting(Rules.load(), Policy.load("float").target).run(_float(model))
         model = model.with_graph(gm)
     imgsz = model.imgsz if imgsz is None else imgsz
-    return onnx_export.export(model, path, imgsz=imgsz, batch=batch, dynamic=dynamic, opset=opset, input=input)
+    if Path(path).suffix != ".tflite":
+        return onnx_export.export(model, path, imgsz=imgsz, batch=batch, dynamic=dynamic, opset=opset, input=input)
+    if dynamic:
+        raise Problem(path, "has a batch of one size", expected="no dynamic batch", remedy="give the size as batch")
+    return litert_export.export(model, path, imgsz=imgsz, batch=batch, input=input)
 
 
 def verify(
     model: Detector,
-    onnx: str | Path,
+    file: str | Path,
     data: str | Path | Iterable[Tensor],
     *,
     images_limit: int | None = 8,
     imgsz: int | None = None,
     batch: int = 1,
     progress: Progress | None = None,
-    runtimes: str | Sequence[str] = "ort",
-    patterns: Files = (),
+    runtimes: str | Sequence[str] | None = None,
 ) -> Verification:
-    """Run the same images through the fake-quant graph, the INT8 reference graph and ONNX Runtime, and count differing
-    codes.
+    """Run the same images through the fake-quant graph, the INT8 reference graph and the file's runtimes, and count
+    differing codes.
 
     Args:
         model: the calibrated or trained detector, stage ``qat``.
-        onnx: the file exported from it.
+        file: exported from it.
         data: as for ``calibrate``.
         images_limit: how many images.
         imgsz: as exported; by default what the file takes, or the model was trained or calibrated at.
         batch: images at a time, for a file that leaves it free.
         progress: called with images done and images in all.
         runtimes: names from ``fxqat.runtime.sessions.RUNTIMES``, or a comma-separated list of them, or ``all``; those
-            that are not installed are named in the result's ``missing``.
-        patterns: rule files of your own that the model was prepared with.
+            that are not installed are named in the result's ``missing``. By default ``ort``, or ``litert`` for a
+            .tflite file.
 
     Raises:
         Problem: an unknown runtime, or none that is installed; a file that is not this model's; no image.
     """
     expect(model, "qat", "verify")
-    here, missing = chosen_runtimes(runtimes)
+    here, missing = chosen_runtimes(runtimes, Path(file).suffix)
     if not here:
         raise Problem(
             "--runtimes", f"{missing[0].package} is not installed", remedy=f"pip install {missing[0].package}"
         )
-    taken, side = fixed_sizes(Path(onnx))
+    taken, side = fixed_sizes(Path(file))
     imgsz = side or model.imgsz if imgsz is None else imgsz
-    shown, total, _ = batches(data, images_limit, imgsz, taken or batch, model.stride, None)
-    int8, _ = convert(model, patterns=patterns)
+    shown, total, _ = batches(data, images_limit, imgsz, taken or batch, model, None)
+    int8, _ = convert(model)
     step = progress or silent
-    found = verify_images(model, int8, Path(onnx), shown, lambda done: step(done, total), runtimes=here)
+    found = verify_images(model, int8, Path(file), shown, lambda done: step(done, total), runtimes=here)
     return replace(found, missing=tuple(one.name for one in missing))
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 from torch import Tensor
 
-from fxqat.checkpoint.model_io import Files, rebuilt
+from fxqat.checkpoint.network import network_of, records
 from fxqat.errors import Problem
-from fxqat.graph.pipeline import Pass
 from fxqat.models.detector import Detector
-from fxqat.passes.calibrate import observe
+from fxqat.passes import Rules, quantizing
+from fxqat.passes.calibrate import observe, use_method
 from fxqat.passes.corrections.layerwise import silent
 from fxqat.passes.transfer import Carried, carry
+from fxqat.policy import Policy
+from fxqat.quant.torch_ao import disable_observer
 from fxqat.stage_checks import batches, expect_calibrated
 
 Progress = Callable[[int, int], None]
@@ -28,8 +30,6 @@ def retarget(
     images_limit: int | None = None,
     imgsz: int | None = None,
     batch: int = 8,
-    patterns: Files = (),
-    passes: Sequence[Pass] = (),
     progress: Progress | None = None,
 ) -> tuple[Detector, Carried]:
     """The same calibrated or trained model in the layout of another runtime.
@@ -44,33 +44,29 @@ def retarget(
         images_limit: so many images, evenly spread; all by default.
         imgsz: pixels, square, a multiple of the model's stride; as trained or calibrated by default.
         batch: images at a time.
-        patterns: rule files of your own that the model was prepared with.
-        passes: passes of your own that the model was prepared with.
         progress: called with images done and images in all.
 
     Returns:
         A new detector at stage ``qat``, and where its numbers come from.
 
     Raises:
-        Problem: an unknown target, a policy that it cannot run, or a missing range.
+        Problem: an unknown target, a policy that it cannot run, a missing range, or rules of the user's own for the
+            target that are not at hand.
     """
     expect_calibrated(model, "retarget")
     size = model.imgsz if imgsz is None else imgsz
-    shown, total, _ = (None, 0, "") if data is None else batches(data, images_limit, size, batch, model.stride, None)
+    shown, total, _ = (None, 0, "") if data is None else batches(data, images_limit, size, batch, model, None)
     step = progress or silent
-    return _lowered(model, target, shown, patterns, passes, lambda done: step(done, max(total, done)))
+    return _lowered(model, target, shown, lambda done: step(done, max(total, done)))
 
 
 def _lowered(
     model: Detector,
     target: str,
     shown: Iterable[Tensor] | None,
-    patterns: Files,
-    passes: Sequence[Pass],
     progress: Callable[[int], None],
 ) -> tuple[Detector, Carried]:
-    recipe = model.recipe
-    made = rebuilt(model.source, replace(recipe, target=target), model.source.name, patterns, passes)
+    recipe, made = model.recipe, _prepared(model, target)
     # twice: observing needs the weights, and what was observed gives way to what was calibrated or trained
     found = carry(model.gm, made.gm, observed=False)
     if found.observed and shown is None:
@@ -87,3 +83,17 @@ def _lowered(
     history = {"from": recipe.target, **asdict(found)}
     how = {**recipe.calibration, "retargeted": [*recipe.calibration.get("retargeted", []), history]}
     return made.with_graph(made.gm, calibration=how).train(model.training), found
+
+
+def _prepared(model: Detector, target: str) -> Detector:
+    """The network of ``model`` with the quantizers of another target, without ranges."""
+    recipe, gm = model.recipe, network_of(model)
+    policy = Policy.parse(recipe.policy_text, recipe.policy_name, target=target)
+    pipeline = quantizing(policy, Rules.recorded(recipe.patterns, "QUANTIZE", "retarget"))
+    report = pipeline.apply(gm)
+    if method := recipe.calibration.get("method"):
+        use_method(gm, method)
+    gm.apply(disable_observer)
+    kept = [one for one in recipe.passes if one.name not in {done.name for done in pipeline.passes}]
+    passes = (*kept, *records(pipeline, report))
+    return model.with_graph(gm.eval(), target=policy.target.name, passes=passes)

@@ -18,19 +18,20 @@ def batches(
     limit: int | None,
     imgsz: int,
     batch: int,
-    stride: int,
+    model: Detector,
     on_skip: Callable[[Path, str], None] | None,
 ) -> tuple[Iterable[Tensor], int, str]:
-    """Batches (B, 3, H, W), how many images they are (0 where nobody counted), and a name for the data.
+    """Batches (B, 3, H, W) for ``model``, how many images they are (0 where nobody counted), and a name for the data.
 
     Raises:
         Problem: the data or the size cannot be used.
     """
     if not isinstance(data, (str, Path)):
-        return Batches(given=data, stride=stride), 0, "tensors"
-    images.check_imgsz(imgsz, stride)
+        return Batches(given=data, stride=model.stride), 0, "tensors"
+    images.check_imgsz(imgsz, model.stride)
     found = images.image_paths(data, limit=limit)
-    return images.batches(found, imgsz, batch, on_skip or (lambda path, why: None)), len(found), Path(data).name
+    read = images.batches(found, imgsz, batch, on_skip or (lambda path, why: None), fit=model.fit)
+    return read, len(found), Path(data).name
 
 
 def expect(detector: Detector, stage: str, verb: str) -> None:

@@ -14,6 +14,7 @@ from fxqat.graph.match import NoMatch, function, method, module, one_of, value
 from fxqat.graph.rewrite import Edit, rule
 from fxqat.graph.site import module_of, site_of
 from fxqat.models.families.towers import StopGradient
+from fxqat.passes.quant_graph import QUANTIZED, quant_info
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.quant.modules import QATBatchNorm2d, QATConv2d, QATLinear
 from fxqat.quant.spec import QParams, QuantSpec
@@ -46,19 +47,16 @@ def dfl_as_one_product(
     return edit.function(torch.transpose, edit.function(torch.matmul, flat, values, at=f"{site}.matmul"), 1, 2, at=root)
 
 
-@rule(module(QATConv2d, x, name="conv"))
-def float_conv(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
-    """A convolution that the policy leaves in float: batch norm folded, activation apart."""
-    fused = module_of(conv)
+@rule(module((QATConv2d, QATLinear), x, name="layer"))
+def float_layer(edit: Edit, x: fx.Node, layer: fx.Node) -> fx.Node:
+    """A convolution or linear layer that the policy leaves in float: batch norm folded, activation apart."""
+    fused = module_of(layer)
     if fused.weight_fake_quant is not None:
-        raise NoMatch("its weight is quantized", conv)
-    activation = fused.activation
-    folded = edit.call(fused.with_activation(None).to_float(), x, at=conv)
-    return (
-        folded
-        if activation is None
-        else edit.call(activation, folded, at=f"{site_of(conv)}.{type(activation).__name__.lower()}")
-    )
+        raise NoMatch("its weight is quantized", layer)
+    folded = edit.call(fused.with_activation(None).to_float(), x, at=layer)
+    if fused.activation is None:
+        return folded
+    return edit.call(fused.activation, folded, at=f"{site_of(layer)}.{type(fused.activation).__name__.lower()}")
 
 
 @rule(module((StopGradient, nn.Dropout), x))
@@ -126,18 +124,18 @@ _PADS = (nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularPad2d)
 )
 def carried_codes(edit: Edit, root: fx.Node) -> fx.Node:
     """An operation that only moves values: its output has its inputs' codes, so it is quantized as they are."""
-    if (quantizer := root.meta.get("quantizer")) is None:
+    if (quantizer := quant_info(root).quantizer) is None:
         raise NoMatch("its inputs are not integers of one scale", root)
     if any(user.target is quantize_per_tensor for user in root.users):
         raise NoMatch("it is quantized already", root)
     fake = cast(FakeQuantize, edit.gm.get_submodule(quantizer))
-    return _quantized(edit, root, fake.qparams(), f"{site_of(root)}.quantized")
+    return _quantized(edit, root, fake.qparams(), f"{site_of(root)}{QUANTIZED}")
 
 
 LOWER = (
     dfl_as_one_product,
     nothing_to_train,
-    float_conv,
+    float_layer,
     float_norm,
     integer_layer,
     integer_layer_float_bias,
@@ -162,7 +160,7 @@ def _layer(edit: Edit, x: fx.Node, weight: fx.Node, bias: fx.Node | None, layer:
 
 def _quantized(edit: Edit, x: fx.Node, numbers: QParams, site: str) -> fx.Node:
     how = (float(numbers.scale), int(numbers.zero_point), numbers.quant_min, numbers.quant_max, numbers.dtype)
-    codes = edit.function(quantize_per_tensor, x, *how, at=f"{site.removesuffix('.quantized')}.codes")
+    codes = edit.function(quantize_per_tensor, x, *how, at=f"{site.removesuffix(QUANTIZED)}.codes")
     return edit.function(dequantize_per_tensor, codes, *how, at=site)
 
 

@@ -10,6 +10,7 @@ from torch import fx, nn
 from fxqat.graph.match import NoMatch, module, value
 from fxqat.graph.rewrite import Edit, rule
 from fxqat.graph.site import module_of, site_of
+from fxqat.passes.quant_graph import annotate, quant_info
 from fxqat.quant.modules import QATConv2d
 
 conv = module(QATConv2d, value("x"), name="conv")
@@ -25,15 +26,16 @@ def silu_as_sigmoid_and_mul(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
     fused = module_of(conv)
     if not isinstance(fused.activation, nn.SiLU):
         raise NoMatch("its activation is not SiLU", conv)
-    if conv.meta.get("activation") is None:
+    info = quant_info(conv)
+    if info.activation is None:
         raise NoMatch("the policy leaves it in float", conv)
     before, tensor = edit.call(fused.with_activation(None), x, at=conv), site_of(conv)
-    before.meta.update(activation=conv.meta["preactivation"] or conv.meta["activation"], tensor=f"{tensor}.before")
+    annotate(before, activation=info.preactivation or info.activation, tensor_name=f"{tensor}.before")
     gate = edit.function(torch.sigmoid, before, at=f"{tensor}.sigmoid")
-    gate.meta.update(weight=None, tensor=f"{tensor}.sigmoid")
+    annotate(gate, weight=None, tensor_name=f"{tensor}.sigmoid")
     silu = edit.function(operator.mul, before, gate, at=f"{tensor}.silu")
     # the fused convolution ended with its activation: this is the tensor that other targets call by its site
-    silu.meta.update(weight=None, activation=conv.meta["activation"], tensor=tensor)
+    annotate(silu, weight=None, activation=info.activation, tensor_name=tensor)
     return silu
 
 
@@ -43,6 +45,7 @@ QUANTIZE = {
     "ort-cpu-vnni": (silu_as_sigmoid_and_mul,),
     "ort-cpu-avx2": (silu_as_sigmoid_and_mul,),
     "ort-arm": (silu_as_sigmoid_and_mul,),
+    "litert": (silu_as_sigmoid_and_mul,),
     "openvino": (),
     "tensorrt": (),
 }

@@ -22,6 +22,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 import yaml  # noqa: E402
+from alive import alive  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from torch import nn  # noqa: E402
 
@@ -71,19 +72,6 @@ def yolov8n(images: torch.Tensor) -> Detector:
     """YOLOv8n with random weights, float; read only. Its batch norms know the statistics of ``images``: with those of a
     fresh model the signal fades to 1e-12 along 60 layers, and everything would seem equal."""
     return alive(fxqat.load("yolov8n.yaml"), images)
-
-
-def alive(model: Detector, images: torch.Tensor) -> Detector:
-    """Set the running statistics of every batch norm to those of ``images``."""
-    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 1.0
-    with torch.no_grad():
-        model.train().gm(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    return model.eval()
 
 
 @pytest.fixture(scope="session")

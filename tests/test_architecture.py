@@ -13,7 +13,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 BASE = ("fxqat.errors", "fxqat.files")
 # Pure functions on the words that sites and globs are; they touch no graph.
-WORDS = (*BASE, "fxqat.graph.site.covers", "fxqat.graph.site.nearest")
+WORDS = (*BASE, "fxqat.graph.site.covers", "fxqat.graph.site.nearest", "fxqat.models.roles")
 CORE = (*BASE, "fxqat.graph", "fxqat.quant")
 MODELS = (*CORE, "fxqat.models", "fxqat.data")
 PASSES = (*MODELS, "fxqat.policy", "fxqat.targets", "fxqat.passes")
@@ -38,7 +38,7 @@ ROOMS = {
     "fxqat.relower": (*PASSES, "fxqat.checkpoint", "fxqat.stage_checks"),
     "fxqat.training.*": TRAINING,
     # What they measure is whatever file the user names, so they call load().
-    "fxqat.evaluation.*": (*RUNTIME, "fxqat.evaluation", "fxqat.sensitivity", "fxqat.api"),
+    "fxqat.evaluation.*": (*RUNTIME, "fxqat.checkpoint", "fxqat.evaluation", "fxqat.sensitivity", "fxqat.api"),
     "fxqat.sensitivity.*": (*RUNTIME, "fxqat.evaluation", "fxqat.sensitivity"),
     "fxqat.search.*": (*RUNTIME, "fxqat.evaluation", "fxqat.sensitivity", "fxqat.search", "fxqat.api"),
     "fxqat.api": TOOLS,
@@ -57,6 +57,8 @@ DOORS = {
         "fxqat.training.*",
         "fxqat.evaluation.validators",
     ),
+    "litert_torch": ("fxqat.runtime.litert_export",),
+    "ai_edge_litert": ("fxqat.runtime.tflite_file", "fxqat.runtime.litert_session"),
     "patterns": (),
 }
 

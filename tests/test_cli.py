@@ -12,6 +12,7 @@ import pytest
 import yaml
 from commands import refused, said
 
+import fxqat
 from fxqat.cli import main
 from fxqat.commands.command import default_name
 from fxqat.models.detector import Detector
@@ -185,6 +186,40 @@ def test_a_number_of_classes_is_for_an_architecture(tmp_path: Path, capsys: pyte
     assert refused(capsys, "prepare", "yolov8n.yaml", "--classes", "0", *tail) == line
 
 
+MINE = """
+from dataclasses import dataclass
+from fxqat import PassReport
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    word: str = "seen"
+    name: str = "look"
+    gives: None = None
+
+    def __call__(self, gm):
+        return PassReport(says=self.word)
+
+PASSES = (Look,)
+"""
+
+
+def test_passes_are_given_as_text(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    mine, path = tmp_path / "mine.py", tmp_path / "swapped.fxqat"
+    mine.write_text(MINE)
+    words = ["prepare", "yolov8n.yaml", "--classes", "2", "--policy", "float", "--patterns", str(mine), "-o", str(path)]
+    text = "swap_activation{sites=model.0.**,to=relu},look{word=there}"
+    out = said(capsys, *words, "--passes", text, "--print-passes")
+    assert "\n+model.0.conv = QATConv2d(images) 3->16 k3 s2 BatchNorm2d QATReLU\n" in out
+    assert re.search(r"^swap_activation .* 1 SiLU are relu now$", out, re.MULTILINE)
+    assert re.search(r"^look .* there$", out, re.MULTILINE)
+    passes = {one.name: one.options for one in fxqat.load(path).recipe.passes}
+    assert passes["swap_activation"] == {"sites": "model.0.**", "to": "relu"}
+    assert passes["look"] == {"word": "there"}
+    path.unlink()
+    assert "did you mean 'swap_activation'?" in refused(capsys, *words, "--passes", "swap_activaton{to=relu}")
+    assert not path.exists()
+
+
 def test_sites_names_what_a_policy_can_select(capsys: pytest.CaptureFixture[str]) -> None:
     lines = said(capsys, "sites", "yolov8n.yaml").splitlines()
     assert lines[1].split() == ["model.0.conv", "QATConv2d", "backbone", "first_conv"]
@@ -194,8 +229,8 @@ def test_sites_names_what_a_policy_can_select(capsys: pytest.CaptureFixture[str]
 def test_explain_shows_line_reason_and_share(capsys: pytest.CaptureFixture[str]) -> None:
     out = said(capsys, "explain", "yolov8n.yaml", "--policy", "yolov8_critical", "model.22.cv2.0.*")
     assert "model.22.cv2.0.2" in out
-    assert "role: detect_out" in out
-    assert "(box and class logits" in out
+    assert "role: box_out" in out
+    assert "(box logits: with the class logits" in out
     assert out.splitlines()[-1].startswith("97.97% of 4.37 billion multiply-adds")
 
 

@@ -1,13 +1,18 @@
-"""The .fxqat file: tensors as safetensors, the recipe as JSON in its header. No pickle, written whole or not at all."""
+"""The .fxqat file: tensors as safetensors, the record as JSON in its header, graphs as packed JSON among the tensors.
+
+No pickle, written whole or not at all. What stands in it is data: ``fxqat.graph.deserialize`` builds graphs of it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import platform
+import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,11 +22,16 @@ from torch import Tensor
 
 from fxqat.checkpoint.tensors import write_tensors
 from fxqat.errors import Problem
-from fxqat.models.detector import Recipe, Source
+from fxqat.graph.serialize import Structure
+from fxqat.models.detector import PassRecord, Recipe, RuleFile, Source
 
-FORMAT = 1
+FORMAT = 2
 _KEY = "fxqat"
 _CHECKSUM = "sha256"
+_GRAPHS = "#graphs"  # no module's path has such a character
+_MOST_BYTES = 1 << 28  # of JSON that a file may be unpacked to; yolov8x takes a hundredth of it
+# What reading JSON that is none of ours raises.
+_NONSENSE = (KeyError, TypeError, ValueError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,16 +39,26 @@ class Content:
     """What a .fxqat file holds.
 
     Attributes:
-        tensors: the state of the graph.
-        literals: the numbers that stand in an INT8 graph's text, by site: (scale, zero point).
-        text_sha256: of the graph's text; loading builds the graph again and compares.
+        source: of the detector.
+        recipe: of the detector.
+        graph: of the detector, without its numbers.
+        network: its float network, see ``fxqat.models.detector.Detector``.
+        tensors: the numbers, by name; of a tensor with several names, the first alone.
     """
 
     source: Source
     recipe: Recipe
+    graph: Structure
+    network: Structure | None
     tensors: Mapping[str, Tensor]
-    text_sha256: str
-    literals: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Raw:
+    """A file of any format, its checksums right: the header, and every tensor."""
+
+    header: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
 
 
 def write(path: str | Path, content: Content) -> None:
@@ -47,13 +67,15 @@ def write(path: str | Path, content: Content) -> None:
     Raises:
         Problem: the path cannot be written.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in content.tensors.items()}
+    kept = {name: tensor.detach().cpu() for name, tensor in content.tensors.items()}
+    tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in kept.items()}
+    recipe = asdict(content.recipe)
+    diffs = [done.pop("diff") for done in recipe["passes"]]
+    tensors[_GRAPHS] = _packed({"graph": content.graph, "network": content.network, "diffs": diffs})
     header = {
         "format": FORMAT,
         "source": {**asdict(content.source), "names": {str(k): v for k, v in content.source.names.items()}},
-        "recipe": asdict(content.recipe),
-        "literals": content.literals,
-        "text_sha256": content.text_sha256,
+        "recipe": recipe,
         "tensors_sha256": _digest(tensors),
         "versions": versions(),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -62,8 +84,8 @@ def write(path: str | Path, content: Content) -> None:
     write_tensors(path, tensors, {_KEY: words, _CHECKSUM: hashlib.sha256(words.encode()).hexdigest()})
 
 
-def read(path: str | Path) -> Content:
-    """Read and check a file.
+def read(path: str | Path) -> Raw:
+    """Read a file of any format and check that it is whole.
 
     Raises:
         Problem: missing, empty, damaged, truncated, of another kind, or written by a newer fxqat.
@@ -73,43 +95,69 @@ def read(path: str | Path) -> Content:
         raise Problem(path, "no such file", expected="a .fxqat file", remedy="make one with fxqat prepare")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            found = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise Problem(
             path, f"is damaged or truncated ({error})", expected="a .fxqat file", remedy="make it again"
         ) from error
-    if _KEY not in metadata:
+    if _KEY not in found:
         raise Problem(path, "is a safetensors file of another program", expected="a .fxqat file")
     try:
-        return _content(path, _header(path, metadata), tensors)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Problem(path, f"is damaged: its recipe makes no sense ({error})", remedy="make it again") from error
+        return Raw(header=_header(path, found, tensors), tensors=tensors)
+    except _NONSENSE as error:
+        raise _damaged(path, error) from error
 
 
-def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    words = metadata[_KEY]
-    if metadata.get(_CHECKSUM) not in {None, hashlib.sha256(words.encode()).hexdigest()}:
-        raise Problem(path, "is damaged: its recipe does not have the checksum written with it", remedy="make it again")
-    return cast(dict[str, Any], json.loads(words))
+def content(raw: Raw, path: str | Path) -> Content:
+    """What a file of format 2 holds; ``path`` stands in errors.
+
+    Raises:
+        Problem: its record makes no sense.
+    """
+    try:
+        graphs = _unpacked(raw.tensors[_GRAPHS])
+        return Content(
+            source=source_of(raw.header["source"]),
+            recipe=_recipe(raw.header["recipe"], graphs["diffs"]),
+            graph=graphs["graph"],
+            network=graphs["network"],
+            tensors={name: tensor for name, tensor in raw.tensors.items() if name != _GRAPHS},
+        )
+    except (*_NONSENSE, zlib.error) as error:
+        raise _damaged(path, error) from error
+
+
+def source_of(told: Mapping[str, Any]) -> Source:
+    """A source as its file tells it; KeyError, TypeError or ValueError where that makes no sense."""
+    names = {int(key): str(value) for key, value in told["names"].items()}
+    head = {key: tuple(one) if isinstance(one, list) else one for key, one in told.get("head", {}).items()}
+    source = Source(**{**told, "names": names, "stride": tuple(float(one) for one in told["stride"]), "head": head})
+    if not (source.family and source.head_spec):
+        raise ValueError("its head makes no sense")
+    return source
 
 
 def versions() -> dict[str, str]:
     """The versions that a result depends on."""
-    import ultralytics
-
     import fxqat
 
     return {
         "fxqat": fxqat.__version__,
         "torch": str(torch.__version__),
-        "ultralytics": ultralytics.__version__,
+        "ultralytics": metadata.version("ultralytics"),
         "python": platform.python_version(),
     }
 
 
-def _content(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> Content:
-    if header.get("format", 0) > FORMAT:
+def _header(path: Path, found: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    words = found[_KEY]
+    if found.get(_CHECKSUM) not in {None, hashlib.sha256(words.encode()).hexdigest()}:
+        raise Problem(path, "is damaged: its recipe does not have the checksum written with it", remedy="make it again")
+    header = cast(dict[str, Any], json.loads(words))
+    if not header["format"] >= 1:
+        raise ValueError(f"format {header['format']}")
+    if header["format"] > FORMAT:
         newer = header.get("versions", {}).get("fxqat", "a newer version")
         raise Problem(
             path,
@@ -118,20 +166,37 @@ def _content(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> 
             remedy="update fxqat",
         )
     if header["tensors_sha256"] != _digest(tensors):
-        raise Problem(
-            path, "is damaged: its tensors do not have the checksum written with them", remedy="make it again"
-        )
-    source, recipe = header["source"], header["recipe"]
-    names = {int(key): value for key, value in source["names"].items()}
-    channels = {path: (inputs, outputs) for path, (inputs, outputs) in source.get("channels", {}).items()}
-    patterns = tuple((name, digest) for name, digest in recipe["patterns"])
-    return Content(
-        source=Source(**{**source, "names": names, "stride": tuple(source["stride"]), "channels": channels}),
-        recipe=Recipe(**{**recipe, "patterns": patterns, "passes": tuple(recipe["passes"])}),
-        tensors=tensors,
-        literals={site: (scale, zero) for site, (scale, zero) in header["literals"].items()},
-        text_sha256=header["text_sha256"],
-    )
+        what = "is damaged: its tensors do not have the checksum written with them"
+        raise Problem(path, what, remedy="make it again")
+    return header
+
+
+def _recipe(told: Mapping[str, Any], diffs: list[str]) -> Recipe:
+    passes = tuple(PassRecord(**done, diff=str(diff)) for done, diff in zip(told["passes"], diffs, strict=True))
+    patterns = tuple(RuleFile(**{**file, "lists": tuple(file["lists"])}) for file in told["patterns"])
+    recipe = Recipe(**{**told, "passes": passes, "patterns": patterns})
+    words = ("stage", "policy_name", "policy_text", "target")
+    if not all(isinstance(getattr(recipe, name), str) for name in words):
+        raise ValueError("a number stands where a word should")
+    return recipe
+
+
+def _packed(graphs: Mapping[str, Any]) -> Tensor:
+    return torch.frombuffer(bytearray(zlib.compress(json.dumps(graphs).encode(), 6)), dtype=torch.uint8)
+
+
+def _unpacked(tensor: Tensor) -> Any:
+    if tensor.dtype != torch.uint8:
+        raise ValueError("its graphs are no bytes")
+    unpacking = zlib.decompressobj()
+    words = unpacking.decompress(tensor.numpy().tobytes(), _MOST_BYTES)
+    if unpacking.unconsumed_tail:
+        raise ValueError("its graphs are too large")
+    return json.loads(words)
+
+
+def _damaged(path: str | Path, error: Exception) -> Problem:
+    return Problem(path, f"is damaged: its recipe makes no sense ({error})", remedy="make it again")
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

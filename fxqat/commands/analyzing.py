@@ -47,7 +47,6 @@ def _analyze_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--csv", metavar="FILE", help="write every site and column here, too")
     parser.add_argument("--json", metavar="FILE", help="the same as JSON")
     parser.add_argument("--plots", metavar="DIR", help="draw depth.png, share.png and ranges.png there")
-    add_patterns(parser)
     add_quiet(parser)
 
 
@@ -62,13 +61,13 @@ def _analyze(options: Namespace) -> None:
     check_column(options.by)
     for path in filter(None, (options.csv, options.json)):
         check_writable(path)
-    model = fxqat.load(options.model, patterns=options.patterns)
+    model = fxqat.load(options.model)
     check_calibrated(model, "analyze")
     size = images.check_imgsz(image_size(options, model), model.stride)
     found = images.image_paths(options.data, limit=options.images)
     skipped: list[tuple[Path, str]] = []
     with progress("analyzing", options.quiet) as step:
-        batches = images.batches(found, size, 1, lambda path, why: skipped.append((path, why)))
+        batches = images.batches(found, size, 1, lambda path, why: skipped.append((path, why)), fit=model.fit)
         report = analyze(model, batches, probes=options.probes, progress=lambda done: step(done, len(found)))
     say_skipped(skipped)
     print(_analyze_table(report, options))
@@ -210,7 +209,7 @@ def _calibrated(options: Namespace) -> Detector:
         what = "carries its policy" if is_made else "has no policy"
         raise Problem(options.model, what, remedy="leave out --policy" if is_made else "give --policy")
     if is_made:
-        return fxqat.load(options.model, patterns=options.patterns)
+        return fxqat.load(options.model)
     model, _ = fxqat.prepare(fxqat.load(options.model, trust=options.trust), options.policy, patterns=options.patterns)
     with progress("calibrating", options.quiet) as step:
         return fxqat.calibrate(

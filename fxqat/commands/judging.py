@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from fxqat.commands.command import (
     Command,
     add_images,
-    add_patterns,
     add_quiet,
     add_trust,
     check_counts,
@@ -21,9 +20,11 @@ from fxqat.commands.command import (
     progress,
     say_inexact,
 )
+from fxqat.commands.retargeting import suffix_of
 from fxqat.errors import Problem
 
 if TYPE_CHECKING:
+    from fxqat.evaluation.accuracy import Accuracy
     from fxqat.evaluation.comparison import Compared
     from fxqat.runtime.verify import Difference, Verification
     from fxqat.targets import Target
@@ -34,13 +35,12 @@ def _val_arguments(parser: ArgumentParser) -> None:
         "models",
         nargs="+",
         metavar="MODEL",
-        help=".pt, .fxqat or .onnx; the first is what the others are compared with",
+        help=".pt, .fxqat, .onnx or .tflite; the first is what the others are compared with",
     )
     add_images(parser, limit=None, batch=8)
     parser.add_argument("--split", default="val", help="split of the data set (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="threads when timing (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write every number here, too")
-    add_patterns(parser)
     add_trust(parser)
     add_quiet(parser)
 
@@ -63,7 +63,6 @@ def _val(options: Namespace) -> None:
             split=options.split,
             threads=options.threads,
             trust=options.trust,
-            patterns=options.patterns,
             progress=step,
         )
     print(_val_table(rows))
@@ -72,12 +71,13 @@ def _val(options: Namespace) -> None:
 
 
 def _val_table(rows: list[Compared]) -> str:
-    head = ("model", "mAP50-95", "mAP50", "precision", "recall", "drift, points [95 %]", "MB", "ms")
+    metric = rows[0].accuracy.metric
+    head = ("model", metric.title, metric.second_title, "precision", "recall", "drift, points [95 %]", "MB", "ms")
     lines: list[tuple[str, ...]] = [head]
     for row in rows:
         a = row.accuracy
-        figures = (f"{value:.4f}" for value in (a.map5095, a.map50, a.precision, a.recall))
-        lines.append((a.model, *figures, str(row.drift or ""), f"{row.megabytes:.2f}", f"{row.milliseconds:.1f}"))
+        lines.append((_named(a), *_figures(a), str(row.drift or ""), f"{row.megabytes:.2f}", f"{row.milliseconds:.1f}"))
+        lines += [(_named(one), *_figures(one), str(drift or ""), "", "") for one, drift in row.others]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     text = "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
@@ -85,6 +85,14 @@ def _val_table(rows: list[Compared]) -> str:
     a = rows[0].accuracy
     skipped = f", {len(a.skipped)} skipped: {', '.join(path.name for path, _ in a.skipped[:5])}" if a.skipped else ""
     return f"{text}\n{a.images} images, {a.boxes} boxes{skipped}"
+
+
+def _named(accuracy: Accuracy) -> str:
+    return f"{accuracy.model} {accuracy.metric.of}".rstrip()
+
+
+def _figures(accuracy: Accuracy) -> Iterator[str]:
+    return (f"{value:.4f}" for value in (accuracy.map5095, accuracy.map50, accuracy.precision, accuracy.recall))
 
 
 def _verify_arguments(parser: ArgumentParser) -> None:
@@ -95,7 +103,7 @@ def _verify_arguments(parser: ArgumentParser) -> None:
         "without images whether 16-bit sums can overflow",
     )
     parser.add_argument(
-        "--onnx", metavar="FILE", help="the file exported from it (default: export one for the occasion)"
+        "--file", "--onnx", metavar="FILE", help="exported from it (default: export one for the occasion)"
     )
     add_images(parser, limit=8, batch=1, required=False)
     parser.add_argument(
@@ -106,10 +114,9 @@ def _verify_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--runtimes",
-        default="ort",
         metavar="LIST",
-        help="of ort, ort-plain (no optimizations), onnx (onnx.reference, slow), openvino, with commas; or all "
-        "(default: %(default)s)",
+        help="of ort, ort-plain (no optimizations), onnx (onnx.reference, slow), openvino for an ONNX file, litert, "
+        "litert-plain (reference kernels, slow) for a .tflite; with commas, or all (default: ort or litert)",
     )
     parser.add_argument(
         "--strict",
@@ -124,7 +131,6 @@ def _verify_arguments(parser: ArgumentParser) -> None:
         "(default: %(default)s)",
     )
     parser.add_argument("--json", metavar="FILE", help="write every tensor's counts here, too")
-    add_patterns(parser)
     add_quiet(parser)
 
 
@@ -142,33 +148,27 @@ def _verify(options: Namespace) -> None:
         return
     if options.data is None:
         raise Problem("--data", "is missing", expected="images to compare codes on", remedy="give --data")
-    model = fxqat.load(options.model, patterns=options.patterns)
+    model = fxqat.load(options.model)
     with temporary_folder("fxqat-verify-") as folder:
-        onnx = options.onnx or fxqat.export(
-            model,
-            folder / "model.onnx",
-            imgsz=image_size(options, model),
-            batch=options.batch,
-            patterns=options.patterns,
-        )
+        size, name = image_size(options, model), f"model{suffix_of(model)}"
+        file = options.file or fxqat.export(model, folder / name, imgsz=size, batch=options.batch)
         with progress("verifying", options.quiet) as step:
             found = fxqat.verify(
                 model,
-                onnx,
+                file,
                 options.data,
                 images_limit=options.images,
                 imgsz=options.imgsz,
                 batch=options.batch,
                 progress=step,
                 runtimes=options.runtimes,
-                patterns=options.patterns,
             )
-        why = inexact_here(onnx, found.runtimes[0])
+        why = inexact_here(file, found.runtimes[0])
     print(_verify_table(found, options.rows))
     if options.json:
         write_text(options.json, json.dumps(found.summary(), indent=2) + "\n")
     target = target_of(model.recipe.target)
-    promised = options.strict or (target is not None and target.known_kernels)
+    promised = options.strict or (target is not None and target.arithmetic is not None)
     if promised and (failure := found.failure(options.bound)):
         fail(f"{failure}; {why}" if why else failure)
 

@@ -27,7 +27,7 @@ def _model_arguments(parser: ArgumentParser) -> None:
 def _float_model(options: Namespace) -> Detector:
     import fxqat
 
-    return fxqat.load(options.model, trust=options.trust, patterns=options.patterns)
+    return fxqat.load(options.model, trust=options.trust)
 
 
 def _sites(options: Namespace) -> None:
@@ -49,16 +49,19 @@ def _explain_arguments(parser: ArgumentParser) -> None:
 
 def _explain(options: Namespace) -> None:
     from fxqat.graph.site import covers, nearest
+    from fxqat.policy import Policy
 
     decisions, integer, counts = _decided(options)
     shown = [decision for site, decision in decisions.items() if covers(options.glob, site)]
     if not shown:
         raise Problem(options.glob, "covers no site", remedy=nearest(options.glob, decisions))
     width = max(len(decision.site.path) for decision in shown)
+    name = Policy.load(options.policy).name
     for decision in shown:
         rule, qconfig = decision.rule, str(decision.qconfig)
+        line = f"line {rule.line}" if rule.file == name else rule.where
         print(
-            f"{decision.site.path:<{width}}  {qconfig:<34}  line {rule.line}: {rule.selector}"
+            f"{decision.site.path:<{width}}  {qconfig:<34}  {line}: {rule.selector}"
             + (f"  ({rule.why})" if rule.why else "")
         )
     total = sum(counts.values())
@@ -69,17 +72,16 @@ def _explain(options: Namespace) -> None:
 def _decided(options: Namespace) -> tuple[dict[str, Decision], set[str], dict[str, int]]:
     """The decisions, the layers that end up with integer weights, and multiply-adds, by site."""
     from fxqat.evaluation.multiply_adds import macs
-    from fxqat.graph.site import site_of
     from fxqat.passes import Rules, fusing, preparing
+    from fxqat.passes.quant_graph import QuantGraph, quant_info
     from fxqat.policy import Policy
-    from fxqat.sensitivity.selective import has_integer_weight
 
     model, rules = _float_model(options), Rules.load(*options.patterns)
     fused, _ = fusing(rules).run(model.gm)
     prepared, _ = preparing(Policy.load(options.policy), rules).run(model.gm)
-    nodes = [node for node in prepared.graph.nodes if "decision" in node.meta]
-    decisions = {node.meta["decision"].site.path: node.meta["decision"] for node in nodes}
-    integer = {site_of(node) for node in nodes if has_integer_weight(node)}
+    found = [quant_info(node).decision for node in prepared.graph.nodes]
+    decisions = {decision.site.path: decision for decision in found if decision is not None}
+    integer = {layer.site for layer in QuantGraph(prepared).layers() if layer.integer}
     return decisions, integer, macs(fused)
 
 

@@ -24,9 +24,10 @@ from fxqat.commands.command import (
     typed,
 )
 from fxqat.commands.retargeting import COMMANDS as RETARGETING
-from fxqat.commands.retargeting import add_observed, add_target, retargeted
+from fxqat.commands.retargeting import add_observed, add_target, retargeted, suffix_of
 
 if TYPE_CHECKING:
+    from fxqat.graph.pipeline import Gap
     from fxqat.models.detector import Detector
 
 
@@ -42,6 +43,13 @@ def _prepare_arguments(parser: ArgumentParser) -> None:
     )
     add_target(parser, "the policy's")
     parser.add_argument("--classes", type=int, metavar="N", help="number of classes, for an architecture")
+    parser.add_argument(
+        "--passes",
+        default="",
+        metavar="TEXT",
+        help="passes on the fused graph, such as 'swap_activation{sites=model.0.**,to=relu}'; also those of --patterns",
+    )
+    parser.add_argument("--print-passes", action="store_true", help="show what each pass changes as it runs")
     add_output(parser, "MODEL.fxqat in this folder")
     add_patterns(parser)
     add_trust(parser)
@@ -57,10 +65,33 @@ def prepare(options: Namespace) -> None:
         print(
             f"{model.source.unnamed} of {len(model.names)} classes have no name in {options.model}: their number is it"
         )
-    qat, report = fxqat.prepare(model, options.policy, target=options.target, patterns=options.patterns)
+    qat, report = fxqat.prepare(
+        model,
+        options.policy,
+        target=options.target,
+        patterns=options.patterns,
+        passes=options.passes,
+        between=PassPrinter() if options.print_passes else None,
+    )
     fxqat.save(qat, path)
     print(report, end="")
     print(f"wrote {path}")
+
+
+class PassPrinter:
+    """Prints what each pass changed, as soon as it did."""
+
+    def __init__(self) -> None:
+        self.before = ""
+
+    def __call__(self, gap: Gap) -> None:
+        """Print the difference that the last pass made."""
+        from fxqat.graph.text import diff, text
+
+        after = text(gap.gm.graph)
+        if gap.done is not None:
+            print(f"{gap.done.name}\n{diff(self.before, after)}", end="", flush=True)
+        self.before = after
 
 
 def _calibrate_arguments(parser: ArgumentParser) -> None:
@@ -68,7 +99,6 @@ def _calibrate_arguments(parser: ArgumentParser) -> None:
     add_images(parser, limit=None, batch=8)
     _add_method(parser)
     add_output(parser, "X_ptq.fxqat")
-    add_patterns(parser)
     add_quiet(parser)
 
 
@@ -78,7 +108,7 @@ def calibrate(options: Namespace) -> None:
 
     check_counts(options)
     path = output(options, default_name(options.model, "_ptq.fxqat"), ".fxqat")
-    model = fxqat.load(options.model, patterns=options.patterns)
+    model = fxqat.load(options.model)
     skipped: list[tuple[Path, str]] = []
     with progress("calibrating", options.quiet) as step:
         calibrated = fxqat.calibrate(
@@ -112,15 +142,14 @@ def _add_input(parser: ArgumentParser) -> None:
         "--input",
         default="float",
         metavar="FORM",
-        help="what the file takes: float (0..1), uint8 (0..255) or uint8-nhwc (channels last, as cameras deliver) "
-        "(default: %(default)s)",
+        help="what the file takes: float (0..1), uint8 (0..255) or uint8-nhwc (channels last, as cameras deliver); for "
+        "LiteRT, always channels last: float, uint8 or int8 (default: %(default)s)",
     )
 
 
 def _convert_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="X.fxqat", help="calibrated or trained")
     add_output(parser, "X_int8.fxqat")
-    add_patterns(parser)
 
 
 def convert(options: Namespace) -> None:
@@ -132,7 +161,7 @@ def _converted(options: Namespace) -> Path:
     import fxqat
 
     output(options, default_name(options.model, "_int8.fxqat"), ".fxqat")
-    int8, report = fxqat.convert(fxqat.load(options.model, patterns=options.patterns), patterns=options.patterns)
+    int8, report = fxqat.convert(fxqat.load(options.model))
     path = output(options, default_name(options.model, f"{_mark(int8, '_float')}.fxqat"), ".fxqat")
     fxqat.save(int8, path)
     print(report, end="")
@@ -153,15 +182,17 @@ def _export_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--imgsz", type=int, metavar="N", help=SIZE)
     parser.add_argument("--batch", type=int, default=1, help="images at a time (default: %(default)s)")
-    parser.add_argument("--dynamic", action="store_true", help="leave the batch size open")
+    parser.add_argument("--dynamic", action="store_true", help="leave the batch size open (ONNX)")
     parser.add_argument(
-        "--opset", type=int, default=20, help="13 to 21, for runtimes that stop at an older one (default: %(default)s)"
+        "--opset",
+        type=int,
+        default=20,
+        help="13 to 21, for runtimes that stop at an older one (ONNX; default: %(default)s)",
     )
     _add_input(parser)
     add_target(parser, "what X was prepared for")
     add_observed(parser)
-    add_output(parser, "X_int8.onnx, or X.onnx where nothing is INT8")
-    add_patterns(parser)
+    add_output(parser, "X_int8.onnx, or .tflite for target litert; X.onnx where nothing is INT8")
     add_trust(parser)
 
 
@@ -175,13 +206,14 @@ def _exported(options: Namespace) -> Path:
     from fxqat.runtime.int8_summary import account
 
     check_counts(options)
-    output(options, default_name(options.model, "_int8.onnx"), ".onnx")
-    model = fxqat.load(options.model, trust=options.trust, patterns=options.patterns)
-    if options.target and options.target != model.recipe.target:
+    model = fxqat.load(options.model, trust=options.trust)
+    suffix = suffix_of(model, options.target)
+    output(options, default_name(options.model, f"_int8{suffix}"))
+    if options.target and options.target != model.recipe.target and model.stage != "float":
         model = retargeted(options, model)
     if model.stage == "qat":
-        model, _ = fxqat.convert(model, patterns=options.patterns)
-    path = output(options, default_name(options.model, f"{_mark(model, '')}.onnx"), ".onnx")
+        model, _ = fxqat.convert(model)
+    path = output(options, default_name(options.model, f"{_mark(model, '')}{suffix}"))
     fxqat.export(
         model,
         path,
@@ -190,12 +222,13 @@ def _exported(options: Namespace) -> Path:
         dynamic=options.dynamic,
         opset=options.opset,
         input=options.input,
-        patterns=options.patterns,
     )
     print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
     if model.stage == "int8":
         print(account(model.gm))
         _say_exactness(path, model.recipe.target)
+    if path.suffix == ".tflite":
+        print(f"in float in the file: {_float_operations(path)}")
     return path
 
 
@@ -206,12 +239,19 @@ def _say_exactness(path: Path, name: str) -> None:
     from fxqat.targets import target_of
 
     target = target_of(name)
-    if target is None or target.runtime not in RUNTIMES:
+    runtime = RUNTIMES.get(target.runtime) if target is not None else None
+    if runtime is None or not runtime.pair_orders:
         return
-    runtime = RUNTIMES[target.runtime]
     print(prove(path, runtime.pair_orders))
     if runtime.installed:
         say_inexact([path], runtime.name)
+
+
+def _float_operations(path: Path) -> str:
+    from fxqat.runtime.tflite_file import TFLiteFile
+
+    found = TFLiteFile.read(path).operations()
+    return ", ".join(f"{count} {kind}" for (kind, type_), count in sorted(found.items()) if type_ == "float32")
 
 
 def _run_arguments(parser: ArgumentParser) -> None:
@@ -232,12 +272,13 @@ def _run(options: Namespace) -> None:
     check_counts(options)
     qat = Path(options.output) / Path(default_name(options.model, ".fxqat")).name
     ptq = output(Namespace(output=None), default_name(qat, "_ptq.fxqat"))
-    shared = {"patterns": options.patterns, "trust": options.trust, "quiet": options.quiet}
+    shared = {"trust": options.trust, "quiet": options.quiet}
     sized = {"data": options.data, "images": options.images, "imgsz": options.imgsz}
     told = ["--data", options.data, *_given("--images", options.images)]
     _say("prepare", options.model, "--policy", options.policy, *_given("--target", options.target), "-o", qat)
     given = {"model": options.model, "policy": options.policy, "target": options.target}
-    prepare(Namespace(**given, classes=None, output=qat, **shared))
+    passes = {"passes": "", "print_passes": False}
+    prepare(Namespace(**given, **passes, classes=None, output=qat, patterns=options.patterns, **shared))
     _say("calibrate", qat, *told, *_given("--method", options.method))
     calibrate(Namespace(model=qat, output=ptq, batch=options.batch, method=options.method, **sized, **shared))
     _say("convert", ptq)
@@ -285,7 +326,7 @@ COMMANDS = (
     ),
     Command(
         name="export",
-        help="write ONNX for ONNX Runtime and ultralytics.YOLO",
+        help="write ONNX, or .tflite for LiteRT, also for ultralytics.YOLO",
         example="fxqat export yolov8n_ptq.fxqat",
         arguments=_export_arguments,
         run=export,

@@ -99,7 +99,6 @@ def _report_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--json", metavar="FILE", help="write every number of the page here, too")
     add_output(parser, "X.html")
-    add_patterns(parser)
     add_trust(parser)
     add_quiet(parser)
 
@@ -124,7 +123,6 @@ def _report(options: Namespace) -> None:
         pictures=options.pictures,
         val=options.val,
         imgsz=options.imgsz,
-        patterns=options.patterns,
         trust=options.trust,
         drift=Path(options.drift) if options.drift else None,
         stages=options.stages,

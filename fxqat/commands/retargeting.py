@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from fxqat.commands.command import SIZE, Command, add_patterns, add_quiet, check_counts, default_name, output, progress
+from fxqat.commands.command import SIZE, Command, add_quiet, check_counts, default_name, output, progress
 
 if TYPE_CHECKING:
     from fxqat.models.detector import Detector
@@ -16,8 +16,16 @@ def add_target(parser: ArgumentParser, default: str) -> None:
     parser.add_argument(
         "--target",
         metavar="T",
-        help=f"runtime: ort-cpu, ort-cpu-avx2, ort-arm, openvino or tensorrt (default: {default})",
+        help=f"runtime: ort-cpu, ort-cpu-vnni, ort-arm, litert, openvino or tensorrt (default: {default})",
     )
+
+
+def suffix_of(model: Detector, target: str | None = None) -> str:
+    """What the name of a file for ``target``, by default the model's own, ends in."""
+    from fxqat.targets import target_of
+
+    found = target_of(target or model.recipe.target)
+    return ".onnx" if found is None else found.suffix
 
 
 def add_observed(parser: ArgumentParser) -> None:
@@ -43,7 +51,6 @@ def retargeted(options: Namespace, model: Detector) -> Detector:
             options.data,
             images_limit=options.images,
             imgsz=options.imgsz,
-            patterns=options.patterns,
             progress=step,
         )
     print(f"{model.recipe.target} -> {options.target}: {carried}")
@@ -60,7 +67,6 @@ def _arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--val-images", type=int, metavar="N", help="so many images of --val (default: all)")
     add_output(parser)
-    add_patterns(parser)
     add_quiet(parser)
 
 
@@ -79,10 +85,10 @@ def _retarget(options: Namespace) -> None:
     if options.target is None:
         raise Problem("--target", "is missing", expected=f"one of: {', '.join(TARGETS)}")
     path = output(options, default_name(options.model, f"_{options.target}.fxqat"), ".fxqat")
-    model = fxqat.load(options.model, patterns=options.patterns)
+    model = fxqat.load(options.model)
     made = retargeted(options, model)
     fxqat.save(made, path)
-    print(account(fxqat.convert(made, patterns=options.patterns)[0].gm))
+    print(account(fxqat.convert(made)[0].gm))
     print(f"wrote {path}")
     if options.val:
         _report_loss(options, [options.model, path])
@@ -96,7 +102,7 @@ def _report_loss(options: Namespace, models: list[object]) -> None:
     found = []
     for index, model in enumerate(models):
         with progress(f"validating {index + 1} of 2", options.quiet) as step:
-            opened = open_model(str(model), patterns=options.patterns)
+            opened = open_model(str(model))
             size = usual_size([opened]) if options.imgsz is None else options.imgsz
             found.append(evaluate(opened, options.val, imgsz=size, limit=options.val_images, progress=step))
     before, after = found

@@ -14,7 +14,6 @@ from fxqat.commands.command import (
     Command,
     add_images,
     add_output,
-    add_patterns,
     add_quiet,
     add_trust,
     check_counts,
@@ -178,7 +177,6 @@ def _drift_arguments(parser: ArgumentParser) -> None:
         "--latency", action="store_true", help="percentiles over threads 1, 2 and batches 1, 4 against float"
     )
     parser.add_argument("--json", metavar="FILE", help="write every number here, too")
-    add_patterns(parser)
     add_trust(parser)
     add_quiet(parser)
 
@@ -192,7 +190,7 @@ def _drift(options: Namespace) -> None:
     check_counts(options)
     if options.json:
         check_writable(options.json)
-    model = fxqat.load(options.model, patterns=options.patterns)
+    model = fxqat.load(options.model)
     check_calibrated(model, "drift")
     asked = Asked(
         data=options.data,

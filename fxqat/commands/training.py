@@ -15,7 +15,6 @@ import yaml
 from fxqat.commands.command import (
     Command,
     add_output,
-    add_patterns,
     add_quiet,
     add_trust,
     default_name,
@@ -64,7 +63,6 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="write options, mAP of every epoch and the best one here, too")
     parser.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
     add_output(parser, "X_qat.fxqat; the run's state and tables lie in the folder X_qat")
-    add_patterns(parser)
     add_trust(parser)
     add_quiet(parser)
 
@@ -79,7 +77,7 @@ def train(options: Namespace) -> None:
     chosen = _options(options)
     if options.json:
         check_writable(options.json)
-    model = fxqat.load(options.model, patterns=options.patterns)
+    model = fxqat.load(options.model)
     teacher = fxqat.load(options.teacher, trust=options.trust) if options.teacher else None
     try:
         with progress("training", options.quiet) as step:

@@ -80,10 +80,14 @@ def check_imgsz(imgsz: int, stride: int = STRIDE) -> int:
     return imgsz
 
 
-def load_image(path: str | Path, imgsz: int) -> Tensor:
-    """Load one image as Ultralytics' validator does with ``rect=False``.
+def load_image(path: str | Path, imgsz: int, fit: str = "letterbox") -> Tensor:
+    """Load one image as Ultralytics' validators do with ``rect=False``.
 
-    The long side is scaled to ``imgsz`` (bilinear, sizes rounded up), the rest is filled with grey 114 on both sides.
+    Args:
+        path: of the file.
+        imgsz: pixels, square.
+        fit: ``letterbox``: the long side is scaled to ``imgsz`` (bilinear, sizes rounded up), the rest is filled with
+            grey 114 on both sides; ``crop``: the short side is scaled to it, and the middle is taken.
 
     Returns:
         Tensor (3, imgsz, imgsz), float32 in 0..1, RGB.
@@ -92,12 +96,27 @@ def load_image(path: str | Path, imgsz: int) -> Tensor:
         Unreadable: the file is missing, no image, or cut short.
         Problem: imgsz is not a multiple of 32.
     """
+    check_imgsz(imgsz)
+    return _FITS[fit](read_pixels(path), imgsz)
+
+
+def _letterboxed(pixels: np.ndarray, imgsz: int) -> Tensor:
     from ultralytics.data.augment import LetterBox
 
-    picture = _scale(read_pixels(path), check_imgsz(imgsz))
-    boxed: Any = LetterBox(new_shape=(imgsz, imgsz), scaleup=False)(image=picture)
+    boxed: Any = LetterBox(new_shape=(imgsz, imgsz), scaleup=False)(image=_scale(pixels, imgsz))
     planes = np.ascontiguousarray(boxed[..., ::-1].transpose(2, 0, 1))
     return torch.from_numpy(planes).float() / 255
+
+
+def _cropped(pixels: np.ndarray, imgsz: int) -> Tensor:
+    from PIL import Image
+    from ultralytics.data.augment import classify_transforms
+
+    found: Tensor = classify_transforms(imgsz)(Image.fromarray(np.ascontiguousarray(pixels[..., ::-1])))
+    return found
+
+
+_FITS: dict[str, Callable[[np.ndarray, int], Tensor]] = {"letterbox": _letterboxed, "crop": _cropped}
 
 
 def read_pixels(path: str | Path) -> np.ndarray:
@@ -123,11 +142,17 @@ def read_pixels(path: str | Path) -> np.ndarray:
 
 
 def batches(
-    images: ImageList, imgsz: int, batch: int, on_skip: Callable[[Path, str], None] | None = None
+    images: ImageList,
+    imgsz: int,
+    batch: int,
+    on_skip: Callable[[Path, str], None] | None = None,
+    *,
+    fit: str = "letterbox",
 ) -> Iterator[Tensor]:
     """Yield the images in order as tensors (N, 3, imgsz, imgsz), float32 in 0..1; N is ``batch``, or less at the end.
 
-    An unreadable image is left out and reported to ``on_skip(path, why)``; batches stay full.
+    Images are fitted as ``load_image`` says. An unreadable one is left out and reported to ``on_skip(path, why)``;
+    batches stay full.
 
     Raises:
         Problem: imgsz is not a multiple of 32, ``batch`` is below 1, or no image at all could be read.
@@ -135,15 +160,17 @@ def batches(
     check_imgsz(imgsz)
     if batch < 1:
         raise Problem(f"batch {batch}", "holds no image", expected="1 or more")
-    return _batches(images, imgsz, batch, on_skip or (lambda path, why: None))
+    return _batches(images, imgsz, batch, on_skip or (lambda path, why: None), fit)
 
 
-def _batches(images: ImageList, imgsz: int, batch: int, on_skip: Callable[[Path, str], None]) -> Iterator[Tensor]:
+def _batches(
+    images: ImageList, imgsz: int, batch: int, on_skip: Callable[[Path, str], None], fit: str
+) -> Iterator[Tensor]:
     waiting: list[Tensor] = []
     empty = True
     for path in images.paths:
         try:
-            waiting.append(load_image(path, imgsz))
+            waiting.append(load_image(path, imgsz, fit))
         except Unreadable as error:
             on_skip(path, str(error))
         if len(waiting) == batch:

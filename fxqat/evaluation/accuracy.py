@@ -4,75 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from fxqat.data import dataset, images
 from fxqat.data.labels import check_labels, label_file
 from fxqat.errors import Problem
+from fxqat.evaluation.classification import evaluate_classes
+from fxqat.evaluation.metrics import Accuracy, ClassAccuracy, Matches, from_statistics
 from fxqat.evaluation.predictor import Evaluated, from_onnx
 from fxqat.files import temporary_folder
 
 __all__ = ["Accuracy", "ClassAccuracy", "Evaluated", "Matches", "evaluate", "from_onnx"]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Matches:
-    """How one image's detections met its labels, as Ultralytics matched them.
-
-    ``tp`` (P, 10) bool: detection p is right at IoU 0.50, 0.55 .. 0.95. ``conf`` and ``pred_cls`` (P,);
-    ``target_cls`` (T,): the classes of the labels.
-    """
-
-    image: Path
-    tp: np.ndarray
-    conf: np.ndarray
-    pred_cls: np.ndarray
-    target_cls: np.ndarray
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassAccuracy:
-    """One class that has labels: average precision over IoU 0.50 to 0.95, and at 0.50; both 0..1."""
-
-    index: int
-    name: str
-    boxes: int
-    ap: float
-    ap50: float
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Accuracy:
-    """Ultralytics' detection metrics, 0..1, and what they were computed from.
-
-    ``precision`` and ``recall`` are means over classes at the confidence that maximises the mean F1. ``skipped`` names
-    each image that was left out, and why.
-    """
-
-    model: str
-    map5095: float
-    map50: float
-    precision: float
-    recall: float
-    images: int
-    boxes: int
-    classes: tuple[ClassAccuracy, ...]
-    matches: tuple[Matches, ...]
-    skipped: tuple[tuple[Path, str], ...]
-
-    def summary(self) -> dict[str, Any]:
-        """Everything but the matches, ready for JSON."""
-        plain = ("model", "map5095", "map50", "precision", "recall", "images", "boxes")
-        return {
-            **{key: getattr(self, key) for key in plain},
-            "classes": {item.name: {"boxes": item.boxes, "ap": item.ap, "ap50": item.ap50} for item in self.classes},
-            "skipped": [{"image": str(path), "why": why} for path, why in self.skipped],
-        }
 
 
 def evaluate(
@@ -103,6 +46,10 @@ def evaluate(
     images.check_imgsz(imgsz, model.stride)
     if model.imgsz not in (None, imgsz):
         raise Problem(f"imgsz {imgsz}", f"{model.name} takes {model.imgsz} only", remedy=f"use {model.imgsz}")
+    if model.family.fit == "crop":
+        return evaluate_classes(
+            model, data, imgsz=imgsz, batch=batch, split=split, limit=limit, progress=progress or _quietly
+        )
     place = dataset.find(data)
     if not dataset.is_yaml(place):
         raise Problem(place, "has no labels to measure against", expected="a data set YAML")
@@ -111,7 +58,11 @@ def evaluate(
     found = images.image_paths(place, split=split, limit=limit)
     check_labels(data_set.file, split, found.paths, len(data_set.names))
     with temporary_folder("fxqat-val-") as folder:
-        return _measure(model, data_set, found, folder, imgsz, batch, progress or (lambda done, total: None))
+        return _measure(model, data_set, found, folder, imgsz, batch, progress or _quietly)
+
+
+def _quietly(done: int, total: int) -> None:
+    """No progress."""
 
 
 def check_classes(model: Evaluated, data_set: dataset.DataSet) -> None:
@@ -153,7 +104,7 @@ def _measure(
         raise images.no_readable_image(found.source, len(found))
     try:
         kind = square_validator(model.family, ImageValidator)
-        validator = kind(model.family, folder, data_set.names, imgsz=imgsz, batch=batch)
+        validator = kind(model, folder, data_set, imgsz=imgsz, batch=batch)
     except RuntimeError as error:  # Ultralytics refused every image or label file
         raise Problem(data_set.file, f"split '{found.split}' has no usable image: {error}") from error
     accepted = [file.name for file in validator.files]
@@ -164,7 +115,10 @@ def _measure(
         raise Problem(data_set.file, where, expected="label files in labels/ beside images/")
     skipped += [(path, "Ultralytics refuses the image or its label file as malformed") for path in refused]
     paths = [staged[name] for name in accepted]
-    return from_statistics(model.name, validator.metrics, data_set.names, paths, statistics, skipped=tuple(skipped))
+    names = data_set.names
+    return from_statistics(
+        model.name, validator.metrics, names, paths, statistics, skipped=tuple(skipped), family=model.family
+    )
 
 
 def _stage(paths: Sequence[Path], folder: Path) -> tuple[dict[str, Path], list[tuple[Path, str]]]:
@@ -196,49 +150,3 @@ def _link(source: Path, target: Path) -> None:
         target.symlink_to(os.path.abspath(source))
     except OSError:  # Windows without the privilege, or a file system without links
         shutil.copyfile(source, target)
-
-
-def _matches(paths: Sequence[Path], statistics: Mapping[str, list[Any]]) -> tuple[Matches, ...]:
-    columns = zip(*(statistics[key] for key in ("tp", "conf", "pred_cls", "target_cls")), strict=True)
-    return tuple(
-        Matches(image=path, tp=tp, conf=conf, pred_cls=predicted, target_cls=target)
-        for path, (tp, conf, predicted, target) in zip(paths, columns, strict=True)
-    )
-
-
-def from_statistics(
-    name: str,
-    metrics: Any,
-    names: Mapping[int, str],
-    paths: Sequence[Path],
-    statistics: Mapping[str, list[Any]],
-    skipped: tuple[tuple[Path, str], ...] = (),
-) -> Accuracy:
-    """What a validator of Ultralytics' measured.
-
-    Args:
-        name: of the model.
-        metrics: the validator's, after it is done.
-        names: class names by index.
-        paths: of the images, in the order of evaluation.
-        statistics: one entry an image under each of Ultralytics' names.
-        skipped: images that were left out, and why.
-    """
-    matches = _matches(paths, statistics)
-    box, labels = metrics.box, metrics.nt_per_class
-    classes = [
-        ClassAccuracy(index=int(c), name=names[int(c)], boxes=int(labels[c]), ap=float(ap), ap50=float(ap50))
-        for c, ap, ap50 in zip(box.ap_class_index, box.ap, box.ap50, strict=True)
-    ]
-    return Accuracy(
-        model=name,
-        map5095=float(box.map),
-        map50=float(box.map50),
-        precision=float(box.mp),
-        recall=float(box.mr),
-        images=len(matches),
-        boxes=int(labels.sum()),
-        classes=tuple(classes),
-        matches=matches,
-        skipped=skipped,
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import Accuracy
 
 RECALLS = np.linspace(0, 1, 101)  # COCO's points, where Ultralytics reads the precision-recall curve
+Statistic = Callable[[np.ndarray], float]
 EPS = 1e-16  # as ap_per_class adds it to the number of labels
 
 
@@ -143,7 +144,7 @@ def _read(
 
 
 def paired_drift(a: Accuracy, b: Accuracy, *, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Drift:
-    """The drift of mAP50-95 from ``a`` to ``b`` with a percentile bootstrap interval.
+    """The drift of the deciding metric from ``a`` to ``b`` with a percentile bootstrap interval.
 
     Each resample draws as many images as there are, with replacement, and scores both models on the same draw (Efron
     and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13): what makes an image hard is common to both
@@ -153,9 +154,10 @@ def paired_drift(a: Accuracy, b: Accuracy, *, resamples: int = 1000, seed: int =
         Problem: the two were not measured on the same images.
     """
     _check_same_images(a, b)
-    first, second = Curves(a), Curves(b)
+    statistic = _STATISTICS[a.metric.statistic]
+    first, second = statistic(a), statistic(b)
     draws = _draws(a.images, resamples, seed)
-    differences = [second.map5095(weights) - first.map5095(weights) for weights in draws]
+    differences = [second(weights) - first(weights) for weights in draws]
     tail = (1 - level) / 2
     low, high = np.quantile(differences, [tail, 1 - tail])
     return Drift(
@@ -166,6 +168,23 @@ def paired_drift(a: Accuracy, b: Accuracy, *, resamples: int = 1000, seed: int =
         resamples=resamples,
         images=a.images,
     )
+
+
+def _average_precision(accuracy: Accuracy) -> Statistic:
+    return Curves(accuracy).map5095
+
+
+def _share(accuracy: Accuracy) -> Statistic:
+    """The share of images that are right."""
+    right = np.array([bool(match.tp[0, 0]) for match in accuracy.matches], dtype=float)
+    return lambda weights: float(weights @ right / weights.sum())
+
+
+# How a metric follows from images that are counted so many times, by ``Metric.statistic``.
+_STATISTICS: dict[str, Callable[[Accuracy], Statistic]] = {
+    "average precision": _average_precision,
+    "share": _share,
+}
 
 
 def _draws(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:

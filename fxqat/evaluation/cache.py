@@ -13,9 +13,11 @@ import numpy as np
 
 from fxqat.api import load, save
 from fxqat.errors import Problem
-from fxqat.evaluation.accuracy import Accuracy, Matches
+from fxqat.evaluation.metrics import Accuracy, Matches
 from fxqat.files import replacing
 from fxqat.models.detector import Detector
+from fxqat.models.families import DEFAULT, FAMILIES
+from fxqat.models.family import Metric
 
 _COLUMNS = ("tp", "conf", "pred_cls", "target_cls")
 _SCALARS = ("map5095", "map50", "precision", "recall")
@@ -68,7 +70,9 @@ def write(found: Accuracy, path: Path) -> None:
     scalars = {name: getattr(found, name) for name in _SCALARS}
     pictures = np.array([str(match.image) for match in found.matches])
     with replacing(path) as temporary:
-        np.savez_compressed(temporary, model=found.model, pictures=pictures, **scalars, **columns)
+        np.savez_compressed(
+            temporary, model=found.model, metric=found.metric.key, pictures=pictures, **scalars, **columns
+        )
 
 
 def read(path: Path) -> Accuracy:
@@ -89,12 +93,22 @@ def _accuracy(stored: Mapping[str, np.ndarray]) -> Accuracy:
         Matches(image=Path(str(image)), **{name: stored[f"{name}{index}"] for name in _COLUMNS})
         for index, image in enumerate(stored["pictures"])
     )
+    numbers = {name: float(stored[name]) for name in _SCALARS}
     return Accuracy(
         model=str(stored["model"]),
-        **{name: float(stored[name]) for name in _SCALARS},
+        map5095=numbers["map5095"],
+        map50=numbers["map50"],
+        precision=numbers["precision"],
+        recall=numbers["recall"],
         images=len(matches),
         boxes=sum(len(match.target_cls) for match in matches),
         classes=(),
         matches=matches,
         skipped=(),
+        metric=_metric(str(stored["metric"]) if "metric" in stored else DEFAULT.metric.key),
     )
+
+
+def _metric(key: str) -> Metric:
+    every = [metric for family in FAMILIES.values() for metric in family.metrics]
+    return next(metric for metric in every if metric.key == key)

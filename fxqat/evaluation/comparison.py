@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from fxqat.evaluation.accuracy import Accuracy, evaluate
 from fxqat.evaluation.bootstrap import Drift, paired_drift
 from fxqat.evaluation.latency import measure
 from fxqat.evaluation.predictor import Evaluated, from_onnx
+from fxqat.evaluation.tflite_predictor import from_tflite
 from fxqat.models.detector import IMGSZ
-from fxqat.passes import Rules
 from fxqat.runtime.integer_model import predictor
 
 _RUNS = 7
@@ -26,12 +26,14 @@ _RUNS = 7
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """One model's accuracy, its paired drift against the first model, its size and its median latency for one image."""
+    """One model's accuracy, its paired drift against the first model, its size and its median latency for one image;
+    and accuracy and drift by the task's other metrics."""
 
     accuracy: Accuracy
     drift: Drift | None
     megabytes: float
     milliseconds: float
+    others: tuple[tuple[Accuracy, Drift | None], ...] = ()
 
     def summary(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -54,7 +56,6 @@ def compare(
     split: str = "val",
     threads: int = 2,
     trust: bool = False,
-    patterns: Sequence[str | Path] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Compared]:
     """Measure every model on the same images.
@@ -77,7 +78,7 @@ def compare(
     Raises:
         Problem: a model or the data set cannot be used.
     """
-    opened = [open_model(model, trust=trust, patterns=patterns) for model in models]
+    opened = [open_model(model, trust=trust) for model in models]
     names = [one.name for one in opened]
     imgsz = usual_size(opened) if imgsz is None else imgsz
     found: list[Accuracy] = []
@@ -90,27 +91,34 @@ def compare(
         next(timed).median if name.endswith(".onnx") else _eager(one, imgsz, threads)
         for name, one in zip(names, opened, strict=True)
     ]
-    drifts = [None, *(paired_drift(found[0], other) for other in found[1:])]
+    drifts = [_drift(found[0], one) for one in found]
+    others = [tuple((o, _drift(b, o)) for b, o in zip(found[0].others, one.others, strict=True)) for one in found]
     sizes = [one.path.stat().st_size / 1e6 if one.path and one.path.is_file() else 0.0 for one in opened]
-    rows = zip(found, drifts, sizes, times, strict=True)
-    return [Compared(accuracy=a, drift=d, megabytes=size, milliseconds=t) for a, d, size, t in rows]
+    rows = zip(found, drifts, sizes, times, others, strict=True)
+    return [Compared(accuracy=a, drift=d, megabytes=size, milliseconds=t, others=o) for a, d, size, t, o in rows]
 
 
-def open_model(model: str | Path, *, trust: bool = False, patterns: Sequence[str | Path] = ()) -> Evaluated:
-    """A .pt, .fxqat or .onnx file as something that can be evaluated: a .fxqat in the arithmetic of its runtime where
-    that is known, see fxqat.runtime.integer_model.
+def _drift(base: Accuracy, other: Accuracy) -> Drift | None:
+    return None if other is base else paired_drift(base, other)
+
+
+_FILES: Mapping[str, Callable[[Path], Evaluated]] = {".onnx": from_onnx, ".tflite": from_tflite}
+
+
+def open_model(model: str | Path, *, trust: bool = False) -> Evaluated:
+    """A .pt, .fxqat, .onnx or .tflite file as something that can be evaluated: a .fxqat in the arithmetic of its
+    runtime where that is known, see fxqat.runtime.integer_model.
 
     Raises:
         Problem: it cannot be loaded, or a .fxqat was prepared but never calibrated.
     """
     path = Path(model)
-    if path.suffix == ".onnx":
-        return from_onnx(path)
-    detector = load(path, trust=trust, patterns=patterns).eval()
+    if path.suffix in _FILES:
+        return _FILES[path.suffix](path)
+    detector = load(path, trust=trust).eval()
     if detector.stage == "qat" and not detector.recipe.calibration:
         raise Problem(path, "was never calibrated", expected="a calibrated .fxqat", remedy="run fxqat calibrate first")
-    predict = predictor(detector, Rules.load(*patterns))
-    return Evaluated.of(detector, predict, name=path.name, path=path)
+    return Evaluated.of(detector, predictor(detector), name=path.name, path=path)
 
 
 def usual_size(models: Sequence[Evaluated]) -> int:

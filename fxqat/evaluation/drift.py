@@ -19,7 +19,6 @@ from fxqat.evaluation.accuracy import Accuracy, evaluate
 from fxqat.evaluation.bootstrap import Drift, paired_drift
 from fxqat.evaluation.predictor import Evaluated, from_onnx
 from fxqat.models.detector import Detector
-from fxqat.passes import Rules
 from fxqat.runtime.integer_model import predictor
 from fxqat.sensitivity.error_report import check_calibrated
 from fxqat.sensitivity.selective import asleep
@@ -112,7 +111,7 @@ def stages(
         *found,
         Evaluated.of(model, lambda images: _off(model, images), name="fused"),
         Evaluated.of(model, lambda images: model(images)[0], name="fake-quant"),
-        Evaluated.of(model, predictor(int8, Rules.load()), name="reference"),
+        Evaluated.of(model, predictor(int8), name="reference"),
         replace(from_onnx(path), name="ONNX Runtime"),
     ]
 

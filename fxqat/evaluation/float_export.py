@@ -7,14 +7,14 @@ from pathlib import Path
 
 from torch import fx
 
+from fxqat.checkpoint.network import policy_of
 from fxqat.graph.prune import drop_unused_modules
 from fxqat.graph.rewrite import rewrite
-from fxqat.graph.site import module_of
 from fxqat.models.detector import Detector
 from fxqat.passes import Rules, converting
+from fxqat.passes.quant_graph import annotate, layer_of
 from fxqat.passes.unquantize import no_quantizer, silu
 from fxqat.runtime import onnx_export
-from fxqat.sensitivity.selective import is_layer
 
 
 def export_float(model: Detector, path: str | Path, *, imgsz: int = 640, batch: int = 1) -> Path:
@@ -33,13 +33,12 @@ def export_float(model: Detector, path: str | Path, *, imgsz: int = 640, batch: 
     gm.graph.eliminate_dead_code()
     drop_unused_modules(gm)
     gm.recompile()
-    lowered, _ = converting(Rules.load()).run(gm)
+    lowered, _ = converting(Rules.load(), policy_of(model.recipe).target).run(gm)
     return onnx_export.export(model.with_graph(lowered, stage="float"), path, imgsz=imgsz, batch=batch)
 
 
 def _forget(node: fx.Node) -> None:
-    for key in ("quantizer", "weight", "activation"):
-        node.meta.pop(key, None)
-    if is_layer(node):
+    annotate(node, quantizer=None, weight=None, activation=None)
+    if (layer := layer_of(node)) is not None:
         node.args = node.args[:1]
-        module_of(node).weight_fake_quant = None
+        layer.weight_fake_quant = None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
-from fxqat.graph.site import module_of, site_of
-from fxqat.quant.modules import QATConv2d, QATLinear
+from fxqat.graph.site import site_of
+from fxqat.passes.quant_graph import layer_of
 
 _PROBE = 64  # multiply-adds grow with the area, so one small image tells them for any
 
@@ -28,11 +28,7 @@ class _Counter(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        if n.op == "call_module" and isinstance(module_of(n), (QATConv2d, QATLinear)):
-            self.counts[site_of(n)] = _macs(module_of(n), value)
+        layer = layer_of(n)
+        if layer is not None:
+            self.counts[site_of(n)] = layer.weight[0].numel() * value.numel()
         return value
-
-
-def _macs(layer: Any, output: Tensor) -> int:
-    each = layer.weight[0].numel()
-    return int(each * output.numel())

@@ -11,11 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fxqat.data.dataset import DataSet
+from fxqat.evaluation.predictor import Evaluated
 from fxqat.models import offline  # noqa: F401 - before ultralytics
 from fxqat.models.family import Family, imported
 
 # isort: split
 from ultralytics.engine.validator import BaseValidator
+
+_OWN_KEYS = ("kpt_shape", "flip_idx", "kpt_names")  # of a data set, which Ultralytics' data sets of some tasks read
 
 
 class SquareValidator(BaseValidator):
@@ -49,18 +53,19 @@ class ImageValidator(SquareValidator):
     network; a prediction function needs none of that.
 
     Args:
-        family: of the models.
+        model: to evaluate.
         root: folder with ``images/`` and ``labels/`` and room for Ultralytics' label cache.
-        names: class names by index.
+        data_set: whose images they are.
         imgsz: pixels, square.
         batch: images at a time.
     """
 
-    def __init__(self, family: Family, root: Path, names: dict[int, str], *, imgsz: int, batch: int) -> None:
-        super().__init__(save_dir=root / "runs", args=_arguments(family, imgsz, batch))
+    def __init__(self, model: Evaluated, root: Path, data_set: DataSet, *, imgsz: int, batch: int) -> None:
+        super().__init__(save_dir=root / "runs", args=_arguments(model.family, imgsz, batch))
         self.training, self.device, self.stride = False, torch.device("cpu"), 32
-        self.names = names
-        self.data = {"val": str(root / "images"), "names": names, "nc": len(names), "channels": 3}
+        self.names, self.rows_are_final = data_set.names, model.final[0].axis == 2
+        own = {"val": str(root / "images"), "names": self.names, "nc": len(self.names), "channels": 3}
+        self.data = {**{key: data_set.keys[key] for key in _OWN_KEYS if key in data_set.keys}, **own}
         self.dataloader = self.get_dataloader(self.data["val"], batch)
 
     @property
@@ -75,7 +80,7 @@ class ImageValidator(SquareValidator):
             predict: images (N, 3, imgsz, imgsz) in 0..1 to the family's final outputs.
             progress: called with images done and images in all.
         """
-        self.init_metrics(SimpleNamespace(names=self.names, end2end=False))
+        self.init_metrics(SimpleNamespace(names=self.names, end2end=self.rows_are_final))
         for batch in self.dataloader:
             batch = self.preprocess(batch)
             self.update_metrics(self.postprocess(predict(batch["img"])), batch)
@@ -92,8 +97,11 @@ def square_validator(family: Family, kind: type[SquareValidator] = SquareValidat
 
 def _image_by_image(preds: Any) -> Iterator[Any]:
     """The final outputs of a batch, one image at a time; raw predictions beside them are dropped."""
-    final = preds[0] if isinstance(preds, tuple | list) else preds
-    yield from final.split(1)
+    final = preds[0] if isinstance(preds, tuple | list) and isinstance(preds[-1], dict) else preds
+    if isinstance(final, Tensor):
+        yield from final.split(1)
+    else:
+        yield from zip(*(one.split(1) for one in final), strict=True)
 
 
 def _arguments(family: Family, imgsz: int, batch: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Pipelines: passes in a visible order; each is linted, its promise checked, its difference kept."""
+"""Pipelines: passes in a visible order; what each requires and gives is checked, its difference kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import fx
 from fxqat.errors import Problem
 from fxqat.graph.match import Pattern, fits
 from fxqat.graph.rewrite import Missed, Rewrites
-from fxqat.graph.site import site_of
+from fxqat.graph.site import operation, site_of
 from fxqat.graph.text import diff, line, text
 
 
@@ -27,28 +27,51 @@ class Promise:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A state of the graph that has a name: what must hold in it."""
+    """A state of the graph that has a name: what may stand in it, and what must hold.
+
+    Attributes:
+        name: unique, such as ``FUSED`` or ``QAT for ort-cpu``.
+        accepts: the operations that may occur, by the words that ``operation`` gives; anything else is refused. None
+            where a model may still hold operations that nobody knows.
+        promises: what holds beyond that.
+    """
 
     name: str
+    accepts: frozenset[str] | None = None
     promises: tuple[Promise, ...] = ()
 
-    def check(self, gm: fx.GraphModule, pass_name: str) -> None:
-        """Raise BrokenPromise at the first node where a promise does not hold."""
-        for promise in self.promises:
+    def check(
+        self, gm: fx.GraphModule, where: str, *, mend: str = "mend the pass, or take it out of the pipeline"
+    ) -> None:
+        """Raise BrokenPromise at the first node where something does not hold; ``where`` and ``mend`` stand in it."""
+        known = () if self.accepts is None else (only(self.accepts),)
+        for promise in (*known, *self.promises):
             for node, reason in promise.broken(gm):
-                raise BrokenPromise(pass_name, self, promise, node, reason)
+                raise BrokenPromise(where, self, promise, node, reason, mend)
 
 
 class BrokenPromise(Problem):
-    """A pass left the graph in a state that it promised not to: a defect of the pass, shipped or the user's own."""
+    """A graph that is not in the stage that a pass gives or requires: a defect of a pass, shipped or the user's own, or
+    of their order."""
 
-    def __init__(self, pass_name: str, stage: Stage, promise: Promise, node: fx.Node, reason: str) -> None:
+    def __init__(self, where: str, stage: Stage, promise: Promise, node: fx.Node, reason: str, mend: str) -> None:
         super().__init__(
-            f"pass {pass_name} at {site_of(node)}",
+            f"{where} at {site_of(node)}",
             f"{reason} [{line(node)}]",
             expected=f"the stage {stage.name}: {promise.says}",
-            remedy="mend the pass, or take it out of the pipeline",
+            remedy=mend,
         )
+
+
+def only(operations: frozenset[str]) -> Promise:
+    """The promise that no operation but ``operations`` occurs; inputs, outputs and attributes may."""
+
+    def broken(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
+        for node in gm.graph.nodes:
+            if node.op.startswith("call_") and operation(node) not in operations:
+                yield node, f"is {operation(node)}"
+
+    return Promise(says=f"nothing but {', '.join(sorted(operations))}", broken=broken)
 
 
 def never(pattern: Pattern, says: str) -> Promise:
@@ -73,7 +96,10 @@ class PassReport:
 
 @runtime_checkable
 class Pass(Protocol):
-    """A change to a graph, in place. In practice a frozen dataclass: its fields are its options."""
+    """A change to a graph, in place. In practice a frozen dataclass: its fields are its options.
+
+    It may have an attribute ``requires``, the stage that the graph must be in before it.
+    """
 
     @property
     def name(self) -> str:
@@ -81,10 +107,30 @@ class Pass(Protocol):
 
     @property
     def gives(self) -> Stage | None:
-        """The stage that holds afterwards, checked each time."""
+        """The stage that holds afterwards, checked each time; None where it leaves the stage as it is."""
 
     def __call__(self, gm: fx.GraphModule) -> PassReport:
         """Change ``gm`` in place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """The moment between two passes, or before the first or after the last.
+
+    Attributes:
+        gm: the graph as it is.
+        done: the pass that has just run; None before the first.
+        coming: the pass that runs next; None after the last.
+        report: what ``done`` had to say.
+    """
+
+    gm: fx.GraphModule
+    done: Pass | None = None
+    coming: Pass | None = None
+    report: PassReport | None = None
+
+
+Between = Callable[[Gap], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,22 +182,82 @@ class Pipeline:
 
     passes: Sequence[Pass]
 
-    def run(self, gm: fx.GraphModule) -> tuple[fx.GraphModule, Report]:
+    def run(self, gm: fx.GraphModule, between: Between | None = None) -> tuple[fx.GraphModule, Report]:
         """Run every pass on one copy of ``gm``, which stays as it is.
 
+        Args:
+            gm: the graph.
+            between: called between any two passes, before the first and after the last, when the graph was checked.
+
         Raises:
-            BrokenPromise: a pass did not keep the promise of the stage it gives.
+            BrokenPromise: a pass did not keep the promise of the stage it gives, or was given a graph that is not in
+                the stage it requires.
         """
         gm = copy.deepcopy(gm)
-        return gm, Report(steps=tuple(_step(one, gm) for one in self.passes))
+        return gm, self.apply(gm, between)
+
+    def apply(self, gm: fx.GraphModule, between: Between | None = None) -> Report:
+        """Run every pass on ``gm`` itself; see ``run``."""
+        verify, record = Verifier(), Recorder()
+        for gap in self._gaps(gm):
+            for one in (verify, record, between):
+                if one is not None:
+                    one(gap)
+            record.start = time.perf_counter()
+        return record.report()
+
+    def _gaps(self, gm: fx.GraphModule) -> Iterator[Gap]:
+        """Run the passes, and stop at each gap."""
+        done: Pass | None = None
+        report: PassReport | None = None
+        for coming in (*self.passes, None):
+            yield Gap(gm=gm, done=done, coming=coming, report=report)
+            if coming is not None:
+                done, report = coming, coming(gm)
 
 
-def _step(one: Pass, gm: fx.GraphModule) -> Step:
-    start, before = time.perf_counter(), text(gm.graph)
-    report = one(gm)
-    gm.graph.lint()
-    gm.recompile()
-    if one.gives is not None:
-        one.gives.check(gm, one.name)
-    seconds = time.perf_counter() - start
-    return Step(name=one.name, seconds=seconds, before=before, after=text(gm.graph), report=report)
+class Verifier:
+    """Lints the graph in each gap, and checks the stage that the last pass gives and the one that the next requires."""
+
+    def __init__(self) -> None:
+        self.known = ""  # the stage that was checked when the graph last changed
+
+    def __call__(self, gap: Gap) -> None:
+        """Check.
+
+        Raises:
+            BrokenPromise: a stage that does not hold.
+        """
+        if gap.done is not None:
+            self._check_given(gap.gm, gap.done)
+        required: Stage | None = getattr(gap.coming, "requires", None)
+        if required is not None and required.name != self.known:
+            where, mend = f"before the pass {gap.coming.name}", "run the passes that give it first"  # type: ignore[union-attr]
+            required.check(gap.gm, where, mend=mend)
+
+    def _check_given(self, gm: fx.GraphModule, done: Pass) -> None:
+        gm.graph.lint()
+        gm.recompile()
+        if done.gives is not None:
+            done.gives.check(gm, f"pass {done.name}")
+        self.known = "" if done.gives is None else done.gives.name
+
+
+class Recorder:
+    """Writes down how long each pass took, its checks included, and the text before and after it."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.text, self.start = "", 0.0
+
+    def __call__(self, gap: Gap) -> None:
+        """Add the step that ended in this gap."""
+        seconds, before = time.perf_counter() - self.start, self.text
+        self.text = text(gap.gm.graph)
+        if gap.done is not None and gap.report is not None:
+            done = Step(name=gap.done.name, seconds=seconds, before=before, after=self.text, report=gap.report)
+            self.steps.append(done)
+
+    def report(self) -> Report:
+        """All steps."""
+        return Report(steps=tuple(self.steps))

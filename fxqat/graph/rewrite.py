@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from fxqat.graph.info import info_of, set_info
 from fxqat.graph.match import Match, NoMatch, Pattern, match
 from fxqat.graph.prune import drop_unused_modules
 from fxqat.graph.site import set_site, site_of
@@ -66,6 +67,7 @@ class Edit:
     def __init__(self, *, gm: fx.GraphModule, rule: Rule, found: Match) -> None:
         self.gm, self.rule, self.found = gm, rule, found
         self.added: list[fx.Node] = []
+        self.wanted: dict[fx.Node, str] = {}  # sites, where a node of the match may still be in the way
         self.undoing: list[Callable[[], object]] = []
 
     def call(self, module: nn.Module, *args: Any, at: fx.Node | str) -> fx.Node:
@@ -126,17 +128,17 @@ class Edit:
         with self.gm.graph.inserting_after(self.added[-1] if self.added else root):
             node = make(self.gm.graph)
         origin = at if isinstance(at, fx.Node) else root
-        node.meta.update({key: value for key, value in origin.meta.items() if key not in _OWN})
-        node.meta["rule"] = self.rule.name
-        node.meta["wanted_site"] = site
+        node.meta.update(origin.meta)
+        set_info(node, info_of(origin).handed_on(self.rule.name))
         set_site(node, site)
         self.added.append(node)
+        self.wanted[node] = site
         return node
 
     def _drop_site_suffixes(self) -> None:
         """A new node whose site was still taken by a node of the match gets it now."""
         for node in self.added:
-            set_site(node, str(node.meta.pop("wanted_site", site_of(node))))
+            set_site(node, self.wanted[node])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +211,3 @@ def _has(gm: fx.GraphModule, path: str) -> bool:
     except AttributeError:
         return False
     return True
-
-
-# Metadata that belongs to one node and is not handed on to the nodes that replace it.
-_OWN = frozenset({"site", "wanted_site", "rule", "quantizer"})

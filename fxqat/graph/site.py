@@ -16,16 +16,18 @@ from typing import Any
 
 from torch import fx
 
+from fxqat.graph.info import KEY, info_of, note
+
 
 def site_of(node: fx.Node) -> str:
     """The site of ``node``, or its name where a user's own pass gave it none."""
-    return str(node.meta.get("site", node.name))
+    return info_of(node).site or node.name
 
 
 def set_site(node: fx.Node, site: str) -> fx.Node:
     """Give ``node`` the first free site among ``site``, ``site_1``, ``site_2`` ... and return it."""
-    taken = {other.meta.get("site") for other in node.graph.nodes if other is not node}
-    node.meta["site"] = first_free(site, taken)
+    taken = {other.meta[KEY].site for other in node.graph.nodes if other is not node and KEY in other.meta}
+    note(node, site=first_free(site, taken))
     return node
 
 
@@ -43,7 +45,7 @@ def assign_sites(graph: fx.Graph) -> None:
     taken: set[str] = set()
     for node in graph.nodes:
         site = first_free(_source_site(node), taken)
-        node.meta["site"] = site
+        note(node, site=site)
         taken.add(site)
 
 
@@ -90,7 +92,7 @@ def _source_site(node: fx.Node) -> str:
     if node.op == "get_attr":
         return str(node.target)
     if node.target is operator.getitem and isinstance(node.args[0], fx.Node):
-        return f"{node.args[0].meta['site']}.{node.args[1]}"
+        return f"{info_of(node.args[0]).site}.{node.args[1]}"
     return f"{scope}.{operation(node)}" if scope else operation(node)
 
 

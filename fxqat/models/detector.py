@@ -18,15 +18,14 @@ IMGSZ = 640  # Ultralytics' default
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The float model behind a graph: enough to build and trace it again.
+    """The float model that a graph was traced from, as a record.
 
     Attributes:
         name: of its file.
         sha256: of that file; empty for an architecture.
-        architecture: Ultralytics' YAML.
+        architecture: Ultralytics' YAML, where the model tells it.
         names: class names by index.
         stride: pixels per cell of each level.
-        channels: (in, out) of every convolution by its path.
         unnamed: how many classes the model gives no name, so that their number is used.
         task: Ultralytics' word, which names its family.
         head: fields of the family's HeadSpec; none for a YOLOv8 detection head.
@@ -37,7 +36,6 @@ class Source:
     architecture: Mapping[str, Any]
     names: Mapping[int, str]
     stride: tuple[float, ...]
-    channels: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     unnamed: int = 0
     task: str = "detect"
     head: Mapping[str, Any] = field(default_factory=dict)
@@ -54,17 +52,60 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RuleFile:
+    """A user's own rule file.
+
+    Attributes:
+        name: without its folder.
+        sha256: of its content.
+        lists: the lists of rules that it defines, among FUSE, QUANTIZE and LOWER.
+    """
+
+    name: str
+    sha256: str
+    lists: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassRecord:
+    """A pass as it ran.
+
+    Attributes:
+        name: of the pass.
+        options: its fields by name, as far as words and numbers tell them.
+        says: its own line of result.
+        milliseconds: it took.
+        diff: what it changed in the graph's text, as a unified diff.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    says: str = ""
+    milliseconds: float = 0.0
+    diff: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What was done to a graph: enough to do it again. ``patterns`` are (file name, SHA-256) of a user's own rule
-    files, ``passes`` the
-    names of a user's own passes."""
+    """What was done to a graph, as a record.
+
+    Attributes:
+        stage: ``float``, ``qat`` or ``int8``.
+        policy_name: of its file.
+        policy_text: the whole file.
+        target: the runtime that it was prepared for.
+        patterns: rule files of the user's own.
+        passes: in order, shipped ones and the user's own.
+        calibration: see ``fxqat.api.calibrate``.
+        training: see ``fxqat.training``.
+    """
 
     stage: str = "float"
     policy_name: str = ""
     policy_text: str = ""
     target: str = ""
-    patterns: tuple[tuple[str, str], ...] = ()
-    passes: tuple[str, ...] = ()
+    patterns: tuple[RuleFile, ...] = ()
+    passes: tuple[PassRecord, ...] = ()
     calibration: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
 
@@ -74,11 +115,20 @@ class Detector(nn.Module):
 
     In eval, images (B, 3, H, W) in 0..1 give (predictions, raw predictions) as Ultralytics' own model does; its family
     says what they are. In training they give the raw predictions alone, and no decode is computed.
+
+    Attributes:
+        gm: the graph.
+        source: what it was traced from.
+        recipe: what was done to it.
+        network: of stage ``qat``, the fused float network before its policy, without numbers: those of ``gm`` have the
+            same names. It is what another target's graph is made of; None where it is not known.
     """
 
-    def __init__(self, gm: fx.GraphModule, source: Source, recipe: Recipe) -> None:
+    def __init__(
+        self, gm: fx.GraphModule, source: Source, recipe: Recipe, network: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__()
-        self.gm, self.source, self.recipe = gm, source, recipe
+        self.gm, self.source, self.recipe, self.network = gm, source, recipe, network
         self._raw: fx.GraphModule | None = None
 
     def forward(self, images: Tensor) -> Any:
@@ -90,11 +140,16 @@ class Detector(nn.Module):
         return self._raw(images)  # type: ignore[misc]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Detector:
-        return Detector(copy.deepcopy(self.gm, memo), self.source, self.recipe).train(self.training)
+        return Detector(copy.deepcopy(self.gm, memo), self.source, self.recipe, self.network).train(self.training)
 
     def with_graph(self, gm: fx.GraphModule, **changes: Any) -> Detector:
         """This detector with another graph and the given changes to its recipe."""
-        return Detector(gm, self.source, replace(self.recipe, **changes)).train(gm.training)
+        return Detector(gm, self.source, replace(self.recipe, **changes), self.network).train(gm.training)
+
+    @property
+    def fit(self) -> str:
+        """How pictures become images of its size, see ``fxqat.data.images.load_image``."""
+        return self.source.family.fit
 
     @property
     def compared(self) -> tuple[RawOutput, ...]:

@@ -178,12 +178,20 @@ class Metric:
         title: in tables: ``mAP50-95``.
         second: key of the number shown beside it.
         second_title: its title.
+        of: what it is of, where a task has several: ``box``, ``mask``.
+        part: the attribute of Ultralytics' metrics that holds it.
+        matches: the key, among Ultralytics' statistics of an image, of which predictions are right.
+        statistic: how it follows from single images: ``average precision``, or the ``share`` that is right.
     """
 
     key: str
     title: str
     second: str
     second_title: str
+    of: str = ""
+    part: str = "box"
+    matches: str = "tp"
+    statistic: str = "average precision"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -197,7 +205,8 @@ class Family:
         spec: the sizes of a head.
         raw: the raw outputs of one branch of such a head.
         final: what such a head predicts.
-        metric: what decides whether one model is better than another.
+        metrics: of its predictions; the first decides whether one model is better than another.
+        fit: how a picture becomes an image of the network's size: ``letterbox``, or ``crop`` of its middle.
         trainer: Ultralytics' trainer class, by dotted name; likewise the others.
         validator: Ultralytics' validator class.
         head: what Ultralytics' losses read of a head, given its sizes and its strides in pixels.
@@ -215,17 +224,23 @@ class Family:
     spec: Callable[[Any], HeadSpec]
     raw: Callable[[HeadSpec], tuple[RawOutput, ...]]
     final: Callable[[HeadSpec], tuple[FinalOutput, ...]]
-    metric: Metric
+    metrics: tuple[Metric, ...]
     trainer: str
     validator: str
     head: Callable[[HeadSpec, Tensor], Any]
     loss: Callable[[HeadSpec], str]
     for_loss: Callable[[Any], Any] = field(default=lambda raw: raw)
     summed: bool = True
+    fit: str = "letterbox"
     metadata: Callable[[HeadSpec], dict[str, Any]] = field(default=lambda spec: {})
     described: Callable[[Mapping[str, str], int, Shapes], HeadSpec] = field(
         default=lambda metadata, classes, shapes: HeadSpec(classes=classes)
     )
+
+    @property
+    def metric(self) -> Metric:
+        """What decides whether one model is better than another."""
+        return self.metrics[0]
 
     def compared(self, spec: HeadSpec) -> tuple[RawOutput, ...]:
         """The raw outputs that a model's predictions are made of."""

@@ -19,7 +19,6 @@ from fxqat.errors import Problem
 from fxqat.files import sha256
 from fxqat.graph.site import nearest
 from fxqat.models import offline  # noqa: F401  (quiet before Ultralytics is imported)
-from fxqat.models.channels import Channels, channels_of, set_channels
 from fxqat.models.checkpoint_values import Leftover
 from fxqat.models.detector import Source
 from fxqat.models.families import family_named, family_of
@@ -76,15 +75,12 @@ def fetched(path: Path) -> Path:
         ) from error
 
 
-def build(
-    architecture: str | Path | dict[str, Any], *, classes: int | None = None, channels: Channels | None = None
-) -> tuple[nn.Module, Source]:
+def build(architecture: str | Path | dict[str, Any], *, classes: int | None = None) -> tuple[nn.Module, Source]:
     """A model with random weights from an architecture file, its Ultralytics name (``yolov8n.yaml``), or its content.
 
     Args:
         architecture: as above.
         classes: number of classes, instead of the architecture's.
-        channels: (in, out) of convolutions by path, where they are not what Ultralytics makes of the architecture.
 
     Raises:
         Problem: an unknown name, or an architecture whose entries are not layers.
@@ -97,9 +93,6 @@ def build(
     torch.manual_seed(0)
     try:
         model = imported(family.model)(dict(content), nc=classes, verbose=False)
-        set_channels(model, channels or {}, where)
-    except Problem:
-        raise
     except Exception as error:  # whatever Ultralytics makes of arguments that do not fit
         raise Problem(where, f"cannot be built ({error!r})", expected="an Ultralytics architecture") from error
     finally:
@@ -178,11 +171,13 @@ def _expect_colour(model: nn.Module, path: Path) -> None:
         )
 
 
-def _update(model: nn.Module) -> None:
+def _update(model: Any) -> None:
     """Make a model of any version one of today's, in float32 and eval mode."""
     for layer in model.modules():
         if isinstance(layer, nn.Upsample) and not hasattr(layer, "recompute_scale_factor"):
             layer.recompute_scale_factor = None  # checkpoints of torch 1.10 and before lack it
+    if not hasattr(model, "stride"):
+        model.stride = getattr(model.model[-1], "stride", torch.tensor([32.0]))  # as Ultralytics; 8.0.0 had none
     model.float().eval()
 
 
@@ -197,7 +192,6 @@ def _source(model: Any, name: str, digest: str) -> Source:
         architecture=_architecture_of(model) | {"nc": spec.classes},
         names={index: names.get(index, str(index)) for index in range(spec.classes)},
         stride=tuple(float(s) for s in model.stride),
-        channels=channels_of(model),
         unnamed=sum(index not in names for index in range(spec.classes)),
         task=family.task,
         head=asdict(spec),

@@ -10,6 +10,7 @@ from typing import Any, cast
 from torch import fx, nn
 
 from fxqat.errors import Problem
+from fxqat.graph.info import note
 from fxqat.graph.site import assign_sites, covers, module_of, site_of
 from fxqat.models.families import adapt
 from fxqat.models.families.blocks import adapt_blocks
@@ -118,7 +119,7 @@ def _assign_roles(gm: fx.GraphModule, roles: Mapping[str, tuple[str, ...]]) -> N
         if node is first:
             found.append("first_conv")
         if found:
-            node.meta["roles"] = tuple(found)
+            note(node, roles=tuple(found))
 
 
 def _part(layers: nn.Module) -> None:

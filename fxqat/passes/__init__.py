@@ -11,10 +11,22 @@ from fxqat.passes.fuse import Fuse
 from fxqat.passes.insert import Insert
 from fxqat.passes.lower import Lower
 from fxqat.passes.rule_files import Rules
-from fxqat.passes.stages import QAT, QAT_FLOAT_BIAS
 from fxqat.policy import Policy
+from fxqat.targets import Target
 
-__all__ = ["Assign", "Canonicalize", "Fuse", "Insert", "Lower", "Rules", "converting", "fusing", "preparing", "sites"]
+__all__ = [
+    "Assign",
+    "Canonicalize",
+    "Fuse",
+    "Insert",
+    "Lower",
+    "Rules",
+    "converting",
+    "fusing",
+    "preparing",
+    "quantizing",
+    "sites",
+]
 
 
 def fusing(rules: Rules, passes: Sequence[Pass] = ()) -> Pipeline:
@@ -24,12 +36,16 @@ def fusing(rules: Rules, passes: Sequence[Pass] = ()) -> Pipeline:
 
 def preparing(policy: Policy, rules: Rules, passes: Sequence[Pass] = ()) -> Pipeline:
     """From a trace to the graph that is calibrated and trained; a user's own ``passes`` run on the fused graph."""
+    return Pipeline((*fusing(rules, passes).passes, *quantizing(policy, rules).passes))
+
+
+def quantizing(policy: Policy, rules: Rules) -> Pipeline:
+    """From a fused graph to the one that is calibrated and trained."""
     target = policy.target
-    stage = QAT if target.integer_bias else QAT_FLOAT_BIAS
-    insert = Insert(target=target, rules=rules.quantize.get(target.name, ()), gives=stage)
-    return Pipeline((*fusing(rules, passes).passes, Assign(policy=policy), insert))
+    insert = Insert(target=target, rules=rules.quantize.get(target.name, ()))
+    return Pipeline((Assign(policy=policy), insert))
 
 
-def converting(rules: Rules) -> Pipeline:
-    """From the calibrated or trained graph to the INT8 reference graph."""
-    return Pipeline((Lower(rules=rules.lower),))
+def converting(rules: Rules, target: Target) -> Pipeline:
+    """From the calibrated or trained graph to the INT8 reference graph for ``target``."""
+    return Pipeline((Lower(rules=rules.lower, target=target),))

@@ -6,11 +6,14 @@ from dataclasses import dataclass, replace
 
 from torch import fx
 
+from fxqat.graph.info import info_of
+from fxqat.graph.pass_text import Printed
 from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.graph.site import operation, site_of
-from fxqat.passes.stages import ASSIGNED
+from fxqat.passes.quant_graph import annotate
+from fxqat.passes.stages import ASSIGNED, FUSED
 from fxqat.policy import Decision, Policy, Site
-from fxqat.policy.policy import FORM
+from fxqat.policy.reader import FORM
 from fxqat.quant.spec import QuantSpec
 from fxqat.targets import Target
 
@@ -26,12 +29,12 @@ def decidable(gm: fx.GraphModule) -> list[fx.Node]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Assign:
-    """Write the policy's decision into each node: ``decision``, ``weight``, ``activation``, ``preactivation``,
-    ``input``."""
+class Assign(Printed):
+    """Write the policy's decision, and what follows from it, into each node's QuantInfo."""
 
     policy: Policy
     name: str = "assign"
+    requires: Stage | None = FUSED
     gives: Stage | None = ASSIGNED
 
     def __call__(self, gm: fx.GraphModule) -> PassReport:
@@ -62,15 +65,14 @@ def default_input(activation: QuantSpec, target: Target) -> QuantSpec:
 
 def _write(node: fx.Node, decision: Decision, target: Target) -> None:
     activation = decision.qconfig.activation
-    node.meta["decision"] = decision
-    node.meta["weight"] = decision.qconfig.weight
-    node.meta["activation"] = activation
-    node.meta["preactivation"] = decision.preactivation or (default_preactivation(activation) if activation else None)
-    node.meta["input"] = decision.input or (default_input(activation, target) if activation else None)
+    before = decision.preactivation or (default_preactivation(activation) if activation else None)
+    read = decision.input or (default_input(activation, target) if activation else None)
+    weight = decision.qconfig.weight
+    annotate(node, decision=decision, weight=weight, activation=activation, preactivation=before, input=read)
 
 
 def _site(node: fx.Node) -> Site:
-    return Site(path=site_of(node), op=_op(node), roles=frozenset(node.meta.get("roles", ())))
+    return Site(path=site_of(node), op=_op(node), roles=frozenset(info_of(node).roles))
 
 
 def _op(node: fx.Node) -> str:

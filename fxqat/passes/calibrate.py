@@ -9,23 +9,11 @@ import torch
 from torch import Tensor, fx
 
 from fxqat.errors import Problem
-from fxqat.graph.site import nearest, site_of
-from fxqat.passes.insert import QUANTIZERS
+from fxqat.graph.site import nearest
+from fxqat.passes.quant_graph import QuantGraph
 from fxqat.quant.fake_quantize import FakeQuantize
-from fxqat.quant.modules import QATConv2d, QATLinear
 from fxqat.quant.spec import METHODS
 from fxqat.quant.torch_ao import disable_fake_quant, disable_observer, enable_fake_quant, enable_observer
-
-
-def quantizers(gm: fx.GraphModule) -> dict[str, FakeQuantize]:
-    """The activation quantizers of a graph by the site they stand for, in the order of the computation."""
-    found = dict[str, FakeQuantize]()
-    for node in gm.graph.nodes:
-        if node.op == "call_module" and str(node.target).startswith(f"{QUANTIZERS}."):
-            module = gm.get_submodule(str(node.target))
-            if isinstance(module, FakeQuantize) and module not in found.values():
-                found[site_of(node).removesuffix(".quantized")] = module
-    return found
 
 
 def use_method(gm: fx.GraphModule, method: str) -> None:
@@ -45,7 +33,7 @@ def use_method(gm: fx.GraphModule, method: str) -> None:
             remedy=nearest(method, METHODS),
         )
     silu = before_silu(gm)
-    for fake in _by_path(gm).values():
+    for fake in QuantGraph(gm).quantizers().values():
         if fake.spec.fixed is None:
             through = "silu" if fake in silu else fake.spec.through
             searched = {"through": through, "clip": fake.spec.clip} if method == "mse" else {}
@@ -56,7 +44,7 @@ def use_method(gm: fx.GraphModule, method: str) -> None:
 def before_silu(gm: fx.GraphModule) -> set[FakeQuantize]:
     """The quantizers of what a SiLU is applied to."""
     gated = {str(node.target) for node in gm.graph.nodes if feeds_silu(node)}
-    return {fake for path, fake in _by_path(gm).items() if path in gated}
+    return {fake for path, fake in QuantGraph(gm).quantizers_by_path().items() if path in gated}
 
 
 def feeds_silu(node: fx.Node) -> bool:
@@ -64,11 +52,6 @@ def feeds_silu(node: fx.Node) -> bool:
     gates = [user for user in node.users if user.target is torch.sigmoid]
     gated = {user for gate in gates for one in (gate, *gate.users) for user in one.users}
     return any(user.target is operator.mul and user in gated for user in node.users)
-
-
-def _by_path(gm: fx.GraphModule) -> dict[str, FakeQuantize]:
-    owned = [(path, module) for path, module in gm.named_modules() if path.startswith(f"{QUANTIZERS}.")]
-    return {path: module for path, module in owned if isinstance(module, FakeQuantize)}
 
 
 @torch.no_grad()
@@ -84,7 +67,7 @@ def observe(gm: fx.GraphModule, batches: Iterable[Tensor]) -> Iterator[int]:
     """
     training, seen = gm.training, 0
     gm.eval()
-    fakes = list(quantizers(gm).values())
+    fakes = list(QuantGraph(gm).quantizers().values())
     for fake in fakes:
         fake.renew_observer()
     gm.apply(enable_observer)
@@ -99,9 +82,8 @@ def observe(gm: fx.GraphModule, batches: Iterable[Tensor]) -> Iterator[int]:
         chosen = [fake.observed_qparams() for fake in fakes]
         for fake, qparams in zip(fakes, chosen, strict=True):
             fake.load_qparams(qparams)
-        for layer in gm.modules():
-            if isinstance(layer, (QATConv2d, QATLinear)):
-                layer.calibrate_weight()
+        for layer in QuantGraph(gm).layers():
+            layer.module.calibrate_weight()
     finally:
         gm.apply(disable_observer)
         gm.apply(enable_fake_quant)

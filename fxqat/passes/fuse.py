@@ -7,17 +7,19 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from fxqat.graph.pass_text import Printed
 from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.graph.rewrite import Rewrites, Rule, rewrite
-from fxqat.passes.stages import FUSED
+from fxqat.passes.stages import CANONICAL, FUSED
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fuse:
+class Fuse(Printed):
     """Apply the rules of patterns/fuse.py."""
 
     rules: tuple[Rule, ...]
     name: str = "fuse"
+    requires: Stage | None = CANONICAL
     gives: Stage | None = FUSED
 
     def __call__(self, gm: fx.GraphModule) -> PassReport:

@@ -9,9 +9,11 @@ import torch
 from torch import fx
 
 from fxqat.graph.match import NoMatch, function, module, value
+from fxqat.graph.pass_text import Printed
 from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.graph.rewrite import Edit, rule
 from fxqat.graph.site import module_of, site_of
+from fxqat.passes.quant_graph import annotate, quant_info
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.quant.silu import QuantizedSiLU
 
@@ -26,12 +28,12 @@ def quantized_silu(edit: Edit, x: fx.Node, before: fx.Node, gate: fx.Node, after
     if any(fake.ch_axis is not None for fake in quantizers):
         raise NoMatch("a quantizer is per channel", after)
     made = edit.call(QuantizedSiLU(*quantizers), x, at=f"silu.{site_of(after).replace('.', '_')}")
-    made.meta["quantizer"] = after.meta.get("quantizer")
+    annotate(made, quantizer=quant_info(after).quantizer)
     return made
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quicken:
+class Quicken(Printed):
     """Put QuantizedSiLU in place of the five operations it stands for. For views only: the text is no longer a model's,
     and quantizers leave the module tree."""
 

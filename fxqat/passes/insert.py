@@ -9,10 +9,12 @@ import networkx as nx
 from torch import fx
 
 from fxqat.errors import Problem
+from fxqat.graph.pass_text import Printed
 from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.graph.rewrite import Rule, rewrite
 from fxqat.graph.site import module_of, operation, set_site, site_of
-from fxqat.passes.stages import QAT
+from fxqat.passes.quant_graph import QUANTIZED, annotate, is_quantizer, quant_info
+from fxqat.passes.stages import ASSIGNED, qat
 from fxqat.quant.fake_quantize import make_fake_quantize
 from fxqat.quant.spec import QuantSpec
 from fxqat.targets import Place, Target
@@ -21,18 +23,22 @@ QUANTIZERS = "quantizer"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Insert:
+class Insert(Printed):
     """Write blocks as the target's kernels want them, then place one fake quantizer for each group of tensors that
     share a scale.
 
-    Afterwards ``meta["quantizer"]`` names the quantizer's module at every node whose value is of integers, also where
-    no quantizer stands since the values are on the grid already (after MaxPool, Upsample, split, Concat).
+    Afterwards every node whose value is of integers has the path of its quantizer in its QuantInfo.
     """
 
     target: Target
     rules: tuple[Rule, ...]
     name: str = "insert"
-    gives: Stage | None = QAT
+    requires: Stage | None = ASSIGNED
+
+    @property
+    def gives(self) -> Stage:
+        """The QAT stage of the target."""
+        return qat(self.target)
 
     def __call__(self, gm: fx.GraphModule) -> PassReport:
         """Insert."""
@@ -40,7 +46,7 @@ class Insert:
         groups = scale_groups(gm, self.target)
         for group in groups:
             _quantize_group(gm, group, self.target)
-        layers = [node for node in gm.graph.nodes if node.meta.get("weight") is not None and node.op == "call_module"]
+        layers = [node for node in gm.graph.nodes if quant_info(node).weight is not None and node.op == "call_module"]
         for node in layers:
             _quantize_layer(gm, node, self.target)
         gm.recompile()
@@ -76,13 +82,13 @@ def _wanted(gm: fx.GraphModule, target: Target) -> set[fx.Node]:
     found = set[fx.Node]()
     for node in reversed(gm.graph.nodes):
         read = any(_reads_integers(user, target) or (user in found and _moves(user, target)) for user in node.users)
-        if read and node.meta.get("activation") is not None:
+        if read and quant_info(node).activation is not None:
             found.add(node)
     return found
 
 
 def _reads_integers(node: fx.Node, target: Target) -> bool:
-    return _op(node) in (target.readers or ()) and node.meta.get("weight") is not None
+    return _op(node) in (target.readers or ()) and quant_info(node).weight is not None
 
 
 def _moves(node: fx.Node, target: Target) -> bool:
@@ -92,7 +98,7 @@ def _moves(node: fx.Node, target: Target) -> bool:
 def _sources(node: fx.Node, integers: nx.Graph[fx.Node], target: Target) -> list[fx.Node] | None:
     """The inputs whose scale ``node``'s output must share (none for a scale of its own), or None where the output is
     float."""
-    if node.meta.get("activation") is None or node.op in {"output", "get_attr"}:
+    if quant_info(node).activation is None or node.op in {"output", "get_attr"}:
         return None
     place = target.place(_op(node), site_of(node))
     if place is Place.OWN:
@@ -107,7 +113,7 @@ def _quantize_group(gm: fx.GraphModule, group: list[fx.Node], target: Target) ->
     path = _add_quantizer(gm, spec, site_of(owners[0]))
     for node in group:
         if _op(node) not in {"chunk", "split"}:  # a tuple of tensors; its items are members themselves
-            node.meta["quantizer"] = path
+            annotate(node, quantizer=path)
     for node in owners:
         _quantize_after(gm, node, path)
 
@@ -116,20 +122,21 @@ def _quantize_after(gm: fx.GraphModule, node: fx.Node, path: str) -> None:
     with gm.graph.inserting_after(node):
         fake = gm.graph.call_module(path, (node,))
     node.replace_all_uses_with(fake, delete_user_cb=lambda user: user is not fake)
-    _describe(fake, node, f"{site_of(node)}.quantized", path)
+    _describe(fake, node, f"{site_of(node)}{QUANTIZED}", path)
 
 
 def _quantize_layer(gm: fx.GraphModule, node: fx.Node, target: Target) -> None:
     """Quantize the weight, and give the layer its input's scale where the bias is of integers; a float input gets a
     quantizer for the layers that read it."""
-    module_of(node).quantize_weight(node.meta["weight"], site_of(node), pair_orders=target.pair_orders, calibrate=False)
-    source = node.args[0]
-    if source.meta.get("quantizer") is None:  # type: ignore[union-attr]
-        source = _quantized_input(gm, source, node)  # type: ignore[arg-type]
+    info = quant_info(node)
+    module_of(node).quantize_weight(info.weight, site_of(node), pair_orders=target.pair_orders, calibrate=False)
+    source = node.all_input_nodes[0]
+    if quant_info(source).quantizer is None:
+        source = _quantized_input(gm, source, node)
         node.args = (source,)
     if not target.integer_bias:
         return
-    path = source.meta["quantizer"]  # type: ignore[union-attr]
+    path = quant_info(source).quantizer
     with gm.graph.inserting_before(node):
         scale = gm.graph.get_attr(f"{path}.scale")
     set_site(scale, f"{site_of(node)}.input_scale")
@@ -139,14 +146,16 @@ def _quantize_layer(gm: fx.GraphModule, node: fx.Node, target: Target) -> None:
 def _quantized_input(gm: fx.GraphModule, source: fx.Node, node: fx.Node) -> fx.Node:
     """``source`` quantized for ``node``; as an earlier layer has it where that asks for the same: a runtime would
     otherwise compute the same codes for each."""
+    info = quant_info(node)
+    spec = info.input
+    assert spec is not None, "assign gives a layer with an integer weight the spec of its input"
     for user in source.users:
-        path = user.meta.get("quantizer")
-        if user.target == path and path and gm.get_submodule(path).spec == node.meta["input"]:
+        if is_quantizer(user) and module_of(user).spec == spec:
             return user
-    path = _add_quantizer(gm, node.meta["input"], f"{site_of(node)}.input")
+    path = _add_quantizer(gm, spec, f"{site_of(node)}.input")
     with gm.graph.inserting_before(node):
         fake = gm.graph.call_module(path, (source,))
-    _describe(fake, node, f"{site_of(node)}.input.quantized", path)
+    _describe(fake, node, f"{site_of(node)}.input{QUANTIZED}", path)
     return fake
 
 
@@ -159,8 +168,9 @@ def _add_quantizer(gm: fx.GraphModule, spec: QuantSpec, site: str) -> str:
 
 
 def _describe(fake: fx.Node, origin: fx.Node, site: str, path: str) -> None:
-    fake.meta.update({key: origin.meta[key] for key in ("decision", "roles", "nn_module_stack") if key in origin.meta})
-    fake.meta["quantizer"] = path
+    info = quant_info(origin)
+    fake.meta.update({key: origin.meta[key] for key in ("nn_module_stack",) if key in origin.meta})
+    annotate(fake, roles=info.roles, decision=info.decision, quantizer=path)
     set_site(fake, site)
 
 
@@ -179,7 +189,8 @@ def _common_spec(owners: list[fx.Node], target: Target) -> QuantSpec:
 
 
 def _spec(node: fx.Node, target: Target) -> QuantSpec:
-    spec: QuantSpec = node.meta["activation"]
+    spec = quant_info(node).activation
+    assert spec is not None, "what is quantized was assigned a spec"
     known: Mapping[str, tuple[float, float]] = target.fixed
     if _op(node) not in known:
         return spec

@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 
 from torch import fx, nn
 
+from fxqat.graph.pass_text import Printed
 from fxqat.graph.pipeline import PassReport, Stage
-from fxqat.passes.insert import QUANTIZERS
+from fxqat.passes.quant_graph import QuantGraph
 from fxqat.quant.fake_quantize import FakeQuantize, LSQFakeQuantize, make_fake_quantize
 from fxqat.quant.spec import QuantSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearnScales:
+class LearnScales(Printed):
     """Let every activation quantizer learn its scale (LSQ, arXiv:1902.08153), from the calibrated one on.
 
     Quantizers whose range is given, that round scales to powers of two, or that have an estimator of their own stay.
@@ -25,17 +26,11 @@ class LearnScales:
 
     def __call__(self, gm: fx.GraphModule) -> PassReport:
         """Put learning quantizers in place of calibrated ones, under the same paths."""
-        found = activation_quantizers(gm)
+        found = QuantGraph(gm).quantizers_by_path()
         chosen = [path for path, fake in found.items() if _learning(fake.spec) != fake.spec]
         for path in chosen:
             _put(gm, path, _learning(found[path].spec))
         return PassReport(says=f"{len(chosen)} of {len(found)} activation scales are learned")
-
-
-def activation_quantizers(gm: fx.GraphModule) -> dict[str, FakeQuantize]:
-    """Every activation quantizer by its path, once each."""
-    found = [(path, module) for path, module in gm.named_modules() if path.startswith(f"{QUANTIZERS}.")]
-    return {path: module for path, module in found if isinstance(module, FakeQuantize)}
 
 
 def learned_scales(model: nn.Module) -> list[nn.Parameter]:

@@ -6,22 +6,34 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
+from fxqat.graph.pass_text import Printed
 from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.graph.prune import drop_unused_modules
 from fxqat.graph.rewrite import Rule, rewrite
 from fxqat.passes.fuse import summary
-from fxqat.passes.stages import INT8
+from fxqat.passes.stages import int8, qat
 from fxqat.quant.modules import QATConv2d, QATLinear
 from fxqat.quant.torch_ao import quantize_per_tensor
+from fxqat.targets import Target
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lower:
+class Lower(Printed):
     """Freeze every range, fold every batch norm, and write quantization as operations on integer buffers."""
 
     rules: tuple[Rule, ...]
+    target: Target
     name: str = "lower"
-    gives: Stage | None = INT8
+
+    @property
+    def requires(self) -> Stage:
+        """The QAT stage of the target."""
+        return qat(self.target)
+
+    @property
+    def gives(self) -> Stage:
+        """The INT8 stage of the target."""
+        return int8(self.target)
 
     def __call__(self, gm: fx.GraphModule) -> PassReport:
         """Lower."""

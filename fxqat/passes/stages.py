@@ -1,9 +1,14 @@
-"""What must hold at each stage of a graph, written as patterns. The pipeline checks it after the pass that gives the
-stage."""
+"""The stages of a graph: what may occur in each and what must hold, written as patterns. The pipeline checks a stage
+after the pass that gives it, and before one that requires it.
+
+Up to FUSED a model may hold operations that no target knows; assign refuses them by their sites. From there on a stage
+is closed: it accepts its target's vocabulary and nothing else.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import fx, nn
@@ -11,9 +16,11 @@ from torch import fx, nn
 from fxqat.graph.match import module, value
 from fxqat.graph.pipeline import Promise, Stage, never
 from fxqat.graph.site import module_of, site_of
+from fxqat.passes.quant_graph import QuantGraph, is_quantizer, quant_info
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.quant.modules import QATConv2d, QATLinear
 from fxqat.quant.torch_ao import dequantize_per_channel, dequantize_per_tensor, quantize_per_tensor
+from fxqat.targets import Target
 
 
 def _shared_sites(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
@@ -27,7 +34,7 @@ def _shared_sites(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
 def _shared_modules(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
     seen: set[object] = set()
     for node in gm.graph.nodes:
-        if node.op == "call_module" and not isinstance(module_of(node), FakeQuantize):
+        if node.op == "call_module" and not is_quantizer(node):
             if module_of(node) in seen:
                 yield node, "calls the module of another site"
             seen.add(module_of(node))
@@ -35,30 +42,27 @@ def _shared_modules(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
 
 def _undecided(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
     for node in gm.graph.nodes:
-        if node.op not in {"output", "get_attr"} and "decision" not in node.meta:
+        if node.op not in {"output", "get_attr"} and quant_info(node).decision is None:
             yield node, "has no decision"
 
 
 def _float_inputs(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
-    for node in gm.graph.nodes:
-        if node.op == "call_module" and isinstance(module_of(node), (QATConv2d, QATLinear)):
-            quantized = module_of(node).weight_fake_quant is not None
-            if quantized and node.args[0].meta.get("quantizer") is None:
-                yield node, "has an integer weight but a float input"
+    graph = QuantGraph(gm)
+    for layer in graph.layers():
+        if layer.integer and not graph.is_integer(layer.input):
+            yield layer.node, "has an integer weight but a float input"
 
 
 def _float_bias(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
-    for node in gm.graph.nodes:
-        if node.op == "call_module" and isinstance(module_of(node), (QATConv2d, QATLinear)):
-            integer, has_scale = module_of(node).weight_fake_quant is not None, len(node.args) == 2
-            if integer != has_scale:
-                yield node, "an integer weight and an input scale for the bias belong together"
+    for layer in QuantGraph(gm).layers():
+        if layer.integer != (layer.input_scale is not None):
+            yield layer.node, "an integer weight and an input scale for the bias belong together"
 
 
 def _input_scale(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
-    for node in gm.graph.nodes:
-        if node.op == "call_module" and isinstance(module_of(node), (QATConv2d, QATLinear)) and len(node.args) == 2:
-            yield node, "rounds its bias, which this target keeps in float"
+    for layer in QuantGraph(gm).layers():
+        if layer.input_scale is not None:
+            yield layer.node, "rounds its bias, which this target keeps in float"
 
 
 def _unpaired(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
@@ -69,7 +73,7 @@ def _unpaired(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
 
 def _called_integer_but_float(gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
     for node in gm.graph.nodes:
-        if node.target is torch.conv2d and node.meta.get("weight") is not None:
+        if node.target is torch.conv2d and quant_info(node).weight is not None:
             weight = node.args[1]
             if weight.target not in {dequantize_per_channel, dequantize_per_tensor}:
                 yield node, "the policy calls it integer, but its weight is float"
@@ -92,28 +96,59 @@ FUSED = Stage(
     ),
 )
 ASSIGNED = Stage(name="ASSIGNED", promises=(SITES, Promise(says="the policy decided every site", broken=_undecided)))
-_QUANTIZED = (
-    SITES,
-    Promise(says="integer layers have integer inputs", broken=_float_inputs),
-    never(module(FakeQuantize, module(FakeQuantize, x)), "no value is quantized twice"),
-)
-QAT = Stage(
-    name="QAT",
-    promises=(*_QUANTIZED, Promise(says="integer layers know their input's scale, for the bias", broken=_float_bias)),
-)
-QAT_FLOAT_BIAS = Stage(
-    name="QAT_FLOAT_BIAS", promises=(*_QUANTIZED, Promise(says="biases stay in float", broken=_input_scale))
-)
-INT8 = Stage(
-    name="INT8",
-    promises=(
-        SITES,
-        never(module(FakeQuantize), "no fake quantizer is left"),
-        never(module((QATConv2d, QATLinear)), "no QAT module is left"),
-        never(module(nn.BatchNorm2d), "no batch norm is left"),
-        Promise(says="codes are read through a dequantize", broken=_unpaired),
-        Promise(says="what the policy calls integer has integer weight and input", broken=_called_integer_but_float),
-    ),
+_QUANTIZERS = frozenset({"FakeQuantize", "LSQFakeQuantize"})
+# What lowering leaves nothing of.
+_TRAINED = frozenset({"QATConv2d", "QATLinear", "QATBatchNorm2d", "BatchNorm2d", "Dropout", "StopGradient"})
+# What QAT layers, quantizers and the DFL become.
+_LOWERED = frozenset(
+    {
+        *("quantize_per_tensor", "dequantize_per_tensor", "dequantize_per_channel"),
+        *("conv2d", "linear", "matmul", "mul", "add", "Conv2d", "Linear"),
+    }
 )
 
-__all__ = ["ASSIGNED", "CANONICAL", "FUSED", "INT8", "QAT", "QAT_FLOAT_BIAS", "SITES"]
+
+def qat(target: Target) -> Stage:
+    """The stage of a graph that is calibrated and trained for ``target``."""
+    bias = (
+        Promise(says="integer layers know their input's scale, for the bias", broken=_float_bias)
+        if target.integer_bias
+        else Promise(says="biases stay in float", broken=_input_scale)
+    )
+    return Stage(
+        name=f"QAT for {target.name}",
+        accepts=frozenset(target.places) | _QUANTIZERS,
+        promises=(
+            SITES,
+            Promise(says="layers hold activations that the target knows", broken=partial(_activations, target)),
+            Promise(says="integer layers have integer inputs", broken=_float_inputs),
+            never(module(FakeQuantize, module(FakeQuantize, x)), "no value is quantized twice"),
+            bias,
+        ),
+    )
+
+
+def int8(target: Target) -> Stage:
+    """The stage of the INT8 reference graph for ``target``."""
+    return Stage(
+        name=f"INT8 for {target.name}",
+        accepts=(frozenset(target.places) - _TRAINED) | _LOWERED,
+        promises=(
+            SITES,
+            Promise(says="codes are read through a dequantize", broken=_unpaired),
+            Promise(
+                says="what the policy calls integer has integer weight and input", broken=_called_integer_but_float
+            ),
+        ),
+    )
+
+
+def _activations(target: Target, gm: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
+    for node in gm.graph.nodes:
+        if node.op == "call_module" and isinstance(module_of(node), (QATConv2d, QATLinear)):
+            kind = type(module_of(node).activation).__name__
+            if kind not in target.places and module_of(node).activation is not None:
+                yield node, f"its activation is {kind}"
+
+
+__all__ = ["ASSIGNED", "CANONICAL", "FUSED", "SITES", "int8", "qat"]

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from fxqat.graph.site import module_of, site_of
 from fxqat.passes.insert import QUANTIZERS
+from fxqat.passes.quant_graph import QuantGraph, is_quantizer, quant_info
 from fxqat.quant.affine import choose_qparams
 from fxqat.quant.fake_quantize import FakeQuantize
-from fxqat.quant.modules import QATConv2d, QATLinear
 from fxqat.quant.spec import QParams, QuantSpec
 
 
@@ -58,7 +57,8 @@ def carry(source: fx.GraphModule, made: fx.GraphModule, *, observed: bool) -> Ca
     _copy_parameters(source, made)
     weights, rounded = _carry_weights(source, made)
     origins, known, missing, joined = _origins(source, made), 0, list[str](), 0
-    for path, fake in _quantizers(made).items():
+    quantizers = QuantGraph(made).quantizers_by_path()
+    for path, fake in quantizers.items():
         found = [one for one in origins.get(path, []) if not (observed and _is_wasteful(one.spec, fake.spec))]
         known += fake.spec.fixed is not None
         if fake.spec.fixed is not None:
@@ -68,7 +68,7 @@ def carry(source: fx.GraphModule, made: fx.GraphModule, *, observed: bool) -> Ca
             joined += len(found) > 1
         else:
             missing.append(fake.site)
-    taken = len(_quantizers(made)) - known - len(missing)
+    taken = len(quantizers) - known - len(missing)
     return Carried(ranges=taken, joined=joined, known=known, observed=tuple(missing), weights=weights, rounded=rounded)
 
 
@@ -81,11 +81,12 @@ def _copy_parameters(source: fx.GraphModule, made: fx.GraphModule) -> None:
 
 def _carry_weights(source: fx.GraphModule, made: fx.GraphModule) -> tuple[int, int]:
     kept, rounded = 0, 0
-    layers = {name: m for name, m in source.named_modules() if isinstance(m, QATConv2d | QATLinear)}
-    for name, layer in made.named_modules():
-        if not isinstance(layer, QATConv2d | QATLinear) or layer.weight_fake_quant is None:
+    layers = {str(one.node.target): one.module for one in QuantGraph(source).layers()}
+    for one in QuantGraph(made).layers():
+        layer = one.module
+        if layer.weight_fake_quant is None:
             continue
-        before = layers[name].weight_fake_quant
+        before = layers[str(one.node.target)].weight_fake_quant
         if before is not None and _codes(before.spec) == _codes(layer.weight_fake_quant.spec):
             layer.weight_fake_quant.load_qparams(before.qparams())
             layer.settle_weight()
@@ -104,7 +105,7 @@ def _codes(spec: QuantSpec) -> tuple[int, int, int | None]:
 def _origins(source: fx.GraphModule, made: fx.GraphModule) -> dict[str, list[FakeQuantize]]:
     """The quantizers in ``source`` of the tensors that each quantizer in ``made`` rounds: by the tensor, else by who
     reads it."""
-    old = _quantizers(source)
+    old = QuantGraph(source).quantizers_by_path()
     by_tensor = {tensor: old[path] for tensor, path in _tensors(source)}
     by_reader = {reader: old[path] for reader, path in _readers(source)}
     found: dict[str, list[FakeQuantize]] = {}
@@ -122,23 +123,17 @@ def _tensors(gm: fx.GraphModule) -> Iterator[tuple[str, str]]:
     """Each rounded tensor with its quantizer's path. A tensor's name is the site it has in the fused graph, which is
     the same for every target."""
     for node in gm.graph.nodes:
-        path = node.meta.get("quantizer")
-        if path is not None and not (node.op == "call_module" and isinstance(module_of(node), FakeQuantize)):
-            yield str(node.meta.get("tensor", site_of(node))), path
+        path = quant_info(node).quantizer
+        if path is not None and not is_quantizer(node):
+            yield QuantGraph(gm).tensor(node), path
 
 
 def _readers(gm: fx.GraphModule) -> Iterator[tuple[str, str]]:
     """Each integer layer with the path of its input's quantizer."""
-    for node in gm.graph.nodes:
-        if node.op == "call_module" and isinstance(module_of(node), QATConv2d | QATLinear):
-            path = node.args[0].meta.get("quantizer")
-            if path is not None:
-                yield site_of(node), path
-
-
-def _quantizers(gm: fx.GraphModule) -> dict[str, FakeQuantize]:
-    named = [(name, module) for name, module in gm.named_modules() if name.startswith(f"{QUANTIZERS}.")]
-    return {name: module for name, module in named if isinstance(module, FakeQuantize)}
+    for layer in QuantGraph(gm).layers():
+        path = quant_info(layer.input).quantizer
+        if path is not None:
+            yield layer.site, path
 
 
 def _is_wasteful(old: QuantSpec, new: QuantSpec) -> bool:

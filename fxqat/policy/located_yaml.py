@@ -11,23 +11,54 @@ from fxqat.errors import Problem
 
 
 class Lines(dict[str, Any]):
-    """A YAML mapping that knows its line and the line of each key."""
+    """A YAML mapping that knows its file, its line and the line of each key; a top-level one its text as well.
 
+    Attributes:
+        file: name of the file.
+        line: of its first key.
+        text: of the whole file.
+        sources: for keys that came from another mapping, that mapping.
+    """
+
+    file = ""
     line = 1
+    text = ""
 
     @cached_property
     def lines(self) -> dict[str, int]:
         """The line of each key."""
         return {}
 
+    @cached_property
+    def sources(self) -> dict[str, Lines]:
+        """Other mappings that keys came from."""
+        return {}
+
+    def source(self, key: str) -> Lines:
+        """The mapping that ``key`` came from."""
+        return self.sources.get(key, self)
+
+    def where(self, key: str = "") -> str:
+        """``file:line`` of ``key``, or of the mapping."""
+        mine = self.source(key)
+        return f"{mine.file}:{mine.lines.get(key, mine.line)}"
+
+    def copied(self) -> Lines:
+        """The same keys, lines and sources."""
+        made = Lines(self)
+        made.file, made.line, made.text = self.file, self.line, self.text
+        made.lines.update(self.lines)
+        made.sources.update(self.sources)
+        return made
+
 
 class _Loader(yaml.SafeLoader):
-    pass
+    file = ""
 
 
 def _construct(loader: _Loader, node: yaml.MappingNode) -> Lines:
     made = Lines()
-    made.line = node.start_mark.line + 1
+    made.file, made.line = loader.file, node.start_mark.line + 1
     for key_node, value_node in node.value:
         key = str(loader.construct_object(key_node, deep=True))
         if key in made:
@@ -46,13 +77,20 @@ def parse(text: str, name: str) -> Any:
     Raises:
         Problem: it is not YAML.
     """
+    loader = _Loader(text)
+    loader.file = name
     try:
-        return yaml.load(text, _Loader)
+        found = loader.get_single_data()
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise Problem(f"{name}:{line}", f"is not YAML ({error.problem})", expected="a policy file") from error
     except yaml.YAMLError as error:
         raise Problem(name, f"is not YAML ({str(error).splitlines()[0]})", expected="a policy file") from error
+    finally:
+        loader.dispose()
+    if isinstance(found, Lines):
+        found.text = text
+    return found
 
 
 def item_lines(text: str, key: str) -> list[int]:

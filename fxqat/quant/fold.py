@@ -19,7 +19,7 @@ def parallel(large: nn.Conv2d, bn: nn.BatchNorm2d, small: nn.Conv2d, bn_small: n
     Raises:
         ValueError: the two do not see the same places, or a batch norm keeps no statistics.
     """
-    rim = [(a - b) // 2 for a, b in zip(large.kernel_size, small.kernel_size, strict=True)]
+    rim = [(a - b) / 2 for a, b in zip(large.kernel_size, small.kernel_size, strict=True)]
     same = ("out_channels", "padding_mode", *_GEOMETRY)
     centred = [a - b for a, b in zip(_padding(large), _padding(small), strict=True)]
     if any(getattr(large, name) != getattr(small, name) for name in same) or centred != rim or min(rim) < 0:
@@ -27,7 +27,8 @@ def parallel(large: nn.Conv2d, bn: nn.BatchNorm2d, small: nn.Conv2d, bn_small: n
     (weight, bias), (inner, more) = _folded(large, bn), _folded(small, bn_small)
     geometry: dict[str, Any] = {name: getattr(large, name) for name in (*_GEOMETRY, "kernel_size", "padding")}
     made = nn.Conv2d(out_channels=large.out_channels, **geometry).to(weight.device)
-    made.weight.copy_(weight + F.pad(inner, (rim[1], rim[1], rim[0], rim[0])))
+    down, across = (int(one) for one in rim)
+    made.weight.copy_(weight + F.pad(inner, (across, across, down, down)))
     assert made.bias is not None
     made.bias.copy_(bias + more)
     return made.train(large.training)

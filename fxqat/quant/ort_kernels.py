@@ -64,8 +64,24 @@ def exact_conv(codes: Tensor, weight: Tensor, bias: Tensor | None, geometry: tup
     return total if bias is None else total.add_(bias.view(1, -1, 1, 1))
 
 
+def requantize(
+    accumulator: Tensor, scales: tuple[float, Tensor, float], zero_point: int, low: int, high: int
+) -> Tensor:
+    """QLinearConv's last step: the codes of sums (N, C, ...).
+
+    Args:
+        accumulator: exact integers as float32 or float64, bias included.
+        scales: s_x, s_w of shape [C] or [1], s_y.
+        zero_point: z_y.
+        low: lowest code.
+        high: highest code.
+    """
+    by_channel = multiplier(*scales).view(1, -1, *[1] * (accumulator.dim() - 2))
+    return requantize_accumulator(accumulator, by_channel, zero_point, low, high)
+
+
 def requantize_accumulator(accumulator: Tensor, multiplier: Tensor, zero_point: int, low: int, high: int) -> Tensor:
-    """QLinearConv's last step: ``clamp(rint(float32(acc) * float32(s_x * s_w / s_y)) + z_y, low, high)``.
+    """``clamp(rint(float32(acc) * float32(s_x * s_w / s_y)) + z_y, low, high)``.
 
     Args:
         accumulator: exact integers as float64, bias included, (N, C, ...).
@@ -144,6 +160,11 @@ def add(
     z_a, z_b, z_y = (torch.tensor(float(zero)) for zero in zeros)
     fixed = z_y - _fma(r_a, z_a, r_b * z_b)
     return torch.clamp(torch.round(_fma(r_a, a.float(), _fma(r_b, b.float(), fixed))), low, high)
+
+
+def quantize(x: Tensor, scale: float, zero_point: int, low: int, high: int) -> Tensor:
+    """QuantizeLinear: ``clamp(rint(x / s) + z, low, high)``, in float32."""
+    return torch.clamp(torch.round(x / torch.tensor(scale, dtype=torch.float32)) + zero_point, low, high)
 
 
 def _fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:

@@ -34,11 +34,13 @@ __all__ = [
     "enable_fake_quant",
     "enable_observer",
     "observer_class",
+    "quantize_per_channel",
     "quantize_per_tensor",
 ]
 
 quantize_per_tensor = torch.ops.quantized_decomposed.quantize_per_tensor.default
 dequantize_per_tensor = torch.ops.quantized_decomposed.dequantize_per_tensor.default
+quantize_per_channel = torch.ops.quantized_decomposed.quantize_per_channel.default
 dequantize_per_channel = torch.ops.quantized_decomposed.dequantize_per_channel.default
 
 

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import fx
 
 import fxqat.api as api
-from fxqat.checkpoint.model_io import policy_of, rebuilt, same_rules
+from fxqat.checkpoint.network import network_of, policy_of
 from fxqat.errors import Problem
 from fxqat.evaluation.multiply_adds import macs
-from fxqat.graph.pipeline import Pipeline, Step
+from fxqat.graph.pipeline import Pipeline
 from fxqat.graph.site import operation, site_of
 from fxqat.graph.text import line
-from fxqat.models.detector import Detector, Recipe
-from fxqat.passes import Assign, Rules, fusing, preparing
+from fxqat.models.detector import Detector, PassRecord
+from fxqat.passes import Assign
 from fxqat.passes.assign import decidable
+from fxqat.passes.quant_graph import QuantGraph, layer_of, quant_info
 from fxqat.policy import Decision, Policy
-from fxqat.quant.modules import QATConv2d, QATLinear
 from fxqat.report.drawing import Op
-
-_LAYERS = (QATConv2d, QATLinear)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +72,12 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Anatomy:
-    """The parts in the order of the computation, the policy, and the passes as they ran."""
+    """The parts in the order of the computation, the policy, and the passes as they ran, lowering included where the
+    model was calibrated."""
 
     parts: tuple[Part, ...]
     policy: Policy
-    steps: tuple[Step, ...]
+    passes: tuple[PassRecord, ...]
 
     @property
     def integer_share(self) -> float:
@@ -88,12 +86,11 @@ class Anatomy:
         return sum(part.macs for part in self.parts if part.integer) / total if total else 0.0
 
 
-def dissect(model: Detector, patterns: Sequence[str | Path] = ()) -> Anatomy:
-    """Run the passes of ``model``'s recipe again on a fresh trace, and look.
+def dissect(model: Detector) -> Anatomy:
+    """Look at the network before the policy and at the graph after it.
 
     Args:
         model: stage ``qat``; where it was calibrated, the pass lower runs on its own numbers.
-        patterns: the rule files it was prepared with.
 
     Raises:
         Problem: another stage.
@@ -101,54 +98,37 @@ def dissect(model: Detector, patterns: Sequence[str | Path] = ()) -> Anatomy:
     if model.stage != "qat":
         expected = "a prepared, calibrated or trained .fxqat"
         raise Problem(Path(model.source.name).name, f"is at stage {model.stage}", expected=expected)
-    recipe = model.recipe
-    policy = policy_of(recipe)
-    rules = same_rules(recipe, patterns)
-    start = rebuilt(model.source, Recipe(), model.source.name, (), ()).gm
-    prepared, report = preparing(policy, rules).run(start)
-    steps = report.steps
-    if recipe.calibration:
-        steps += api.convert(model, patterns=patterns)[1].steps
-    return Anatomy(parts=_parts(start, prepared, policy, rules), policy=policy, steps=steps)
+    policy, fused = policy_of(model.recipe), network_of(model)
+    Pipeline((Assign(policy=policy),)).apply(fused)
+    passes = api.convert(model)[0].recipe.passes if model.recipe.calibration else model.recipe.passes
+    return Anatomy(parts=_parts(fused, model.gm), policy=policy, passes=passes)
 
 
-def _parts(start: fx.GraphModule, prepared: fx.GraphModule, policy: Policy, rules: Rules) -> tuple[Part, ...]:
-    fused, _ = Pipeline((*fusing(rules).passes, Assign(policy=policy))).run(start)
+def _parts(fused: fx.GraphModule, prepared: fx.GraphModule) -> tuple[Part, ...]:
     counts, after = macs(fused), {site_of(node): node for node in prepared.graph.nodes}
     return tuple(_part(node, after, counts) for node in decidable(fused))
 
 
 def _part(node: fx.Node, after: dict[str, fx.Node], counts: dict[str, int]) -> Part:
-    layer, site = _is_layer(node), site_of(node)
-    found = after.get(site)
-    integer = found is not None and (_integer_weight(found) if layer else _integer(found))
+    layer, site, decision = layer_of(node) is not None, site_of(node), quant_info(node).decision
+    assert decision is not None, "the pass assign decides every site"
     return Part(
         site=site,
         op="input" if node.op == "placeholder" else operation(node),
         words=_words(node) if layer else "",
         inputs=tuple(site_of(one) for one in node.all_input_nodes if one.op != "get_attr"),
-        decision=node.meta["decision"],
-        integer=integer,
+        decision=decision,
+        integer=site in after and _computes_integers(after[site]),
         layer=layer,
         macs=counts.get(site, 0),
     )
 
 
-def _is_layer(node: fx.Node) -> bool:
-    owner = node.graph.owning_module
-    return owner is not None and node.op == "call_module" and isinstance(owner.get_submodule(str(node.target)), _LAYERS)
-
-
-def _integer(node: fx.Node) -> bool:
-    """Whether its value is of integers; a tuple of tensors is what it was parted from."""
-    parted = operation(node) in {"chunk", "split"}
-    return (node.all_input_nodes[0] if parted else node).meta.get("quantizer") is not None
-
-
-def _integer_weight(node: fx.Node) -> bool:
-    owner = node.graph.owning_module
+def _computes_integers(node: fx.Node) -> bool:
+    """Whether a layer's weight, or the value of anything else, is of integers."""
+    owner, layer = node.graph.owning_module, layer_of(node)
     assert owner is not None
-    return getattr(owner.get_submodule(str(node.target)), "weight_fake_quant", None) is not None
+    return QuantGraph(owner).is_integer(node) if layer is None else layer.weight_fake_quant is not None
 
 
 def _words(node: fx.Node) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,6 @@ class Asked:
         pictures: shown.
         val: images that mAP is measured on, 0 for none; needs labels.
         imgsz: pixels; what the model was calibrated with without it.
-        patterns: rule files that the model was prepared with.
         trust: let ``against`` run code.
         drift: the record of ``fxqat drift --json`` to show.
         stages: measure that record here, on ``val`` images, with memory and latency.
@@ -65,7 +64,6 @@ class Asked:
     pictures: int = 4
     val: int = 128
     imgsz: int | None = None
-    patterns: Sequence[str | Path] = ()
     trust: bool = False
     drift: Path | None = None
     stages: bool = False
@@ -106,8 +104,8 @@ def collect(
         Problem: a file or data set that cannot be used.
     """
     _check(asked)
-    model = api.load(asked.model, patterns=asked.patterns)
-    anatomy = dissect(model, asked.patterns)
+    model = api.load(asked.model)
+    anatomy = dissect(model)
     if asked.data and not model.recipe.calibration:
         raise Problem(asked.model, "was never calibrated", expected="a calibrated .fxqat for --data")
     imgsz = images.check_imgsz(model.imgsz if asked.imgsz is None else asked.imgsz, model.stride)
@@ -115,7 +113,7 @@ def collect(
     common = {
         "title": asked.model.name,
         "anatomy": anatomy,
-        "passes": tuple(map(changed, anatomy.steps)),
+        "passes": tuple(map(changed, anatomy.passes)),
         "facts": facts(model, asked.model, command, asked.onnx),
         "imgsz": imgsz,
         "way": read(asked.drift, asked.model) if asked.drift else None,
@@ -197,23 +195,23 @@ class _Look:
 
     def _before(self) -> Evaluated:
         if self.asked.against:
-            return open_model(self.asked.against, trust=self.asked.trust, patterns=self.asked.patterns)
+            return open_model(self.asked.against, trust=self.asked.trust)
         gm, _ = Pipeline((Unquantize(),)).run(self.model.gm)
         float_model = self.model.with_graph(gm).eval()
         name = "the same weights in float"
         return Evaluated.of(float_model, _predict(float_model), name=name)
 
     def _after(self) -> Evaluated:
-        return open_model(self.asked.onnx or self.asked.model, patterns=self.asked.patterns)
+        return open_model(self.asked.onnx or self.asked.model)
 
     def _batches(self, found: images.ImageList, limit: int | None = None) -> list[Tensor]:
         chosen = images.spread(list(found.paths), limit)
         some = images.ImageList(source=found.source, split=found.split, paths=tuple(chosen), total=found.total)
-        return list(images.batches(some, self.imgsz, 1))
+        return list(images.batches(some, self.imgsz, 1, fit=self.model.fit))
 
     def _errors(self, found: images.ImageList) -> ErrorReport:
         self.on_step("measuring the error at every site")
-        batches = images.batches(found, self.imgsz, 1)
+        batches = images.batches(found, self.imgsz, 1, fit=self.model.fit)
         return analyze(self.model, batches, progress=lambda done: self.progress(done, len(found)))
 
     def _spreads(self, found: images.ImageList) -> Mapping[str, Spread]:
@@ -270,7 +268,7 @@ class _Look:
         self.on_step("comparing codes with ONNX Runtime")
         assert self.asked.onnx is not None
         batches = self._batches(found, 1)
-        verified = api.verify(self.model, self.asked.onnx, batches, patterns=self.asked.patterns)
+        verified = api.verify(self.model, self.asked.onnx, batches)
         return verified.total("reference_runtime")
 
 

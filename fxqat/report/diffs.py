@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fxqat.graph.pipeline import Step
+from fxqat.models.detector import PassRecord
 
 KINDS = {"+": "ins", "-": "del", "@": "hunk"}
 MOST = 600  # lines shown of one pass; the rest is counted
@@ -34,13 +34,13 @@ class Changed:
     left_out: int
 
 
-def changed(step: Step) -> Changed:
-    """A step of a pipeline, ready to be shown."""
-    lines = list(_lines(step.diff))
+def changed(done: PassRecord) -> Changed:
+    """A pass as it ran, ready to be shown."""
+    lines = list(_lines(done.diff))
     return Changed(
-        name=step.name,
-        says=step.report.says,
-        milliseconds=step.seconds * 1e3,
+        name=done.name,
+        says=done.says,
+        milliseconds=done.milliseconds,
         added=sum(kind == "ins" for kind, _ in lines),
         removed=sum(kind == "del" for kind, _ in lines),
         lines=tuple(lines[:MOST]),

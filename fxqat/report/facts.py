@@ -76,7 +76,7 @@ def _provenance(model: Detector) -> dict[str, str]:
         "Target": recipe.target,
         "Calibrated on": f"{how['images']} images of {how['data']}, {how['imgsz']} px" if how else "not calibrated",
         "Trained": _trained(recipe.training),
-        "Rules of your own": ", ".join(name for name, _ in recipe.patterns) or "none",
+        "Rules of your own": ", ".join(file.name for file in recipe.patterns) or "none",
     }
     return known
 

@@ -11,8 +11,8 @@ from torch import Tensor, fx
 
 from fxqat.graph.site import module_of
 from fxqat.models.detector import Detector, cut
-from fxqat.sensitivity.error_report import tensor_site
-from fxqat.sensitivity.selective import asleep, is_fake
+from fxqat.passes.quant_graph import is_quantizer, rounded_site
+from fxqat.sensitivity.selective import asleep
 
 BINS = 60
 _BEYOND = 0.2  # so much of the range is shown past either end; all that lies further is counted in the last bin
@@ -55,8 +55,8 @@ class _Counter(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        if is_fake(n):
-            self._count(tensor_site(n), value, module_of(n))
+        if is_quantizer(n):
+            self._count(rounded_site(n), value, module_of(n))
         return value
 
     def _count(self, site: str, x: Tensor, fake: Any) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxqat.graph.site import module_of
-from fxqat.quant import ort_kernels
+from fxqat.quant.arithmetic import Arithmetic
 from fxqat.quant.torch_ao import dequantize_per_channel, dequantize_per_tensor, quantize_per_tensor
 
 LOWEST = {torch.uint8: 0, torch.int8: -128}
@@ -59,16 +59,16 @@ class SiLU:
     x: Any
     gate: Any
 
-    def table(self, dtype: torch.dtype) -> Tensor:
+    def table(self, dtype: torch.dtype, arithmetic: Arithmetic) -> Tensor:
         """What becomes of each of the 256 codes of ``dtype``, lowest first, in the type of the result."""
         (last,) = self.product.users
         read = self.gate.args[0].all_input_nodes[0]
         x = torch.arange(256) + LOWEST[dtype]
-        gate = ort_kernels.sigmoid(x, *read.args[1:3], *self.gate.args[1:5])
+        gate = arithmetic.sigmoid(x, *read.args[1:3], *self.gate.args[1:5])
         sides = {self.x: x, self.gate: gate}
         a, b = self.product.args
         scales, zeros = (tuple(one.args[place] for one in (a, b, last)) for place in (1, 2))
-        return ort_kernels.mul(sides[a.args[0]], sides[b.args[0]], scales, zeros, *last.args[3:5]).to(last.args[5])
+        return arithmetic.mul(sides[a.args[0]], sides[b.args[0]], scales, zeros, *last.args[3:5]).to(last.args[5])
 
 
 def silu(n: Any) -> SiLU | None:

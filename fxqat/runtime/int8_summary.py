@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from fxqat.graph.site import module_of, site_of
 from fxqat.models.detector import cut
+from fxqat.passes.quant_graph import quant_info
 from fxqat.quant.torch_ao import dequantize_per_channel, dequantize_per_tensor, quantize_per_tensor
 
 _PROBE = 64  # multiply-adds grow with the area, so one small image tells their shares for any
@@ -51,7 +52,8 @@ def account(gm: fx.GraphModule) -> Account:
     integer = {node for node in counter.macs if _is_integer(node)}
     floats: dict[str, tuple[str, ...]] = {}
     for node in counter.macs.keys() - integer:
-        why = node.meta["decision"].rule.why if "decision" in node.meta else ""
+        decision = quant_info(node).decision
+        why = decision.rule.why if decision else ""
         floats[why] = (*floats.get(why, ()), site_of(node))
     total = sum(counter.macs.values())
     return Account(

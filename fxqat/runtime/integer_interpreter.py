@@ -1,4 +1,4 @@
-"""The INT8 reference graph executed in integers, as ONNX Runtime's fused kernels do it, code for code."""
+"""The INT8 reference graph executed in integers, as a runtime's fused kernels do it, code for code."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from fxqat.graph.site import site_of
 from fxqat.quant import ort_kernels
+from fxqat.quant.arithmetic import Arithmetic
 from fxqat.quant.compiled_kernels import is_dense
 from fxqat.quant.torch_ao import dequantize_per_channel, quantize_per_tensor
 from fxqat.runtime.fused_kernels import LOWEST, computed_from, idle_nodes, last_reads, silu
@@ -18,7 +19,7 @@ from fxqat.runtime.fused_kernels import LOWEST, computed_from, idle_nodes, last_
 
 # Arguments of fx nodes are a wide union; here a node's target says what they are, so nodes are passed as Any.
 class IntegerExecution(fx.Interpreter):
-    """Runs an INT8 graph. What a runtime fuses is computed by its formula (fxqat.quant.ort_kernels):
+    """Runs an INT8 graph. What a runtime fuses is computed by its formula (fxqat.quant.arithmetic):
 
         dequantize... -> conv2d [-> ReLU] | sigmoid | mul | add -> quantize
 
@@ -27,13 +28,14 @@ class IntegerExecution(fx.Interpreter):
 
     Args:
         gm: at stage ``int8``.
+        arithmetic: of the runtime's kernels; ONNX Runtime's on x86 by default.
         keep: whether ``codes`` holds every quantized tensor by its site after a run. Without it a SiLU on codes is one
             look-up in a table of 256, and a tensor is let go once nothing reads it.
     """
 
-    def __init__(self, gm: fx.GraphModule, *, keep: bool = True) -> None:
+    def __init__(self, gm: fx.GraphModule, arithmetic: Arithmetic = ort_kernels, *, keep: bool = True) -> None:
         super().__init__(gm, garbage_collect_values=False)
-        self.keep, self.codes = keep, dict[str, Tensor]()
+        self.arithmetic, self.keep, self.codes = arithmetic, keep, dict[str, Tensor]()
         nodes = list(gm.graph.nodes)
         self._silus = {} if keep else {node: found for node in nodes if (found := silu(node)) is not None}
         self._tables: dict[fx.Node, Tensor] = {}
@@ -57,13 +59,12 @@ class IntegerExecution(fx.Interpreter):
             return self._looked_up(n)
         if (kernel := computed_from(n)) is not None:
             return _KERNELS[kernel.target](self, kernel, n).to(dtype)
-        x = self.env[source]
-        return torch.clamp(torch.round(x / torch.tensor(scale)) + zero_point, low, high).to(dtype)
+        return self.arithmetic.quantize(self.env[source], scale, zero_point, low, high).to(dtype)
 
     def _looked_up(self, n: fx.Node) -> Tensor:
         codes: Tensor = self.env[self._silus[n].x]
         if n not in self._tables:
-            self._tables[n] = self._silus[n].table(codes.dtype).to(codes.device)
+            self._tables[n] = self._silus[n].table(codes.dtype, self.arithmetic).to(codes.device)
         dense = codes if is_dense(codes) else codes.contiguous()
         index = dense.as_strided((dense.numel(),), (1,)).int() - LOWEST[codes.dtype]
         return self._tables[n].index_select(0, index).as_strided(dense.shape, dense.stride())
@@ -75,21 +76,21 @@ class IntegerExecution(fx.Interpreter):
         codes = self.env[x.args[0]].float() - x.args[2]
         added = None if bias is None else self.env[bias.args[0]]
         total = ort_kernels.exact_conv(codes, self.env[weight.args[0]], added, (stride, padding, dilation, groups))
-        scale = ort_kernels.multiplier(float(x.args[1]), self._weight_scale(weight), y_scale)
-        return ort_kernels.requantize_accumulator(total, scale.view(1, -1, 1, 1), y_zero, low, high)
+        scales = (float(x.args[1]), self._weight_scale(weight), y_scale)
+        return self.arithmetic.requantize(total, scales, y_zero, low, high)
 
     def sigmoid(self, node: Any, n: Any) -> Tensor:
-        """By table, see kernels."""
+        """By table, see the arithmetic."""
         (source,) = node.all_input_nodes
-        return ort_kernels.sigmoid(self.env[source.args[0]], *source.args[1:3], *n.args[1:5])
+        return self.arithmetic.sigmoid(self.env[source.args[0]], *source.args[1:3], *n.args[1:5])
 
     def mul(self, node: Any, n: Any) -> Tensor:
-        """See kernels."""
-        return self._pair(ort_kernels.mul, node, n)
+        """See the arithmetic."""
+        return self._pair(self.arithmetic.mul, node, n)
 
     def add(self, node: Any, n: Any) -> Tensor:
-        """See kernels."""
-        return self._pair(ort_kernels.add, node, n)
+        """See the arithmetic."""
+        return self._pair(self.arithmetic.add, node, n)
 
     def _pair(self, kernel: Callable[..., Tensor], node: Any, n: Any) -> Tensor:
         a, b = node.args

@@ -7,24 +7,20 @@ import ast
 import io
 import logging
 import warnings
-from collections.abc import Mapping
 from contextlib import redirect_stdout
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
 from torch import fx
 
-import fxqat
 from fxqat.data.images import check_imgsz
 from fxqat.errors import Problem
 from fxqat.files import check_suffix, check_writable, replacing
 from fxqat.graph.site import site_of
 from fxqat.models.detector import Detector, cut
-from fxqat.passes.lower import is_integer
 from fxqat.quant.torch_ao import quantize_per_tensor
+from fxqat.runtime.metadata import metadata
 from fxqat.runtime.opsets import OPSETS, WRITTEN, to_opset
 from fxqat.runtime.ort_layout import arrange
 from fxqat.runtime.redundant_qdq import as_exported
@@ -65,8 +61,8 @@ def export(
         arrange(proto)
     if input != "float":
         take_bytes(proto, input)
-    metadata = {**_metadata(model, imgsz, batch, dynamic), "input": SAYS[input]}
-    onnx.helper.set_model_props(proto, {key: str(value) for key, value in metadata.items()})
+    says = {**metadata(model, imgsz, batch, dynamic=dynamic), "input": SAYS[input]}
+    onnx.helper.set_model_props(proto, {key: str(value) for key, value in says.items()})
     to_opset(proto, opset)
     onnx.checker.check_model(proto, full_check=True)
     with replacing(path) as temporary:
@@ -150,26 +146,3 @@ def _told_site(node: onnx.NodeProto) -> str:
     """The innermost module that ``node`` stood in."""
     scopes = next(entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.name_scopes")
     return str(ast.literal_eval(scopes)[-2])
-
-
-def _metadata(model: Detector, imgsz: int, batch: int, dynamic: bool) -> Mapping[str, Any]:
-    """What Ultralytics' loader reads from a file, and what the file was made of."""
-    int8 = is_integer(model.gm)
-    return {
-        "description": f"{Path(model.source.name).stem} {'INT8' if int8 else 'FP32'} by fxqat",
-        "author": "fxqat",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": fxqat.__version__,
-        "license": "AGPL-3.0",
-        "stride": model.stride,
-        "task": model.source.task,
-        "batch": batch,
-        "imgsz": [imgsz, imgsz],
-        "names": dict(model.names),
-        "args": {"batch": batch, "dynamic": dynamic, "int8": int8},
-        "channels": 3,
-        **model.source.family.metadata(model.source.head_spec),
-        "policy": model.recipe.policy_name,
-        "target": model.recipe.target,
-        "source_sha256": model.source.sha256,
-    }

@@ -64,11 +64,14 @@ def _sysctl(name: str) -> str:
 
 @cache
 def saturates(runtime: str) -> bool:
-    """Whether a runtime that is installed here adds two products in 16 bits, found by letting it compute one such sum.
+    """Whether a runtime that is installed here adds two products in 16 bits: where its kernels pair products at all,
+    that is found by letting it compute one such sum.
 
     Args:
         runtime: a name from ``fxqat.runtime.sessions.RUNTIMES``.
     """
+    if not RUNTIMES[runtime].pair_orders:
+        return False
     (code,) = RUNTIMES[runtime].open(_two_products())({"x": np.ones((1, 4, 1, 1), np.float32)})
     return bool(np.abs(code - 255.0).max() > 0.5)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -13,25 +15,31 @@ import onnx
 from fxqat.errors import Problem
 from fxqat.graph.site import nearest
 from fxqat.quant.pairs import Order
-from fxqat.runtime.ort_layout import PERMUTED
+from fxqat.runtime import litert_session
+from fxqat.runtime.tensor_names import CODES, PERMUTED, back
+from fxqat.runtime.tflite_file import TFLiteFile
 
-CODES = ".codes"
 Arrays = Sequence[np.ndarray]
+Open = Callable[[Any], Callable[[Mapping[str, np.ndarray]], Arrays]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
     """A runtime: its name on the command line and in words, the package it needs, and how it opens a file.
 
-    ``open`` takes a model and gives a function from {input name: array} to its outputs in the model's order.
-    ``pair_orders`` say which weights its kernels pair where they add two products in 16 bits.
+    ``open`` takes a model, a ``ModelProto`` or the bytes of a .tflite file, and gives a function from {input name:
+    array} to its outputs in the model's order. ``pair_orders`` say which weights its kernels pair where they add two
+    products in 16 bits; empty, they never do. ``arithmetic`` is that of its integer kernels where it is not the
+    target's own, by its name in fxqat.quant.arithmetic.
     """
 
     name: str
     title: str
     package: str
     pair_orders: tuple[Order, ...] = ()
-    open: Callable[[onnx.ModelProto], Callable[[Mapping[str, np.ndarray]], Arrays]]
+    open: Open
+    suffix: str = ".onnx"
+    arithmetic: str | None = None
 
     @property
     def installed(self) -> bool:
@@ -91,18 +99,38 @@ RUNTIMES: Mapping[str, Runtime] = {
             pair_orders=(Order.ROWS, Order.TAPS),
             open=_openvino,
         ),
+        Runtime(
+            name="litert",
+            title="LiteRT",
+            package="ai_edge_litert",
+            open=lambda content: litert_session.interpreter(content, xnnpack=True),
+            suffix=".tflite",
+        ),
+        Runtime(
+            name="litert-plain",
+            title="LiteRT, reference kernels",
+            package="ai_edge_litert",
+            open=lambda content: litert_session.interpreter(content, xnnpack=False),
+            suffix=".tflite",
+            arithmetic="litert-reference",
+        ),
     )
 }
 
 
-def chosen(names: str | Sequence[str]) -> tuple[list[Runtime], list[Runtime]]:
-    """The runtimes of a comma-separated list, or of ``all``: those installed, and those missing.
+def chosen(names: str | Sequence[str] | None, suffix: str = ".onnx") -> tuple[list[Runtime], list[Runtime]]:
+    """The runtimes of a comma-separated list: those installed, and those missing.
+
+    Args:
+        names: ``all`` are those that open files of ``suffix``, None the first of these.
+        suffix: of the file.
 
     Raises:
         Problem: a name that is none.
     """
-    words = names.split(",") if isinstance(names, str) else list(names)
-    words = list(RUNTIMES) if words == ["all"] else words
+    able = [one.name for one in RUNTIMES.values() if one.suffix == suffix]
+    words = names.split(",") if isinstance(names, str) else list(names or able[:1])
+    words = able if words == ["all"] else words
     for word in words:
         if word not in RUNTIMES:
             legal = ", ".join([*RUNTIMES, "all"])
@@ -113,23 +141,37 @@ def chosen(names: str | Sequence[str]) -> tuple[list[Runtime], list[Runtime]]:
     return [one for one in found if one.installed], [one for one in found if not one.installed]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Opened:
-    """A file in one runtime.
+class Opened(Protocol):
+    """A file in one runtime. ``shape`` are the images that it takes, (B, 3, H, W), 0 where a size is free."""
 
-    Calling it with images (B, 3, H, W) float32 in 0..1 gives the final outputs and the codes by site; for a file that
-    takes more images at a time than these, black ones are added, and what comes of them is dropped. ``final`` counts
-    the outputs that are not codes; they stand first.
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(B, 3, H, W)."""
+
+    def __call__(self, images: np.ndarray) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+        """The final outputs, boxes in pixels, and codes by site, for images (B, 3, H, W) float32 in 0..1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxSession:
+    """An ONNX file in one runtime, see ``Opened``. ``final`` counts the outputs that are not codes, which are first.
+
+    For a file that takes more images at a time than are given, black ones are added, and what comes of them is dropped.
     """
 
-    runtime: Runtime
     run: Callable[[Mapping[str, np.ndarray]], Arrays]
     proto: onnx.ModelProto
     sites: tuple[str, ...]
     final: int = 1
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See ``Opened``."""
+        sizes = tuple(size.dim_value for size in self.proto.graph.input[0].type.tensor_type.shape.dim)
+        return (sizes[0], sizes[3], *sizes[1:3]) if sizes[3] == 3 else sizes  # channels last
+
     def __call__(self, images: np.ndarray) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-        """Final outputs and codes by site."""
+        """See ``Opened``."""
         (source,) = self.proto.graph.input
         missing = max(source.type.tensor_type.shape.dim[0].dim_value - len(images), 0)
         filled = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
@@ -143,12 +185,16 @@ class Opened:
 
 
 def fixed_sizes(path: Path) -> tuple[int, int]:
-    """How many images at a time an ONNX file takes, and how many pixels a side; 0 where it leaves that open.
+    """How many images at a time a file takes, and how many pixels a side; 0 where it leaves that open.
 
     Raises:
         Problem: it is missing, or none.
     """
-    batch, *sides = (size.dim_value for size in read(path).graph.input[0].type.tensor_type.shape.dim)
+    if path.suffix == ".tflite":
+        file = TFLiteFile.read(path)
+        batch, *sides = file.shape(int(file.graph.inputs[0]))
+    else:
+        batch, *sides = (size.dim_value for size in read(path).graph.input[0].type.tensor_type.shape.dim)
     return batch, max(sides)
 
 
@@ -156,8 +202,23 @@ def open_file(path: Path, sites: Sequence[str], runtime: Runtime) -> Opened:
     """``path`` in ``runtime`` with every value of codes as a further output.
 
     Raises:
-        Problem: it is missing, no ONNX file, another model's, or the runtime cannot run it.
+        Problem: it is missing, no file for this runtime, another model's, or the runtime cannot run it.
     """
+    if path.suffix != runtime.suffix:
+        raise Problem(path, f"is no file for {runtime.title}", expected=f"a name that ends in {runtime.suffix}")
+    run = partial(_opened, path, runtime)
+    return litert_session.open_tflite(path, sites, run) if path.suffix == ".tflite" else _open_onnx(path, sites, run)
+
+
+def _opened(path: Path, runtime: Runtime, model: Any) -> Callable[[Mapping[str, np.ndarray]], Arrays]:
+    try:
+        return runtime.open(model)
+    except Exception as error:  # each runtime raises types of its own
+        words = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise Problem(path, f"{runtime.title} cannot run it: {words}") from error
+
+
+def _open_onnx(path: Path, sites: Sequence[str], run: Open) -> OnnxSession:
     proto = read(path)
     (source,) = proto.graph.input[:1]
     final = len(proto.graph.output)
@@ -174,12 +235,7 @@ def open_file(path: Path, sites: Sequence[str], runtime: Runtime) -> Opened:
             raise Problem(
                 path, f"has no tensor {name}", expected="a file exported from this model", remedy="export it again"
             )
-    try:
-        run = runtime.open(proto)
-    except Exception as error:  # each runtime raises types of its own
-        words = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise Problem(path, f"{runtime.title} cannot run it: {words}") from error
-    return Opened(runtime=runtime, run=run, proto=proto, sites=tuple(sites), final=final)
+    return OnnxSession(run=run(proto), proto=proto, sites=tuple(sites), final=final)
 
 
 def _code_type(proto: onnx.ModelProto) -> int:
@@ -194,9 +250,7 @@ def _in_order(proto: onnx.ModelProto, made: set[str], name: str) -> onnx.NodePro
     held = next((one for one in made if one.startswith(f"{name}{PERMUTED}")), None)
     if held is None:
         return None
-    order = [int(axis) for axis in held.removeprefix(f"{name}{PERMUTED}").split(".")]
-    back = sorted(range(len(order)), key=order.__getitem__)
-    return onnx.helper.make_node("Transpose", [held], [name], perm=back, name=name)
+    return onnx.helper.make_node("Transpose", [held], [name], perm=back(held, 0)[1], name=name)
 
 
 def as_input(images: np.ndarray, source: onnx.ValueInfoProto) -> np.ndarray:

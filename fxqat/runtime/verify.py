@@ -16,12 +16,16 @@ from fxqat.errors import Problem
 from fxqat.graph.site import site_of
 from fxqat.models.detector import Detector, cut
 from fxqat.models.family import FinalOutput
+from fxqat.quant.arithmetic import ARITHMETICS, Arithmetic
 from fxqat.quant.torch_ao import quantize_per_tensor
 from fxqat.runtime.integer_interpreter import IntegerExecution
+from fxqat.runtime.integer_model import arithmetic_of
 from fxqat.runtime.redundant_qdq import as_exported
-from fxqat.runtime.sessions import CODES, RUNTIMES, Opened, Runtime, open_file
+from fxqat.runtime.sessions import RUNTIMES, Opened, Runtime, open_file
+from fxqat.runtime.tensor_names import CODES
 from fxqat.targets import target_of
 
+_PLAIN = "ort-x86"  # of targets whose arithmetic is not known, which the reference then only resembles
 PAIRS = ("trained_reference", "reference_runtime", "trained_runtime")
 
 
@@ -146,21 +150,23 @@ def verify_images(
     view = as_exported(cut(reference.gm, 0).eval(), target_of(reference.recipe.target))
     sites = [site_of(node).removesuffix(CODES) for node in view.graph.nodes if node.target is quantize_per_tensor]
     opened = [open_file(path, sites, runtime) for runtime in runtimes]
+    names = tuple(runtime.name for runtime in runtimes)
+    own = arithmetic_of(reference) or _PLAIN
+    arithmetics = [runtime.arithmetic or own for runtime in runtimes]
     rows, seen, error = {site: Row(site=site) for site in sites}, 0, dict[str, float]()
     for batch in batches:
         _check_shape(opened[0], batch, path)
-        wanted, output = _reference_codes(view, batch)
+        wanted = {name: _reference_codes(view, ARITHMETICS[name], batch) for name in dict.fromkeys(arithmetics)}
         found = [one(batch.numpy()) for one in opened]
-        for final, mine, its in zip(trained.final, output, found[0][0], strict=True):
+        for final, mine, its in zip(trained.final, wanted[arithmetics[0]][1], found[0][0], strict=True):
             _note_errors(error, final, mine, its)
         for site, mine in _trained_codes(trained, reference, sites, batch):
-            codes = {runtime.name: one[1][site] for runtime, one in zip(runtimes, found, strict=True)}
-            rows[site] = _compared(rows[site], mine, wanted[site], codes)
+            pairs = [(wanted[name][0][site], one[1][site]) for name, one in zip(arithmetics, found, strict=True)]
+            rows[site] = _compared(rows[site], mine, dict(zip(names, pairs, strict=True)))
         seen += len(batch)
         progress(seen)
     if not seen:
         raise Problem("verify", "saw no image", expected="at least one readable image")
-    names = tuple(runtime.name for runtime in runtimes)
     return Verification(rows=tuple(rows.values()), images=seen, output_error=error, runtimes=names)
 
 
@@ -179,8 +185,10 @@ class _Recorder(fx.Interpreter):
 
 
 @torch.no_grad()
-def _reference_codes(view: fx.GraphModule, batch: Tensor) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
-    execution = IntegerExecution(view)
+def _reference_codes(
+    view: fx.GraphModule, arithmetic: Arithmetic, batch: Tensor
+) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+    execution = IntegerExecution(view, arithmetic)
     output = execution.run(batch)
     outputs = [one.numpy() for one in (output if isinstance(output, tuple) else (output,))]
     return {site.removesuffix(CODES): codes.numpy() for site, codes in execution.codes.items()}, outputs
@@ -209,21 +217,21 @@ def _trained_codes(
         yield site, torch.clamp(torch.round(value / scale) + zero_point, low, high).numpy()
 
 
-def _compared(row: Row, trained: np.ndarray, reference: np.ndarray, runtimes: Mapping[str, np.ndarray]) -> Row:
-    mine, wanted = trained.astype(np.int32), reference.astype(np.int32)
-    (_, first), *rest = runtimes.items()
-    others = {name: row.others.get(name, Difference()) + _difference(wanted, codes) for name, codes in rest}
+def _compared(row: Row, trained: np.ndarray, runtimes: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Row:
+    """``row`` with one more image: by each runtime's name the reference in its arithmetic, and what it computed."""
+    (_, (wanted, first)), *rest = runtimes.items()
+    others = {name: row.others.get(name, Difference()) + _difference(*codes) for name, codes in rest}
     return Row(
         site=row.site,
-        trained_reference=row.trained_reference + _difference(mine, wanted),
+        trained_reference=row.trained_reference + _difference(trained, wanted),
         reference_runtime=row.reference_runtime + _difference(wanted, first),
-        trained_runtime=row.trained_runtime + _difference(mine, first),
+        trained_runtime=row.trained_runtime + _difference(trained, first),
         others=others,
     )
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> Difference:
-    gap = np.abs(a - b.astype(np.int32))
+    gap = np.abs(a.astype(np.int32) - b.astype(np.int32))
     return Difference(codes=gap.size, differing=int(np.count_nonzero(gap)), largest=int(gap.max(initial=0)))
 
 
@@ -235,9 +243,8 @@ def _note_errors(error: dict[str, float], output: FinalOutput, a: np.ndarray, b:
 
 
 def _check_shape(opened: Opened, batch: Tensor, path: Path) -> None:
-    wanted = [dim.dim_value for dim in opened.proto.graph.input[0].type.tensor_type.shape.dim]
-    wanted = [wanted[0], wanted[3], *wanted[1:3]] if wanted[3] == 3 else wanted  # channels last
-    wanted[0] = min(wanted[0], len(batch))  # fewer are filled up
+    size, *rest = opened.shape
+    wanted = [min(size, len(batch)), *rest]  # fewer are filled up
     if any(size and size != given for size, given in zip(wanted, batch.shape, strict=True)):
         sizes = " x ".join(map(str, wanted))
         raise Problem(

@@ -10,9 +10,10 @@ from torch import Tensor, fx
 
 from fxqat.graph.site import operation, site_of
 from fxqat.passes import sites
+from fxqat.passes.quant_graph import is_quantizer, quant_info
 from fxqat.search.op_costs import Costs
 from fxqat.sensitivity.policy_groups import decided
-from fxqat.sensitivity.selective import has_integer_weight, is_fake, members
+from fxqat.sensitivity.selective import members
 from fxqat.targets import Place, Target
 
 _PROBE = 64
@@ -138,16 +139,16 @@ def _describe(node: fx.Node, target: Target, sizes: Mapping[str, int]) -> Tensor
         place=target.place(op, site_of(node)),
         sources=tuple(site_of(source) for source in node.all_input_nodes if _counts(source)),
         elements=sizes[node.name],
-        quantized=node.meta.get("activation") is not None,
+        quantized=quant_info(node).activation is not None,
         reads=op != "AnchorGrid",
     )
 
 
 def _is_output(node: fx.Node) -> bool:
     """Whether it rounds what its site gives to others, not a value inside it."""
-    if has_integer_weight(node) or not is_fake(node):
+    if not is_quantizer(node):
         return False
-    return not any("decision" in user.meta and decided(user) == decided(node) for user in node.users)
+    return not any(quant_info(user).decision and decided(user) == decided(node) for user in node.users)
 
 
 def _sizes(gm: fx.GraphModule, imgsz: int) -> dict[str, int]:

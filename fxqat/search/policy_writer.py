@@ -9,6 +9,7 @@ import yaml
 
 from fxqat.graph.site import covers
 from fxqat.policy import Policy, Site
+from fxqat.policy.policy_text import flow, policy_text, quoted
 
 Why = Callable[[Sequence[str]], str]
 
@@ -28,19 +29,15 @@ def written(
     """
     content: dict[str, Any] = yaml.safe_load(base.text)
     globs = _globs(follow, kept)
-    lines = [f"{{site: {_quoted(glob)}, float: true, why: {_quoted(why(taken))}}}" for glob, taken in globs]
+    lines = [f"{{site: {quoted(glob)}, float: true, why: {quoted(why(taken))}}}" for glob, taken in globs]
     left = [site for site in sites if not any(covers(glob, site.path) for glob, _ in globs)]
     for rule, raw in zip(base.rules, content["rules"], strict=True):
         mine = [site for site in left if rule.covers(site)]
         left = [site for site in left if not rule.covers(site)]
         if mine:
             raw.setdefault("why", f"{sum(site.path in kept for site in mine)} sites in INT8, where float costs time")
-            lines.append(_flow(raw))
-    rest = {key: value for key, value in content.items() if key not in {"rules", "doc", "version", "specs"}}
-    specs = [f"  {name}: {_flow(spec)}" for name, spec in content.get("specs", {}).items()]
-    head = ["version: 1", f"doc: {_quoted(doc)}", *yaml.safe_dump(rest, sort_keys=False).splitlines(), "specs:", *specs]
-    rules = ["rules:  # the first that matches a site decides it", *(f"  - {line}" for line in lines)]
-    return "\n".join([*head, *rules]) + "\n"
+            lines.append(flow(raw))
+    return policy_text({**content, "doc": doc}, rules=lines, note="the first that matches a site decides it")
 
 
 def _globs(follow: Sequence[str], kept: Collection[str]) -> list[tuple[str, list[str]]]:
@@ -59,11 +56,3 @@ def _globs(follow: Sequence[str], kept: Collection[str]) -> list[tuple[str, list
 def _wider(site: str) -> Iterable[str]:
     parts = site.split(".")
     return (".".join([*parts[:length], "**"]) for length in range(2, len(parts)))
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _flow(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).strip()

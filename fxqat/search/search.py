@@ -200,7 +200,7 @@ class _Search:
         parts: list[list[tuple[float, float]]] = [[] for _ in layouts]
         main, *_ = model.final
         with asleep(model.gm):
-            for done, image in enumerate(images.batches(found, asked.imgsz, 1)):
+            for done, image in enumerate(images.batches(found, asked.imgsz, 1, fit=model.fit)):
                 first = confident(main, _main(run_with(model.gm, image, ())))
                 for part, on in zip(parts, layouts, strict=True):
                     part.append(disagreement(first, _main(run_with(model.gm, image, on))))
@@ -208,8 +208,10 @@ class _Search:
         return [ratio(part) for part in parts]
 
     def _judge(self, model: Detector, file: Path, plain: Path) -> Judge:
-        int8, _ = converting(Rules.load()).run(model.gm)
-        lowered, _ = converting(Rules.load()).run(preparing(Policy.load("float"), Rules.load()).run(self.source.gm)[0])
+        lowering = converting(Rules.load(), self.base.target)
+        plainly = Policy.load("float", target=self.base.target.name)
+        int8, _ = lowering.run(model.gm)
+        lowered, _ = lowering.run(preparing(plainly, Rules.load()).run(self.source.gm)[0])
         self.progress("profiling", 0, 2)
         costs = self._profiled(file, convolutions(int8))
         self.progress("profiling", 1, 2)
@@ -234,7 +236,7 @@ class _Search:
         if "effects" not in ledger:
             done = probe(
                 model,
-                images.batches(found, asked.imgsz, 1),
+                images.batches(found, asked.imgsz, 1, fit=model.fit),
                 probes=asked.probes,
                 accumulate=False,
                 progress=lambda count: self.progress("probing", count, len(found)),

@@ -14,13 +14,12 @@ from typing import Any
 from torch import Tensor, fx
 
 from fxqat.errors import Problem
-from fxqat.graph.site import covers, module_of, nearest, operation, site_of
+from fxqat.graph.site import covers, module_of, nearest, operation
 from fxqat.models.detector import Detector
+from fxqat.passes.quant_graph import quant_info, rounded_site
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.sensitivity.error_statistics import Tally, weight_tally
 from fxqat.sensitivity.gradient_probe import Gap, Probed, probe
-
-QUANTIZED = ".quantized"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,19 +227,14 @@ def check_calibrated(model: Detector, verb: str) -> None:
         raise Problem(where, "was never calibrated", expected="a calibrated .fxqat", remedy="run fxqat calibrate first")
 
 
-def tensor_site(node: fx.Node) -> str:
-    """The site of the tensor that a node gives: a fake quantizer's is that of the tensor it rounds."""
-    return site_of(node).removesuffix(QUANTIZED)
-
-
 def _row(node: fx.Node, found: Probed, alone: dict[str, float], whole: float) -> SiteError:
     module = module_of(node)
-    decision = node.meta.get("decision")
+    decision = quant_info(node).decision
     gathered = found.accumulated[node.name]
     common: dict[str, Any] = {
-        "site": tensor_site(node),
+        "site": rounded_site(node),
         "op": operation(node),
-        "decided": decision.site.path if decision else tensor_site(node),
+        "decided": decision.site.path if decision else rounded_site(node),
         "why": decision.rule.why if decision else "",
         "accumulated_sqnr": gathered.sqnr,
         "accumulated_cosine": gathered.cosine,

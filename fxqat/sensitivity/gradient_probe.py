@@ -26,8 +26,9 @@ from fxqat.models.detector import Detector, cut
 from fxqat.models.family import RawOutput
 from fxqat.models.links import directions, divergence
 from fxqat.passes.calibrate import feeds_silu
+from fxqat.passes.quant_graph import is_quantizer, layer_of
 from fxqat.sensitivity.error_statistics import Tally
-from fxqat.sensitivity.selective import Selective, asleep, is_fake, is_layer, members, rounded
+from fxqat.sensitivity.selective import Selective, asleep, members, rounded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,7 @@ def probe(
     """
     view = cut(model.gm, 1)
     chosen = members(view)
-    watched = tuple(node for node in view.graph.nodes if is_fake(node) or is_layer(node))
+    watched = tuple(node for node in view.graph.nodes if is_quantizer(node) or layer_of(node))
     pass_ = _Pass(view, model.compared, chosen, watched, torch.Generator().manual_seed(seed))
     frozen = [parameter for parameter in view.parameters() if parameter.requires_grad]
     for parameter in frozen:
@@ -211,7 +212,7 @@ class _FloatWalk(fx.Interpreter):
             value = self._member(n, value)
         elif n in self.later:
             value = self._listen(*self.later.pop(n), value)
-        if is_fake(n) or is_layer(n):
+        if is_quantizer(n) or layer_of(n):
             self.values[n.name] = value.detach()
         return value
 
@@ -227,7 +228,7 @@ class _FloatWalk(fx.Interpreter):
     @torch.no_grad()
     def _error(self, n: fx.Node, x: Tensor) -> Tensor:
         module, tally = module_of(n), self.tallies[n.name]
-        if is_fake(n):
+        if is_quantizer(n):
             tally.add_range(x, module.qparams())
             error = module.quantize(x) - x
         else:
@@ -250,7 +251,7 @@ class _FloatWalk(fx.Interpreter):
 
 def _silu_of(n: fx.Node) -> fx.Node | None:
     """The product of ``n``'s value with its sigmoid, where that is all it is for."""
-    if not is_fake(n) or not feeds_silu(n):
+    if not is_quantizer(n) or not feeds_silu(n):
         return None
     products = [user for user in n.users if user.target is operator.mul]
     return products[0] if len(products) == 1 and len(n.users) == 2 else None

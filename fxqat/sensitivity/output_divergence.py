@@ -42,7 +42,7 @@ class Apart:
     @torch.no_grad()
     def _raw(self, detector: Detector) -> Iterator[Any]:
         chosen = images.image_paths(self.data, split=self.split, limit=self.count)
-        for batch in images.batches(chosen, self.imgsz, _BATCH):
+        for batch in images.batches(chosen, self.imgsz, _BATCH, fit=detector.fit):
             yield detector(batch)[1]
 
 

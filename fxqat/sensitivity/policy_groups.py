@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from fxqat.graph.site import site_of
+from fxqat.graph.info import info_of
+from fxqat.passes.quant_graph import quant_info, rounded_site
 from fxqat.sensitivity.selective import members
 
 GROUPS = ("site", "block")
@@ -37,7 +38,7 @@ def units(gm: fx.GraphModule, group: str = "site") -> tuple[Unit, ...]:
     sites: dict[str, list[str]] = {}
     for node in members(gm):
         site = decided(node)
-        key = site if group == "site" else _block(site, node.meta.get("roles", ()))
+        key = site if group == "site" else _block(site, info_of(node).roles)
         nodes.setdefault(key, []).append(node.name)
         if site not in sites.setdefault(key, []):
             sites[key].append(site)
@@ -46,8 +47,8 @@ def units(gm: fx.GraphModule, group: str = "site") -> tuple[Unit, ...]:
 
 def decided(node: fx.Node) -> str:
     """The site whose line of the policy decided ``node``."""
-    decision = node.meta.get("decision")
-    return str(decision.site.path) if decision is not None else site_of(node).removesuffix(".quantized")
+    decision = quant_info(node).decision
+    return decision.site.path if decision is not None else rounded_site(node)
 
 
 def _block(site: str, roles: Sequence[str]) -> str:

@@ -10,30 +10,21 @@ import torch
 from torch import Tensor, fx
 
 from fxqat.graph.site import module_of
+from fxqat.passes.quant_graph import is_quantizer, layer_of
 from fxqat.quant.fake_quantize import FakeQuantize
-from fxqat.quant.modules import QATConv2d, QATLinear
 from fxqat.quant.torch_ao import disable_fake_quant, disable_observer
 
 
 def members(gm: fx.GraphModule) -> list[fx.Node]:
     """Every place where something is rounded, in the order of the computation: calls of fake quantizers, and layers
     with an integer weight. A quantizer that several tensors share is called once for each."""
-    return [node for node in gm.graph.nodes if is_fake(node) or has_integer_weight(node)]
-
-
-def is_fake(node: fx.Node) -> bool:
-    """Whether it calls a fake quantizer."""
-    return node.op == "call_module" and isinstance(module_of(node), FakeQuantize)
-
-
-def is_layer(node: fx.Node) -> bool:
-    """Whether it calls a layer with a weight."""
-    return node.op == "call_module" and isinstance(module_of(node), QATConv2d | QATLinear)
+    return [node for node in gm.graph.nodes if is_quantizer(node) or has_integer_weight(node)]
 
 
 def has_integer_weight(node: fx.Node) -> bool:
     """Whether it calls a layer whose weight has a quantizer."""
-    return is_layer(node) and module_of(node).weight_fake_quant is not None
+    layer = layer_of(node)
+    return layer is not None and layer.weight_fake_quant is not None
 
 
 @contextmanager

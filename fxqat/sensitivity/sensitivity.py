@@ -182,7 +182,7 @@ class _Job:
     progress: Progress
 
     def batches(self) -> Iterator[Tensor]:
-        return images.batches(self.found, self.asked.imgsz, 1)
+        return images.batches(self.found, self.asked.imgsz, 1, fit=self.model.fit)
 
     def on(self, unit: Unit | None) -> frozenset[str]:
         """Members that are awake: the unit's own, or with leave_one_out all but its; None leaves out nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fxqat.targets.litert import LITERT
 from fxqat.targets.openvino import OPENVINO
 from fxqat.targets.ort_arm import ORT_ARM
 from fxqat.targets.ort_x86 import ORT_CPU, ORT_CPU_AVX2, ORT_CPU_VNNI
@@ -9,7 +10,7 @@ from fxqat.targets.target import Place, Target
 from fxqat.targets.tensorrt import TENSORRT
 
 # What a policy or --target may name, and what only files made earlier still name.
-TARGETS: dict[str, Target] = {one.name: one for one in (ORT_CPU, ORT_CPU_VNNI, ORT_ARM, OPENVINO, TENSORRT)}
+TARGETS: dict[str, Target] = {one.name: one for one in (ORT_CPU, ORT_CPU_VNNI, ORT_ARM, LITERT, OPENVINO, TENSORRT)}
 RETIRED: dict[str, Target] = {one.name: one for one in (ORT_CPU_AVX2,)}
 
 

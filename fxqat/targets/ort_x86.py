@@ -19,7 +19,7 @@ ORT_CPU = Target(
     # a sigmoid ends at exactly 1.0 with scale 1/255
     fixed={**IMAGES, "sigmoid": (0.0, 1.0)},
     channels_last=True,
-    known_kernels=True,
+    arithmetic="ort-x86",
     float_roles=DECODE,
     reasons={**WEIGHT_REASONS, "activation.signed": "on x86 it fuses integer convolutions of uint8 only"},
 )

@@ -40,7 +40,8 @@ class Target:
             with VNNI and without. Empty: sums are wide, or nobody asked for other processors.
         needs_wide_sums: exact only on processors that add products in 32 bits.
         replaced_by: the target to use instead of this one, which no policy may name any more.
-        known_kernels: fxqat.quant.ort_kernels holds the arithmetic of its integer kernels.
+        suffix: what the name of its files ends in.
+        arithmetic: of its integer kernels, by its name in fxqat.quant.arithmetic; None where it is not known.
         restates: what only moves codes (Concat, MaxPool, Split ...) is quantized again in the file, which a runtime may
             need to run it on codes; else they are carried through (see runtime/redundant_qdq.py).
         integer_bias: biases are int32 codes at the accumulator's scale; else they stay in float.
@@ -62,7 +63,8 @@ class Target:
     pair_orders: tuple[Order, ...] = ()
     needs_wide_sums: bool = False
     replaced_by: str | None = None
-    known_kernels: bool = False
+    suffix: str = ".onnx"
+    arithmetic: str | None = None
     fixed: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     float_roles: Mapping[str, str] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)

@@ -35,7 +35,6 @@ PLACES = {
     "StopGradient": Place.SAME,
     "AdaptiveAvgPool2d": Place.NONE,
     "AvgPool2d": Place.NONE,
-    "BatchNorm2d": Place.NONE,
     "ConvTranspose2d": Place.NONE,
     "EnlargedLike": Place.NONE,
     "Scaled": Place.NONE,

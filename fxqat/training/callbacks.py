@@ -13,11 +13,11 @@ from torch import fx, nn
 from fxqat.checkpoint.model_io import save
 from fxqat.data import images
 from fxqat.errors import Problem
-from fxqat.graph.site import covers, module_of, nearest, site_of
+from fxqat.graph.site import covers, nearest
 from fxqat.models.detector import Detector
-from fxqat.passes.calibrate import before_silu, quantizers
+from fxqat.passes.calibrate import before_silu
+from fxqat.passes.quant_graph import QuantGraph
 from fxqat.quant.fake_quantize import FakeQuantize
-from fxqat.quant.modules import QATConv2d, QATLinear
 
 
 class ModelCheckpoint:
@@ -189,13 +189,13 @@ class TensorBoardLogger:
         row, gm = trainer.history[-1], trainer.ema.ema.detector.gm
         epoch = row["epoch"]
         self.scalars({name: value for name, value in row.items() if name != "epoch"}, epoch)
-        for site, fake in quantizers(gm).items():
+        for site, fake in QuantGraph(gm).quantizers().items():
             low, high = fake.qparams().span
             self.scalars({f"range/{site}/low": low, f"range/{site}/high": high}, epoch)
-        for node, layer in weighted(gm):
-            self.writer.add_histogram(f"weight/{site_of(node)}", layer.weight.detach(), epoch)
-            if layer.weight_fake_quant is not None:
-                self.writer.add_histogram(f"scale/{site_of(node)}", layer.weight_fake_quant.qparams().scale, epoch)
+        for layer in QuantGraph(gm).layers():
+            self.writer.add_histogram(f"weight/{layer.site}", layer.module.weight.detach(), epoch)
+            if (rounding := layer.module.weight_fake_quant) is not None:
+                self.writer.add_histogram(f"scale/{layer.site}", rounding.qparams().scale, epoch)
 
     def on_train_end(self, trainer: Any) -> None:
         """Close the files."""
@@ -222,17 +222,11 @@ def observe_again(trainer: Any, gm: fx.GraphModule, fakes: list[FakeQuantize], c
 
 def all_quantizers(gm: fx.GraphModule) -> dict[str, FakeQuantize]:
     """Activation quantizers by site, and weight quantizers by ``SITE.weight``."""
-    found = quantizers(gm)
-    for node, layer in weighted(gm):
-        if layer.weight_fake_quant is not None:
-            found[f"{site_of(node)}.weight"] = layer.weight_fake_quant
+    found = QuantGraph(gm).quantizers()
+    for layer in QuantGraph(gm).layers():
+        if layer.module.weight_fake_quant is not None:
+            found[f"{layer.site}.weight"] = layer.module.weight_fake_quant
     return found
-
-
-def weighted(gm: fx.GraphModule) -> list[tuple[fx.Node, QATConv2d | QATLinear]]:
-    """Every fused layer with a weight and the node that calls it."""
-    called = [(node, module_of(node)) for node in gm.graph.nodes if node.op == "call_module"]
-    return [(node, layer) for node, layer in called if isinstance(layer, QATConv2d | QATLinear)]
 
 
 @torch.no_grad()
@@ -245,7 +239,7 @@ def site_sqnr(gm: fx.GraphModule, batches: Any) -> dict[str, float]:
     sums: dict[str, list[torch.Tensor]] = {}
     hooks = []
     silu = before_silu(gm)
-    for site, fake in quantizers(gm).items():
+    for site, fake in QuantGraph(gm).quantizers().items():
         through = nn.functional.silu if fake in silu else nn.Identity()
 
         def add(module: Any, given: Any, result: torch.Tensor, site: str = site, through: Any = through) -> None:
@@ -261,17 +255,17 @@ def site_sqnr(gm: fx.GraphModule, batches: Any) -> dict[str, float]:
         for hook in hooks:
             hook.remove()
         gm.train(training)
-    for node, layer in weighted(gm):
-        if layer.weight_fake_quant is not None:
-            weight, _ = layer.folded()
-            _add(sums, f"{site_of(node)}.weight", weight, layer.weight_fake_quant.quantize(weight))
+    for layer in QuantGraph(gm).layers():
+        if (rounding := layer.module.weight_fake_quant) is not None:
+            weight, _ = layer.module.folded()
+            _add(sums, f"{layer.site}.weight", weight, rounding.quantize(weight))
     return {site: _decibels(*both) for site, both in sums.items()}
 
 
 def inference_images(trainer: Any, count: int) -> Any:
     """``count`` training images as inference sees them, spread evenly, in batches on the trainer's device."""
     found = images.image_paths(trainer.args.data, limit=count)
-    for batch in images.batches(found, trainer.args.imgsz, 8, lambda path, why: None):
+    for batch in images.batches(found, trainer.args.imgsz, 8, lambda path, why: None, fit=trainer.given.fit):
         yield batch.to(trainer.device)
 
 

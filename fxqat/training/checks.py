@@ -13,7 +13,7 @@ from fxqat.evaluation.accuracy import check_classes
 from fxqat.evaluation.predictor import Evaluated
 from fxqat.models import offline  # noqa: F401 - before ultralytics
 from fxqat.models.detector import Detector
-from fxqat.passes.calibrate import quantizers
+from fxqat.passes.quant_graph import QuantGraph
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.training import resume_state
 from fxqat.training.config import TrainingConfig
@@ -62,15 +62,12 @@ def check_devices(detector: Detector, plan: TrainingConfig) -> None:
     """Refuse a device that is not here, and on several what their processes could not be told, or would not agree on.
 
     Raises:
-        Problem: no such device, rules or passes of the user's own, or a schedule that watches the mAP.
+        Problem: no such device, or a schedule that watches the mAP.
     """
     _check_present(plan.device)
     if "," not in plan.device:
         return
     where = f"device {plan.device}"
-    if detector.recipe.patterns or detector.recipe.passes:
-        own = ", ".join([*(name for name, _ in detector.recipe.patterns), *detector.recipe.passes])
-        raise Problem(where, f"the model was prepared with rules of your own ({own})", remedy="train on one device")
     if plan.schedule == "ReduceLROnPlateau":
         raise Problem(where, "ReduceLROnPlateau watches the mAP, which one process knows", remedy="use cosine")
 
@@ -136,7 +133,7 @@ def check_same(found: resume_state.State, start: str, plan: TrainingConfig, imag
 
 def widest_site(detector: Detector) -> str:
     """A clause that names the site of the widest quantization range, or nothing in a float graph."""
-    spans = {site: _span(fake) for site, fake in quantizers(detector.gm).items()}
+    spans = {site: _span(fake) for site, fake in QuantGraph(detector.gm).quantizers().items()}
     if not spans:
         return ""
     # a scale that is no number is wider than any

@@ -7,8 +7,8 @@ from typing import Any
 from torch import nn, optim
 
 from fxqat.passes.absorb_norms import AbsorbNorms, normed
-from fxqat.passes.calibrate import quantizers
 from fxqat.passes.learn_scales import LearnScales, learned_scales
+from fxqat.passes.quant_graph import QuantGraph
 from fxqat.quant.fake_quantize import LSQFakeQuantize, use_kernels
 from fxqat.quant.torch_ao import disable_observer
 from fxqat.training.callbacks import observe_again
@@ -45,7 +45,7 @@ class QATTrainer(Trainer):
         super()._model_train()
         gm = self.trainee.detector.gm
         if 0 < self.epoch < self.plan.freeze_observers * self.epochs:
-            plain = [one for one in quantizers(gm).values() if not isinstance(one, LSQFakeQuantize)]
+            plain = [one for one in QuantGraph(gm).quantizers().values() if not isinstance(one, LSQFakeQuantize)]
             observe_again(self, gm, plain, RANGE_IMAGES)
         learning = self.epoch / self.epochs < self.plan.freeze_scales
         for scale in learned_scales(self.trainee):

@@ -242,7 +242,7 @@ class Trainer(BaseTrainer):
         if row["map5095"] > self.history[self.best_epoch]["map5095"]:
             self.best_epoch = row["epoch"]
             self.kept = self._average()
-            keep(self.validator, self.wdir, self.best_epoch)
+            keep(self.validator, self.given.source.family, self.wdir, self.best_epoch)
         try:
             resume_state.write(self.state_file, self._state())
         except Problem as problem:
@@ -277,7 +277,7 @@ class Trainer(BaseTrainer):
             return
         if not self.validator.metrics.nt_per_class.sum():
             raise Problem(self.args.data, "its val split has no labels, so the best epoch could not be told")
-        keep(self.validator, self.wdir, 0)
+        keep(self.validator, self.given.source.family, self.wdir, 0)
         self.history.append(self._row(0))
         self.stopper.best_fitness = self.fitness
         self.run_callbacks("on_start_validated")

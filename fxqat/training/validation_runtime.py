@@ -11,7 +11,6 @@ from torch import Tensor
 from fxqat.evaluation.predictor import from_onnx
 from fxqat.files import temporary_folder
 from fxqat.models.detector import Detector
-from fxqat.passes import Rules
 from fxqat.runtime.exactness import target_here
 from fxqat.runtime.integer_model import in_integers, lowered
 from fxqat.runtime.onnx_export import export
@@ -35,7 +34,7 @@ def runtime(detector: Detector, *, images: int, imgsz: int) -> Predict | None:
         images: how many are to come.
         imgsz: pixels.
     """
-    int8 = lowered(detector, Rules.load())
+    int8 = lowered(detector)
     if int8 is None:
         return None
     on_cpu = next(detector.parameters()).device.type == "cpu"
@@ -48,7 +47,7 @@ def _is_exact_here(int8: Detector) -> bool:
     """Whether ONNX Runtime on this machine gives the codes that the integers give: else both ways would choose by other
     arithmetic."""
     target = target_of(int8.recipe.target)
-    return target is not None and target_here(target)[0] is True
+    return target is not None and target.runtime == "ort" and target_here(target)[0] is True
 
 
 def _file(int8: Detector, imgsz: int) -> Predict:

@@ -25,6 +25,7 @@ from fxqat.evaluation.predictor import Evaluated
 from fxqat.models.detector import Detector
 from fxqat.search.op_costs import convolutions, profile
 from fxqat.sensitivity.selective import asleep
+from fxqat.targets import ORT_CPU
 
 THRESHOLD = 0.5
 # a network of few sites: the command line is asked here, and an export takes its time by the site
@@ -115,7 +116,7 @@ def test_the_float_twin_computes_what_the_network_does_asleep(twin, calibrated, 
 
 
 def test_costs_name_every_convolution(twin, yolov8n):
-    lowered = fxqat.passes.converting(fxqat.passes.Rules.load())
+    lowered = fxqat.passes.converting(fxqat.passes.Rules.load(), ORT_CPU)
     floats = fxqat.passes.preparing(fxqat.Policy.load("float"), fxqat.passes.Rules.load())
     layers = convolutions(lowered.run(floats.run(yolov8n.gm)[0])[0])
     assert len(layers) == 63

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import pytest
 import torch
 from graph.asking import Named, Residual, noise, traced
@@ -9,7 +11,7 @@ from torch import nn
 
 from fxqat.errors import Problem
 from fxqat.graph.match import module, value
-from fxqat.graph.pipeline import BrokenPromise, Pass, Pipeline, Stage, never
+from fxqat.graph.pipeline import BrokenPromise, Pass, PassReport, Pipeline, Promise, Stage, never
 from fxqat.graph.rewrite import Missed, Rewrites
 from fxqat.graph.site import module_of, site_of
 from fxqat.graph.text import diff, text
@@ -72,6 +74,59 @@ def test_a_promise_also_sees_values_that_others_read():
     stage = Stage(name="APART", promises=(never(activated, "no SiLU follows a batch norm"),))
     with pytest.raises(BrokenPromise, match=r"^pass nothing at act: is still SiLU"):
         Pipeline((Named("nothing", lambda gm: None, stage),)).run(traced(Read()))
+
+
+def test_a_stage_is_a_closed_world():
+    """What it does not name is refused, not only what it forbids."""
+    known = Stage(name="KNOWN", accepts=frozenset({"Conv2d", "BatchNorm2d", "add"}))
+    with pytest.raises(BrokenPromise) as caught:
+        Pipeline((Named("nothing", lambda gm: None, known),)).run(traced(Residual()))
+    assert str(caught.value) == (
+        "pass nothing at act: is SiLU [act = SiLU(bn)]; expected the stage KNOWN: nothing but BatchNorm2d, Conv2d, "
+        "add; mend the pass, or take it out of the pipeline"
+    )
+    wider = replace(known, accepts=known.accepts | {"SiLU"})
+    Pipeline((Named("nothing", lambda gm: None, wider),)).run(traced(Residual()))
+
+
+@dataclass(frozen=True)
+class Picky:
+    """A pass that wants the graph without SiLU."""
+
+    name: str = "picky"
+    requires: Stage = WITHOUT_SILU
+    gives: None = None
+
+    def __call__(self, gm):
+        return PassReport()
+
+
+def test_what_a_pass_requires_is_checked_before_it():
+    with pytest.raises(BrokenPromise) as caught:
+        Pipeline((Picky(),)).run(traced(Residual()))
+    assert str(caught.value) == (
+        "before the pass picky at act: is still SiLU [act = SiLU(bn)]; expected the stage WITHOUT_SILU: "
+        "no SiLU is left; run the passes that give it first"
+    )
+    Pipeline((Named("swap", swap), Picky())).run(traced(Residual()))
+
+
+def test_a_stage_is_checked_once_where_nothing_changed_since():
+    checks = []
+    counted = Stage(name="COUNTED", promises=(Promise(says="x", broken=lambda gm: iter(checks.append(1) or ())),))
+    picky = Picky(requires=counted)
+    Pipeline((Named("give", lambda gm: None, counted), picky, picky)).run(traced(Residual()))
+    assert len(checks) == 2, "after the pass that gives it, and after the one that promises nothing"
+
+
+def test_one_callback_sees_every_gap():
+    seen = []
+
+    def look(gap):
+        seen.append((gap.done and gap.done.name, gap.coming and gap.coming.name, "SiLU" in text(gap.gm.graph)))
+
+    Pipeline((Named("nothing", lambda gm: None), Named("swap", swap))).run(traced(Residual()), between=look)
+    assert seen == [(None, "nothing", True), ("nothing", "swap", True), ("swap", None, False)]
 
 
 def test_a_broken_graph_is_noticed_at_once():

@@ -9,6 +9,7 @@ import torch
 from graph.asking import Residual, applying, ask, distance, noise, traced
 from torch import nn
 
+from fxqat.graph.info import NodeInfo, info_of, note
 from fxqat.graph.match import NoMatch, function, method, module, one_of, value
 from fxqat.graph.rewrite import rewrite, rule
 from fxqat.graph.site import module_of, site_of
@@ -57,14 +58,12 @@ def test_an_equivalence_answers_the_three_questions(golden):
 def test_the_new_node_takes_the_site_the_users_and_the_metadata():
     gm = traced(Residual())
     act = next(n for n in gm.graph.nodes if site_of(n) == "act")
-    act.meta.update(roles=("first",), quantizer="q", rule="older")
+    note(act, roles=("first",), rule="older")
     rewrite(gm, [silu_to_relu])
     relu = next(n for n in gm.graph.nodes if site_of(n) == "act")
     assert isinstance(module_of(relu), nn.ReLU)
     assert [site_of(user) for user in relu.users] == ["add"]
-    assert (relu.meta["roles"], relu.meta["rule"]) == (("first",), "silu_to_relu")
-    assert "quantizer" not in relu.meta, "it belonged to the node that left"
-    assert "wanted_site" not in relu.meta
+    assert info_of(relu) == NodeInfo(site="act", roles=("first",), rule="silu_to_relu")
 
 
 def test_a_refusal_leaves_the_graph_and_the_displaced_module_as_they_were():

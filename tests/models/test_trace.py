@@ -11,6 +11,7 @@ from ultralytics.nn.modules import Detect
 
 import fxqat
 from fxqat.errors import Problem
+from fxqat.graph.info import info_of
 from fxqat.graph.site import module_of, operation, site_of
 from fxqat.models.detector import cut
 from fxqat.models.families import adapt
@@ -95,11 +96,12 @@ def test_roles_survive_a_change_of_scale_and_head(name):
     gm = fxqat.load(name, classes=10).gm
     by_role: dict[str, list[str]] = {}
     for node in gm.graph.nodes:
-        for role in node.meta.get("roles", ()):
+        for role in info_of(node).roles:
             by_role.setdefault(role, []).append(site_of(node))
     levels = {"yolov8n-p2.yaml": 4, "yolov8n-p6.yaml": 4}.get(name, 3)
     heads = {"head", "detect", "detect_out", "box_out", "class_out", "dfl", "decode"}
     assert set(by_role) == {"first_conv", "backbone", "neck", *heads}
+    assert sorted(by_role["detect_out"]) == sorted(by_role["box_out"] + by_role["class_out"])
     assert by_role["first_conv"] == ["model.0.conv"]
     last = {"yolov8n-p6.yaml": 11}.get(name, 9)  # the pooling layer, SPPF
     pools = [node for node in gm.graph.nodes if operation(node) == "MaxPool2d"]

@@ -13,12 +13,13 @@ from torch import nn
 import fxqat
 from fxqat.cli import main
 from fxqat.errors import Problem
-from fxqat.passes.calibrate import quantizers, use_method
+from fxqat.passes.calibrate import use_method
 from fxqat.passes.corrections.adaround import AdaRound
 from fxqat.passes.corrections.bias_correction import BiasCorrection
 from fxqat.passes.corrections.equalize import Equalize
 from fxqat.passes.corrections.layerwise import Images, Seen, layers, lockstep
 from fxqat.passes.corrections.registry import correct, corrections, options
+from fxqat.passes.quant_graph import QuantGraph
 from fxqat.policy import Policy
 
 SMALL = "model.0.conv"
@@ -120,12 +121,12 @@ def test_images_are_spread_evenly(wanted, taken):
 def test_a_method_changes_every_range_that_is_observed():
     gm = prepared(Chain(nn.SiLU))
     use_method(gm, "percentile")
-    specs = {site: fake.spec for site, fake in quantizers(gm).items()}
+    specs = {site: fake.spec for site, fake in QuantGraph(gm).quantizers().items()}
     assert {spec.method for spec in specs.values() if spec.fixed is None} == {"percentile"}
     assert specs["first.conv"].through is None
     assert specs["first.conv.sigmoid"].fixed == (0.0, 1.0)
     use_method(gm, "mse")
-    specs = {site: fake.spec.through for site, fake in quantizers(gm).items()}
+    specs = {site: fake.spec.through for site, fake in QuantGraph(gm).quantizers().items()}
     assert (specs["first.conv"], specs["first.conv.silu"], specs["last"]) == ("silu", None, None)
 
 
@@ -164,7 +165,8 @@ def test_calibrate_records_method_and_corrections(corrected):
 def test_a_corrected_file_reloads_to_the_bit(corrected, batches, tmp_path):
     path: Path = fxqat.save(corrected, tmp_path / "x.fxqat")
     again = fxqat.load(path)
-    assert {fake.spec.method for fake in quantizers(again.gm).values() if fake.spec.fixed is None} == {"percentile"}
+    specs = [fake.spec for fake in QuantGraph(again.gm).quantizers().values()]
+    assert {spec.method for spec in specs if spec.fixed is None} == {"percentile"}
     with torch.no_grad():
         assert torch.equal(again(batches[0])[0], corrected(batches[0])[0])
 

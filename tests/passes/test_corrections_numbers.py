@@ -25,6 +25,7 @@ from fxqat.quant.affine import choose_qparams, quantize
 from fxqat.quant.modules import QATConv2d, freeze_bn_stats
 from fxqat.quant.rounding import Columns, Options, learn_codes, multiply, rectified_sigmoid
 from fxqat.quant.spec import QuantSpec
+from fxqat.targets import ORT_CPU
 
 WEIGHT = QuantSpec(bits=3, narrow=True, axis=0)
 
@@ -259,7 +260,7 @@ def test_convert_finds_exactly_the_codes_that_were_learned(act, monkeypatch):
     report = AdaRound(images=8, columns=256, iterations=200)(gm, material)
     assert report.says.startswith(f"{len(written)} of 3 weights rounded by learning")
     assert len(written) >= 2
-    lowered, _ = converting(Rules.load()).run(gm)
+    lowered, _ = converting(Rules.load(), ORT_CPU).run(gm)
     stored = dict(lowered.named_buffers())
     for before, layer in zip(nearest, layers(gm), strict=True):
         if id(layer.module) not in written:

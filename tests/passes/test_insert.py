@@ -6,9 +6,10 @@ import operator
 
 import pytest
 import torch
+from graph.asking import Named, distance, traced
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from passes.small import ALL, SPECS, conv_bn, policy, quantized, unit_images
+from passes.small import ALL, FLOAT, SPECS, conv_bn, policy, quantized, unit_images
 from torch import nn
 
 import fxqat
@@ -17,9 +18,10 @@ from fxqat.graph.pipeline import Pipeline
 from fxqat.graph.site import operation, site_of
 from fxqat.passes import Assign, Insert, Rules, converting, fusing, sites
 from fxqat.passes.insert import scale_groups
+from fxqat.passes.quant_graph import quant_info
 from fxqat.policy import Policy
 from fxqat.quant.fake_quantize import FakeQuantize
-from fxqat.targets import TARGETS
+from fxqat.targets import ORT_CPU, TARGETS
 
 FLOATS = "  - {role: dfl, float: true}\n  - {role: decode, float: true}\n"
 
@@ -36,7 +38,7 @@ def inserted(gm, read):
 
 
 def quantizer(node):
-    return node.meta.get("quantizer")
+    return quant_info(node).quantizer
 
 
 def tensors_in(node):
@@ -227,14 +229,37 @@ def test_an_operation_outside_the_vocabulary_stops_with_its_site():
 
 def test_a_batch_norm_by_itself_runs_in_float_between_integers():
     net = nn.Sequential(nn.BatchNorm2d(4), conv_bn(nn.ReLU()))
-    with pytest.raises(Problem, match=r"p.yaml:.*runs QATBatchNorm2d in float only; add {op: QATBatchNorm2d"):
-        quantized(net, unit_images(), policy=Policy.parse(SPECS + ALL, "p.yaml"))
-    gm = quantized(net, unit_images(), policy=policy("{op: QATBatchNorm2d, float: true}"))
-    lowered, _ = converting(Rules.load()).run(gm)
+    gm = quantized(net, unit_images())
+    assert quantizer(next(node for node in gm.graph.nodes if operation(node) == "QATBatchNorm2d")) is None
+    lowered, _ = converting(Rules.load(), ORT_CPU).run(gm)
     assert not any(isinstance(one, nn.BatchNorm2d) for one in lowered.modules())
     with torch.no_grad():
         # a value beside a rounding tie of the next quantizer may land one step away, none does here
         assert torch.equal(gm(unit_images()), lowered(unit_images()))
+
+
+def test_an_activation_that_the_target_does_not_know_is_refused_when_preparing():
+    """Inside a fused layer no policy sees it, and lowering would be the first to meet it."""
+
+    def held(gm):
+        gm.get_submodule("0").activation = nn.Tanh()
+
+    fused, rest = fusing(Rules.load(), (Named("held", held),)).passes, Insert(target=ORT_CPU, rules=())
+    with pytest.raises(Problem, match=r"^pass insert at 0: its activation is Tanh .*the stage QAT for ort-cpu: "):
+        Pipeline((*fused, Assign(policy=policy()), rest)).run(traced(conv_bn()))
+
+
+def test_lowering_takes_a_prepared_graph_and_no_other():
+    with pytest.raises(Problem, match=r"^before the pass lower at 0: is Conv2d .*the stage QAT for ort-cpu: nothing"):
+        converting(Rules.load(), ORT_CPU).run(traced(conv_bn()))
+
+
+@pytest.mark.parametrize("rest", [ALL, FLOAT])
+def test_a_linear_layer_is_lowered_in_integers_and_in_float(rest):
+    gm = quantized(nn.Sequential(nn.Conv2d(4, 2, 8), nn.Linear(1, 3)), unit_images(), policy=policy(rest=rest))
+    with torch.no_grad():
+        # float sums of 256 products of size 1 in another order
+        assert distance(gm(unit_images()), converting(Rules.load(), ORT_CPU).run(gm)[0](unit_images())) <= 256 * 2**-23
 
 
 def test_groups_need_no_quantizer_yet(fused):

@@ -10,9 +10,11 @@ from torch import nn
 
 import fxqat
 from fxqat.errors import Problem
+from fxqat.graph.info import info_of
 from fxqat.graph.site import module_of, operation, site_of
 from fxqat.models.detector import cut
 from fxqat.passes import Rules, fusing
+from fxqat.passes.quant_graph import quant_info
 from fxqat.policy import Policy
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.runtime.integer_interpreter import IntegerExecution
@@ -39,11 +41,11 @@ def convolutions(gm):
 
 
 def is_decode(node):
-    return "decode" in node.meta.get("roles", ())
+    return "decode" in info_of(node).roles
 
 
 def quantized(node):
-    return node.meta.get("quantizer") is not None
+    return quant_info(node).quantizer is not None
 
 
 @pytest.mark.parametrize(("target", "policy"), list(product(TARGETS, INTEGER)))
@@ -110,16 +112,18 @@ def test_tensorrt_has_no_zero_points(yolov8n, images):
 def test_the_layouts_of_onnx_runtime_are_one(made):
     names = {target: list(dict(made(target).named_parameters())) for target in ("ort-cpu", "ort-cpu-vnni", "ort-arm")}
     assert len({tuple(one) for one in names.values()}) == 1
-    orders = {target: {module_of(node).pair_orders for node in convolutions(made(target))} for target in names}
+    layers = {target: [module_of(node) for node in convolutions(made(target))] for target in names}
+    orders = {target: {one.pair_orders for one in layers[target] if one.weight_fake_quant} for target in names}
     assert orders == {target: {TARGETS[target].pair_orders} for target in names}
 
 
 def test_a_policy_that_the_target_cannot_run(yolov8n):
-    text = Policy.load("yolov8_w8a8").text.replace("w8: {observer", "w8: {symmetric: false, observer")
+    text = Policy.load("yolov8_w8a8").text.replace("weights: {observer", "weights: {symmetric: false, observer")
+    line = 1 + text[: text.index("role: backbone")].count("\n")
     with pytest.raises(Problem) as caught:
         fxqat.prepare(yolov8n, Policy.parse(text, "mine.yaml", target="ort-cpu-vnni"))
     assert str(caught.value) == (
-        "mine.yaml:17: model.0.conv: ort-cpu-vnni cannot run the weight spec i8<-127:127>:axis0 asymmetric "
+        f"mine.yaml:{line}: model.0.conv: ort-cpu-vnni cannot run the weight spec i8<-127:127>:axis0 asymmetric "
         "(a weight's zero point costs a sum over the input in every kernel); expected "
         "i8<-127:127>:axis0 symmetric; leave symmetric out of the spec and it is ort-cpu-vnni's own"
     )
@@ -149,4 +153,4 @@ def test_a_read_from_afar_still_counts(yolov8n):
     integer = [site for site in cats if quantized(by_site[site])]
     assert len(integer) == 13, "8 of C2f, 1 of SPPF, 4 of the neck"
     for site in integer:
-        assert {one.meta["quantizer"] for one in by_site[site].args[0]} == {by_site[site].meta["quantizer"]}
+        assert {quant_info(one).quantizer for one in by_site[site].args[0]} == {quant_info(by_site[site]).quantizer}

@@ -83,7 +83,7 @@ def test_assign_agrees_with_reading_from_the_top(paths, globs):
     ("rule", "words"),
     [
         ("{sight: x, float: true}", "p.yaml:7: unknown key 'sight' in rule; expected one of: site, role, op, "),
-        ("{site: x, wieght: w8}", "p.yaml:7: unknown key 'wieght' in rule; expected one of: site, role, op, weight, activation, preactivation, input, float, why; did you mean 'weight'?"),
+        ("{site: x, wieght: w8}", "p.yaml:7: unknown key 'wieght' in rule; expected one of: site, role, op, weight, activation, preactivation, input, float, when, why; did you mean 'weight'?"),
         ("{site: x, weight: w9}", "p.yaml:7: unknown spec 'w9'; expected one of: a8, w8; did you mean 'w8'?"),
         ("{float: true}", "p.yaml:7: a rule selects nothing; expected site:, role: or op:"),
         ("{site: x, activation: a8, input: a8}", "p.yaml:7: a rule gives an input spec without a weight spec; expected both"),
@@ -150,6 +150,106 @@ def test_a_rule_that_decides_nothing(rules, words):
     assert words in refusal(read(*rules).assign, SITES)
 
 
+def test_a_rule_may_be_for_what_only_some_models_have():
+    decisions = read(
+        "{role: mask_out, when: present, float: true}",
+        "{role: first_conv, weight: w8, activation: a8}",
+        '{site: "model.0.*", when: present, float: true}',
+    ).assign(SITES)
+    assert decisions[CONV.path].rule.line == 8
+    assert "matches no site" in refusal(read("{role: mask_out, float: true}").assign, SITES)
+    assert refusal(read, "{role: mask_out, when: maybe, float: true}") == (
+        "p.yaml:7: when is 'maybe'; expected present, or no such key"
+    )
+
+
+PARENT = """version: 1
+doc: all
+target: openvino
+specs:
+  a8: {}
+  w: {bits: 8}
+corrections: [equalize]
+rules:
+  - {role: detect_out, float: true}
+  - {site: "**", weight: w, activation: a8}
+qat: {lsq: true, epochs: 3}
+"""
+CHILD = """version: 1
+extends: parent.yaml
+specs:
+  w: {bits: 4}
+rules:
+  - {role: detect_out, weight: w, activation: a8}
+  - {role: decode, float: true}
+  - {role: dfl, float: true}
+qat: {lsq: false}
+"""
+
+
+@pytest.fixture
+def family(tmp_path):
+    """A folder with parent.yaml and child.yaml."""
+    (tmp_path / "parent.yaml").write_text(PARENT)
+    (tmp_path / "child.yaml").write_text(CHILD)
+    return tmp_path
+
+
+def test_a_policy_extends_another(family):
+    child = Policy.load(family / "child.yaml")
+    decisions = child.assign(SITES)
+    assert [(site, one.rule.where, str(one.qconfig)) for site, one in decisions.items()] == [
+        ("model.0.conv", "parent.yaml:10", "w=i4<-7:7>:axis0 a=u8<0:255>"),
+        ("model.2.m.0.add", "parent.yaml:10", "a=u8<0:255>"),
+        ("model.22.cv2.0.2", "child.yaml:6", "w=i4<-7:7>:axis0 a=u8<0:255>"),
+        ("model.22.dfl.softmax", "child.yaml:8", "float"),
+        ("model.22.scores.sigmoid", "child.yaml:7", "float"),
+    ]
+    assert (child.doc, child.target.name, child.options) == ("all", "openvino", {"qat": {"lsq": False}})
+    assert [one.where for one in child.corrections] == ["parent.yaml:7"]
+
+
+def test_what_is_recorded_of_a_policy_needs_no_other(family):
+    child = Policy.load(family / "child.yaml")
+    again = Policy.parse(child.text, "child.yaml")
+    assert "extends" not in child.text
+    decided = [{site: one.qconfig for site, one in policy.assign(SITES).items()} for policy in (child, again)]
+    assert decided[0] == decided[1]
+    assert (again.options, again.target, again.doc) == (child.options, child.target, child.doc)
+    assert [one.name for one in again.corrections] == ["equalize"]
+
+
+def test_errors_name_the_file_that_they_stand_in(family):
+    (family / "parent.yaml").write_text(PARENT.replace("bits: 8", "bits: 99").replace("a8: {}", "a8: {bits: 98}"))
+    assert refusal(Policy.load, family / "child.yaml").startswith("parent.yaml:5: spec a8: bits: 98 is not legal")
+    (family / "parent.yaml").write_text(PARENT.replace("detect_out", "nowhere"))
+    Policy.load(family / "child.yaml").assign(SITES)  # it is the child's to say what must be there
+    (family / "child.yaml").write_text(CHILD.replace("qat:", "  - {role: dlf, float: true}\nqat:"))
+    assert refusal(Policy.load(family / "child.yaml").assign, SITES).startswith("child.yaml:9: the rule for role: dlf")
+
+
+@pytest.mark.parametrize(
+    ("extends", "words"),
+    [
+        (
+            "none.yaml",
+            "child.yaml:2: extends 'none.yaml', but there is no such file; expected a path or one of: float, ",
+        ),
+        ("child.yaml", "child.yaml:2: extends itself: child.yaml -> child.yaml; expected a policy above this one"),
+        (
+            "loop.yaml",
+            "loop.yaml:2: extends itself: child.yaml -> loop.yaml -> child.yaml; expected a policy above this",
+        ),
+        ("words.yaml", "words.yaml: policy is str; expected a mapping of keys to values"),
+    ],
+)
+def test_what_cannot_be_extended(family, extends, words):
+    (family / "loop.yaml").write_text(CHILD.replace("parent.yaml", "child.yaml"))
+    (family / "words.yaml").write_text("words")
+    (family / "child.yaml").write_text(CHILD.replace("parent.yaml", extends))
+    assert refusal(Policy.load, family / "child.yaml").startswith(words)
+
+
 def test_an_undecided_site():
     words = refusal(read("{op: QATConv2d, float: true}", rest="").assign, SITES)
     assert words == 'p.yaml: model.2.m.0.add: no rule decides this site; end the rules with {site: "**", ...}'
@@ -200,4 +300,5 @@ def test_a_policy_that_is_no_text(tmp_path):
 def test_shipped_policies_load(name):
     policy = Policy.load(name)
     assert policy.doc
-    assert policy.text == find("policies", name).read_text()
+    own = find("policies", name).read_text()
+    assert (policy.text == own) == ("extends:" not in own)

@@ -22,7 +22,7 @@ addEventListener("load", () => {
   share.click();
   found.sorted = share.closest("th").getAttribute("aria-sort");
   found.shares = firsts("errors").map((row) => parseFloat(row.cells[2].dataset.v));
-  type("find-policy", "detect_out float");
+  type("find-policy", "box_out float");
   found.hits = firsts("policy").filter((row) => !row.hidden).length;
   found.count = document.getElementById("count-policy").textContent;
   const net = document.getElementById("net"), before = net.getAttribute("viewBox");

@@ -95,8 +95,8 @@ def test_it_says_what_was_measured(page: str) -> None:
     assert "objects that float finds on 2 images" in page
     assert page.count('class="pair"') == 2
     assert page.count("data:image/jpeg;base64,") == 2
-    assert "role: detect_out" in page
-    assert "box and class logits" in page
+    assert "role: box_out" in page
+    assert "the six last convolutions" in page
     commands = re.search(r'<pre id="commands"[^>]*>(.*?)</pre>', page, re.DOTALL)
     assert commands
     assert [line.split()[1] for line in commands[1].splitlines()] == ["prepare", "calibrate", "export", "report"]

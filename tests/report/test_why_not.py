@@ -48,8 +48,8 @@ def test_the_answer_for_a_site(yolov8n: Detector, rule: str, site: str, words: s
 
 def test_rules_of_lower_are_tried_on_a_calibrated_graph(yolov8n: Detector) -> None:
     found = asked(yolov8n, "integer_layer", "model.22.cv2.0.2", "yolov8_critical")
-    source = Rules.load().named("float_conv").source
-    assert str(found[0]) == f"model.22.cv2.0.2: float_conv ({source}) stands before it and had taken this node"
+    source = Rules.load().named("float_layer").source
+    assert str(found[0]) == f"model.22.cv2.0.2: float_layer ({source}) stands before it and had taken this node"
     assert asked(yolov8n, "integer_layer", "model.0.conv", "yolov8_critical")[0].fired
 
 

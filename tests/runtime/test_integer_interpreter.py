@@ -14,7 +14,6 @@ from torch import fx
 import fxqat
 from fxqat.evaluation.comparison import open_model
 from fxqat.models.detector import cut
-from fxqat.passes import Rules
 from fxqat.quant import ort_kernels
 from fxqat.quant.torch_ao import dequantize_per_tensor, quantize_per_tensor
 from fxqat.runtime.integer_interpreter import IntegerExecution
@@ -50,7 +49,7 @@ def test_the_quick_way_gives_the_same_bits_and_lets_tensors_go(yolov8n, images, 
     qat = fxqat.calibrate(fxqat.prepare(yolov8n, policy, target=target)[0], [images])
     gm = cut(fxqat.convert(qat)[0].gm, 0).eval()
     whole = IntegerExecution(gm)
-    quick = executed(qat, Rules.load())
+    quick = executed(qat)
     assert quick is not None
     output = quick.run(images)
     assert torch.equal(output, whole.run(images))
@@ -83,7 +82,7 @@ def test_a_gate_that_something_else_reads_is_computed(reader):
 def test_a_saved_model_predicts_what_its_integers_give(yolov8n, images, tmp_path):
     qat = fxqat.calibrate(fxqat.prepare(yolov8n, "yolov8_w8a8")[0], [images])
     fxqat.save(qat, tmp_path / "qat.fxqat")
-    wanted = executed(qat, Rules.load())
+    wanted = executed(qat)
     assert wanted is not None
     found = open_model(tmp_path / "qat.fxqat").predict(images)
     assert torch.equal(found, wanted.run(images))
@@ -91,6 +90,6 @@ def test_a_saved_model_predicts_what_its_integers_give(yolov8n, images, tmp_path
 
 
 def test_where_the_arithmetic_is_not_known(yolov8n, images):
-    assert executed(yolov8n, Rules.load()) is None
+    assert executed(yolov8n) is None
     other = fxqat.calibrate(fxqat.prepare(yolov8n, "yolov8_w8a8", target="openvino")[0], [images])
-    assert executed(other, Rules.load()) is None
+    assert executed(other) is None

@@ -21,7 +21,8 @@ from fxqat.passes import Rules, converting
 from fxqat.quant.torch_ao import quantize_per_tensor
 from fxqat.runtime.integer_interpreter import IntegerExecution
 from fxqat.runtime.onnx_export import _exported, _name_by_site, _tell_sites
-from fxqat.runtime.ort_layout import PERMUTED
+from fxqat.runtime.tensor_names import PERMUTED
+from fxqat.targets import ORT_CPU
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ class Twins(nn.Module):
 
 def test_values_get_their_own_sites_in_whatever_order_the_exporter_writes_them():
     gm = quantized(Twins(), torch.rand(2, 3, 8, 8))
-    graph = converting(Rules.load()).run(gm)[0]
+    graph = converting(Rules.load(), ORT_CPU).run(gm)[0]
     _tell_sites(graph)
     proto = _exported(graph, 32, 1, False, 20)
     nodes = list(reversed(proto.graph.node))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -169,8 +170,9 @@ def test_the_probe_sees_whether_sums_are_narrow(monkeypatch):
         monkeypatch.setitem(
             processor.RUNTIMES,
             "fake",
-            processor.RUNTIMES["ort"].__class__(name="fake", title="Fake", package="numpy", open=session(code)),
+            replace(processor.RUNTIMES["ort"], name="fake", title="Fake", package="numpy", open=session(code)),
         )
         assert processor.saturates.__wrapped__("fake") is narrow
     if processor.processor().dot_products:
         assert not processor.saturates("ort")
+    assert not processor.saturates("litert"), "its kernels pair no products, installed or not"

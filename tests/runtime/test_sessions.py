@@ -56,12 +56,15 @@ def test_a_runtime_that_is_missing_is_told(monkeypatch, calibrated, exported, im
 
 
 def test_names_of_runtimes():
-    assert [one.name for part in chosen("all") for one in part] == sorted(RUNTIMES, key=list(RUNTIMES).index)
+    for suffix in (".onnx", ".tflite"):
+        able = [one.name for one in RUNTIMES.values() if one.suffix == suffix]
+        assert sorted(one.name for part in chosen("all", suffix) for one in part) == sorted(able)
+        assert [one.name for part in chosen(None, suffix) for one in part] == able[:1]
     with pytest.raises(Problem) as caught:
         chosen("ort,openvin")
     assert str(caught.value) == (
-        "--runtimes: unknown runtime 'openvin'; expected of: ort, ort-plain, onnx, openvino, all; "
-        "did you mean 'openvino'?"
+        "--runtimes: unknown runtime 'openvin'; expected of: ort, ort-plain, onnx, openvino, litert, litert-plain, "
+        "all; did you mean 'openvino'?"
     )
 
 

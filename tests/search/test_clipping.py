@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from bench.clipping import GROUPS, choosing, let, main, members
-from fxqat.passes.calibrate import quantizers
+from fxqat.passes.quant_graph import QuantGraph
 from fxqat.quant.spec import CLIPS
 
 
 @pytest.fixture(scope="module")
 def free(calibrated):
-    return choosing(quantizers(copy.deepcopy(calibrated).gm))
+    return choosing(QuantGraph(copy.deepcopy(calibrated).gm).quantizers())
 
 
 def test_groups_of_yolov8(free):

@@ -18,6 +18,7 @@ from fxqat.graph.pipeline import Pipeline
 from fxqat.graph.site import site_of
 from fxqat.models.detector import Detector
 from fxqat.passes import Assign, Rules, fusing, preparing
+from fxqat.passes.quant_graph import quant_info
 from fxqat.policy import Policy
 from fxqat.search.candidates import EQUAL, Candidate, candidates, pick
 from fxqat.search.layer_selection import Judge
@@ -64,7 +65,7 @@ def test_a_layout_is_the_graph_that_its_policy_gives(layout, yolov8n, data):
     integers = layout.integers(left)
     layers = {site_of(node) for node in gm.graph.nodes if has_integer_weight(node)}
     assert layers == {site for site in layout.layers if integers[site]}
-    quantized = {site_of(node) for node in gm.graph.nodes if node.meta.get("quantizer") is not None}
+    quantized = {site_of(node) for node in gm.graph.nodes if quant_info(node).quantizer is not None}
     for site, node in layout.nodes.items():
         if not node.layer and node.sources and not site.endswith("chunk"):  # a tuple is no tensor
             assert integers[site] == (site in quantized or f"{site}.quantized" in quantized), site
@@ -197,7 +198,7 @@ def test_rules_of_the_base_that_no_site_is_left_for_are_dropped(layout):
     outputs = [site for site in layout.layers if site.startswith("model.22.cv") and site.endswith(".2")]
     text = policy(layout, outputs)
     Policy.parse(text, "found.yaml").assign(layout.sites)  # would refuse a rule that decides nothing
-    assert "detect_out" not in text
+    assert "box_out" not in text
 
 
 def test_refusals(tmp_path, calibrated):

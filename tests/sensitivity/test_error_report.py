@@ -22,7 +22,7 @@ from fxqat.models.detector import Detector, cut
 from fxqat.models.families.detect import DETECT
 from fxqat.models.family import HeadSpec
 from fxqat.models.links import directions, divergence, divergences
-from fxqat.passes.calibrate import quantizers
+from fxqat.passes.quant_graph import QuantGraph
 from fxqat.quant.affine import choose_qparams
 from fxqat.quant.spec import QuantSpec
 from fxqat.sensitivity.error_report import COLUMNS, ErrorReport, analyze
@@ -188,7 +188,7 @@ def test_numbers_of_a_row_are_what_they_say(report, calibrated, images):
     layer = next(str(node.target) for node in calibrated.gm.graph.nodes if site_of(node) == row.decided)
     with asleep(calibrated.gm), torch.no_grad():
         x = torch.nn.functional.silu(calibrated.gm.get_submodule(layer)(images[:2]))
-    q = quantizers(calibrated.gm)[row.site].quantize(x)
+    q = QuantGraph(calibrated.gm).quantizers()[row.site].quantize(x)
     # float32 sums of 32,768 values: 1e-4 relative is 0.0005 dB
     assert row.sqnr == pytest.approx(float(10 * torch.log10(x.square().sum() / (q - x).square().sum())), abs=1e-2)
     assert row.seen_high == pytest.approx(float(x.max()), rel=1e-5)

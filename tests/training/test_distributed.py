@@ -53,9 +53,6 @@ def test_a_process_that_fails_is_told_in_one_line(trainer, monkeypatch):
 
 
 def test_what_processes_could_not_be_told_is_refused(trainer, ptq, tiny_data):
-    own = ptq.with_graph(ptq.gm, passes=("mine",))
-    with pytest.raises(Problem, match=r"device 0,1: the model was prepared with rules of your own \(mine\)"):
-        trainer("own", detector=own, device="0,1")
     with pytest.raises(Problem, match="ReduceLROnPlateau watches the mAP, which one process knows; use cosine"):
         trainer("plateau", device="0,1", schedule="ReduceLROnPlateau")
     with pytest.raises(Problem, match="device 0,1: callbacks cannot follow into the processes"):

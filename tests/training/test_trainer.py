@@ -20,10 +20,9 @@ from fxqat.data import images
 from fxqat.errors import Problem
 from fxqat.evaluation.predictor import from_onnx
 from fxqat.files import locked
-from fxqat.passes import Rules
 from fxqat.passes.absorb_norms import normed
-from fxqat.passes.calibrate import quantizers
 from fxqat.passes.learn_scales import learned_scales
+from fxqat.passes.quant_graph import QuantGraph
 from fxqat.quant.fake_quantize import LSQFakeQuantize
 from fxqat.quant.modules import QATConv2d
 from fxqat.runtime.integer_model import executed
@@ -137,7 +136,7 @@ def test_validation_sees_what_the_exported_file_computes(trainer, ptq, monkeypat
     run = trainer("executed", epochs=1, lr0=1e-3, lsq=True)
     run.train()
     images, boxes = heard[0]
-    given = executed(ptq, Rules.load())
+    given = executed(ptq)
     assert given is not None
     assert torch.equal(boxes, given.run(images)) is (way == "integers")
     same_boxes(boxes, given.run(images))  # not yet what training made of its batch norms and scales
@@ -182,12 +181,12 @@ def test_ranges_are_observed_anew_until_they_freeze(trainer, scripted):
 
     class Spoil:
         def on_train_batch_start(self, running: Trainer) -> None:
-            scale = quantizers(running.trainee.detector.gm)["model.1.conv.silu"].scale
+            scale = QuantGraph(running.trainee.detector.gm).quantizers()["model.1.conv.silu"].scale
             seen.append(float(scale))
             scale.fill_(123.0)
 
     run = trainer("ranges", epochs=3, freeze_observers=0.5, callbacks=[Spoil()])
-    right = float(quantizers(run.given.gm)["model.1.conv.silu"].scale)
+    right = float(QuantGraph(run.given.gm).quantizers()["model.1.conv.silu"].scale)
     run.train()
     # two batches an epoch; observed on the images of the calibration, with the layers before it spoiled by none
     assert seen[1::2] == [123.0] * 3

@@ -10,7 +10,8 @@ from fxqat.graph.pipeline import Pipeline
 from fxqat.models.detector import cut
 from fxqat.passes.absorb_norms import AbsorbNorms, normed
 from fxqat.passes.fuse_quantized_silu import Quicken
-from fxqat.passes.learn_scales import LearnScales, activation_quantizers
+from fxqat.passes.learn_scales import LearnScales
+from fxqat.passes.quant_graph import QuantGraph
 from fxqat.passes.unquantize import Unquantize
 from fxqat.quant.fake_quantize import LSQFakeQuantize
 from fxqat.training.ultralytics_model import Trainee
@@ -18,8 +19,9 @@ from fxqat.training.ultralytics_model import Trainee
 
 def test_learned_scales_start_where_calibration_ended(calibrated, images):
     gm, report = Pipeline((LearnScales(),)).run(calibrated.gm)
-    learning = {path: one for path, one in activation_quantizers(gm).items() if isinstance(one, LSQFakeQuantize)}
-    fixed = [one for path, one in activation_quantizers(gm).items() if path not in learning]
+    fakes = QuantGraph(gm).quantizers_by_path()
+    learning = {path: one for path, one in fakes.items() if isinstance(one, LSQFakeQuantize)}
+    fixed = [one for path, one in fakes.items() if path not in learning]
     assert report["learn_scales"].report.says == f"{len(learning)} of 166 activation scales are learned"
     assert len(fixed) == 58  # the images and 57 sigmoids, whose range is known
     assert all(one.spec.fixed is not None for one in fixed)

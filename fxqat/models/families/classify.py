@@ -57,7 +57,16 @@ CLASSIFY = Family(
     spec=lambda head: HeadSpec(classes=int(head.linear.out_features), kind="Classify", bins=1),
     raw=_raw,
     final=_final,
-    metric=Metric(key="metrics/accuracy_top1", title="top-1", second="metrics/accuracy_top5", second_title="top-5"),
+    metrics=(
+        Metric(
+            key="metrics/accuracy_top1",
+            title="top-1",
+            second="metrics/accuracy_top5",
+            second_title="top-5",
+            statistic="share",
+        ),
+    ),
+    fit="crop",
     trainer="ultralytics.models.yolo.classify.ClassificationTrainer",
     validator="ultralytics.models.yolo.classify.ClassificationValidator",
     head=lambda spec, stride: SimpleNamespace(nc=spec.classes),

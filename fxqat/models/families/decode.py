@@ -6,13 +6,22 @@ They compute what Ultralytics' heads compute, bit for bit, without the branches 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 
 class Opaque(nn.Module):
-    """A module that stays one node of a traced graph, since what it does depends on the shapes of its inputs."""
+    """A module that stays one node of a traced graph, since what it does depends on the shapes of its inputs.
+
+    A file holds it by its class and the arguments of its constructor.
+
+    Attributes:
+        arguments: names of these, which every instance keeps as attributes.
+    """
+
+    arguments: ClassVar[tuple[str, ...]] = ()
 
 
 class AnchorGrid(Opaque):
@@ -23,15 +32,17 @@ class AnchorGrid(Opaque):
         item: 0 for the points, in cells, shape (1, 2, A); 1 for the strides, in pixels, shape (1, A).
     """
 
+    arguments = ("strides", "item")
+
     def __init__(self, strides: Sequence[float] | Tensor, item: int) -> None:
         super().__init__()
         self.item = item
-        self.level_strides = [float(stride) for stride in strides]
+        self.strides = [float(stride) for stride in strides]
 
     def forward(self, *features: Tensor) -> Tensor:
         """Grid for feature maps (B, C, H, W) of every level; A is the sum of H * W."""
         if self.item:
-            levels = zip(features, self.level_strides, strict=True)
+            levels = zip(features, self.strides, strict=True)
             return torch.cat([x.new_full((x.shape[2] * x.shape[3],), stride) for x, stride in levels])[None]
         return torch.cat([_centres(x) for x in features]).transpose(0, 1).unsqueeze(0)
 
@@ -83,7 +94,7 @@ class BoxDecode(nn.Module):
         left_top, right_bottom = distances.chunk(2, 1)
         points = self.points(*features)
         upper, lower = points - left_top, points + right_bottom
-        sides = (upper, lower) if self.corners else ((upper + lower) / 2, lower - upper)
+        sides = [upper, lower] if self.corners else [(upper + lower) / 2, lower - upper]
         return torch.cat(sides, 1) * self.strides(*features)
 
 

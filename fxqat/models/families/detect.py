@@ -60,13 +60,16 @@ def final_outputs(spec: HeadSpec, *extra: Columns) -> tuple[FinalOutput, ...]:
     return (FinalOutput(name="output0", columns=(boxes, scores, *extra)),)
 
 
-def box_metric(letter: str = "B") -> Metric:
+def average_precision(letter: str = "B", of: str = "", part: str = "box", matches: str = "tp") -> Metric:
     """Ultralytics' mean average precision of boxes (B), masks (M) or poses (P)."""
     return Metric(
         key=f"metrics/mAP50-95({letter})",
         title="mAP50-95",
         second=f"metrics/mAP50({letter})",
         second_title="mAP50",
+        of=of,
+        part=part,
+        matches=matches,
     )
 
 
@@ -93,7 +96,7 @@ DETECT = Family(
     spec=head_spec,
     raw=raw_outputs,
     final=final_outputs,
-    metric=box_metric(),
+    metrics=(average_precision(),),
     trainer="ultralytics.models.yolo.detect.DetectionTrainer",
     validator="ultralytics.models.yolo.detect.DetectionValidator",
     head=head_attributes,

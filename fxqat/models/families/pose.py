@@ -126,7 +126,7 @@ POSE = Family(
     spec=_spec,
     raw=_raw,
     final=_final,
-    metric=detect.box_metric("P"),
+    metrics=(detect.average_precision("P", "pose", "pose", "tp_p"), detect.average_precision(of="box")),
     trainer="ultralytics.models.yolo.pose.PoseTrainer",
     validator="ultralytics.models.yolo.pose.PoseValidator",
     head=_attributes,

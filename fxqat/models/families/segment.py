@@ -106,7 +106,7 @@ SEGMENT = Family(
     spec=_spec,
     raw=_raw,
     final=_final,
-    metric=detect.box_metric("M"),
+    metrics=(detect.average_precision("M", "mask", "seg", "tp_m"), detect.average_precision(of="box")),
     trainer="ultralytics.models.yolo.segment.SegmentationTrainer",
     validator="ultralytics.models.yolo.segment.SegmentationValidator",
     head=detect.head_attributes,

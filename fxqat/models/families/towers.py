@@ -55,6 +55,8 @@ class Selection(Opaque):
         most: detections an image.
     """
 
+    arguments = ("most",)
+
     def __init__(self, most: int = MAX_DETECTIONS) -> None:
         super().__init__()
         self.most = most

@@ -11,10 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from fxqat.graph.site import module_of, site_of
+from fxqat.passes import quant_graph
 from fxqat.passes.calibrate import feeds_silu
-from fxqat.quant.fake_quantize import FakeQuantize
-from fxqat.quant.modules import QATConv2d, QATLinear
 
 Progress = Callable[[int, int], None]
 Function = Callable[[Tensor], Tensor]
@@ -64,30 +62,16 @@ class Material:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Layer:
-    """A convolution or linear layer of a graph.
+class Layer(quant_graph.Layer):
+    """A layer and what follows it.
 
     Attributes:
-        node: its call.
-        module: what is called.
         owned: the activation that is part of the module, or None.
         activation: the function that its output goes through, whether the module's own or apart from it.
     """
 
-    node: fx.Node
-    module: QATConv2d | QATLinear
     owned: nn.Module | None
     activation: Function
-
-    @property
-    def site(self) -> str:
-        """Where in the source model it comes from."""
-        return site_of(self.node)
-
-    @property
-    def integer(self) -> bool:
-        """Whether its weight is quantized."""
-        return self.module.weight_fake_quant is not None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,15 +91,14 @@ class Seen:
 
 def layers(gm: fx.GraphModule) -> list[Layer]:
     """Every layer with a weight, in the order of the computation."""
-    called = [node for node in gm.graph.nodes if node.op == "call_module"]
-    modules = [(node, gm.get_submodule(str(node.target))) for node in called]
-    return [_layer(node, module) for node, module in modules if isinstance(module, QATConv2d | QATLinear)]
+    return [_layer(one) for one in quant_graph.QuantGraph(gm).layers()]
 
 
-def _layer(node: fx.Node, module: QATConv2d | QATLinear) -> Layer:
-    fakes = [user for user in node.users if _is_fake(user)]
-    apart = F.silu if any(map(feeds_silu, (node, *fakes))) else identity
-    return Layer(node=node, module=module, owned=module.activation, activation=module.activation or apart)
+def _layer(one: quant_graph.Layer) -> Layer:
+    fakes = [user for user in one.node.users if quant_graph.is_quantizer(user)]
+    apart = F.silu if any(map(feeds_silu, (one.node, *fakes))) else identity
+    owned = one.module.activation
+    return Layer(node=one.node, module=one.module, owned=owned, activation=owned or apart)
 
 
 @torch.no_grad()
@@ -194,7 +177,3 @@ def _bare(found: Sequence[Layer]) -> Iterator[None]:
     finally:
         for layer in found:
             layer.module.activation = layer.owned
-
-
-def _is_fake(node: fx.Node) -> bool:
-    return node.op == "call_module" and isinstance(module_of(node), FakeQuantize)

@@ -54,11 +54,11 @@ def corrections(policy: Policy) -> tuple[Correction, ...]:
         Problem: with ``file:line``: an unknown name or option, an illegal value, or one that works on the float graph
             after one that needs ranges.
     """
-    made = [_made(wanted, policy.name) for wanted in policy.corrections]
+    made = [_made(wanted) for wanted in policy.corrections]
     for (before, after), wanted in zip(pairwise(made), policy.corrections[1:], strict=False):
         if after.before_ranges and not before.before_ranges:
             raise Problem(
-                f"{policy.name}:{wanted.line}",
+                wanted.where,
                 f"{after.name} stands after {before.name}, but works before ranges are chosen",
                 remedy=f"move {after.name} before {before.name}",
             )
@@ -106,8 +106,8 @@ def options(correction: Correction) -> dict[str, Any]:
     return {one.name: getattr(correction, one.name) for one in fields(correction) if one.name not in _NO_OPTIONS}  # type: ignore[arg-type]
 
 
-def _made(wanted: Wanted, file: str) -> Correction:
-    where = f"{file}:{wanted.line}"
+def _made(wanted: Wanted) -> Correction:
+    where = wanted.where
     if wanted.name not in CORRECTIONS:
         raise Problem(
             where,

@@ -46,7 +46,7 @@ class QuantizableLayer(nn.Module):
     bn: Any
     activation: nn.Module | None
     weight_fake_quant: FakeQuantize | None
-    pairs: Tensor
+    pair_orders: tuple[Order, ...]
 
     def __init__(self, layer: Any, bn: Any, activation: nn.Module | None) -> None:
         super().__init__()
@@ -55,14 +55,26 @@ class QuantizableLayer(nn.Module):
         self.bn, self.activation, self.weight_fake_quant = bn, activation, None
         self.bn_frozen = False
         self.training = layer.training
-        self.pair_orders: tuple[Order, ...] = ()
-        self.register_buffer("pairs", torch.empty(0, 2, dtype=torch.int64), persistent=False)
+        self.pair_orders = ()
+        self._found_pairs: Tensor | None = None
+
+    @property
+    def pairs(self) -> Tensor:
+        """Of weights whose products a kernel adds in 16 bits, int64 (P, 2); found when they are first asked for."""
+        device = self.weight.device
+        if self._found_pairs is None or self._found_pairs.device != device:
+            self._found_pairs = self._pairs().to(device)
+        return self._found_pairs
+
+    @pairs.setter
+    def pairs(self, pairs: Tensor) -> None:
+        self._found_pairs = pairs
 
     def with_activation(self, activation: nn.Module | None) -> Any:
         """The same layer, parameters and quantizer shared, with another activation after it."""
         made = self._sharing(activation)
         made.weight_fake_quant, made.bn_frozen = self.weight_fake_quant, self.bn_frozen
-        made.pair_orders, made.pairs = self.pair_orders, self.pairs
+        made.pair_orders = self.pair_orders
         return made
 
     def _sharing(self, activation: nn.Module | None) -> QuantizableLayer:
@@ -81,8 +93,7 @@ class QuantizableLayer(nn.Module):
             calibrate: choose the range now, instead of in a later :meth:`calibrate_weight`, which is half the time of
                 preparing YOLOv8x.
         """
-        self.pair_orders = tuple(pair_orders)
-        self.pairs = self._pairs().to(self.weight.device)
+        self.pair_orders, self._found_pairs = tuple(pair_orders), None
         fake_quant = make_fake_quantize(spec, site, channels=self.weight.shape[spec.axis or 0])
         fake_quant.disable_observer()
         self.weight_fake_quant = fake_quant.to(self.weight.device)
@@ -163,7 +174,6 @@ class QuantizableLayer(nn.Module):
             fake_quant.raise_scale(least_scale(weight.float(), self.pairs))
 
     def _pairs(self) -> Tensor:
-        """Of weights whose products a kernel adds in 16 bits, int64 (P, 2)."""
         return pair_indices(self.weight.shape, self.pair_orders)
 
     @torch.no_grad()

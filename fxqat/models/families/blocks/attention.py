@@ -23,6 +23,8 @@ class SpaceLike(Opaque):
 class Scaled(Opaque):
     """A tensor times a number: no product of two tensors, and so no operation of an integer kernel."""
 
+    arguments = ("factor",)
+
     def __init__(self, factor: float) -> None:
         super().__init__()
         self.factor = factor

@@ -1,0 +1,324 @@
+"""LiteRT export: the INT8 reference graph as a full-integer .tflite file, through litert-torch."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from fxqat.data.images import check_imgsz
+from fxqat.errors import Problem
+from fxqat.files import check_writable, replacing
+from fxqat.graph.site import module_of, nearest, site_of
+from fxqat.models.detector import Detector, cut
+from fxqat.models.families.decode import AnchorGrid
+from fxqat.quant.torch_ao import (
+    dequantize_per_channel,
+    dequantize_per_tensor,
+    quantize_per_channel,
+    quantize_per_tensor,
+)
+from fxqat.runtime.fused_kernels import computed_from
+from fxqat.runtime.litert_session import are_boxes_and_scores
+from fxqat.runtime.metadata import metadata
+from fxqat.runtime.native_output import hidden
+from fxqat.runtime.redundant_qdq import as_exported
+from fxqat.runtime.tensor_names import CODES, back, permuted
+from fxqat.runtime.tflite_file import TFLiteFile, check_installed
+from fxqat.targets import target_of
+
+FORMS = {
+    "float": "float32 NHWC, RGB in 0..1",
+    "uint8": "uint8 NHWC, RGB in 0..255",
+    "int8": "int8 NHWC, RGB in 0..255 less 128",
+}
+# How a tensor of the graph may lie in the file: channels last, as it is, or rows of channels.
+ORDERS = {4: ((0, 2, 3, 1), (0, 1, 2, 3)), 3: ((0, 1, 2), (0, 2, 1))}
+_MOVED = ("PAD", "PADV2", "TRANSPOSE")  # the converter's own; what they make is no tensor of the graph
+_BYTE = (1 / 255, 0)
+
+
+@torch.no_grad()
+def export(model: Detector, path: str | Path, *, imgsz: int = 640, batch: int = 1, input: str = "float") -> Path:
+    """Write ``model`` with input ``images`` (B, imgsz, imgsz, 3) and output ``output0``, boxes and scores
+    (B, C, A) float32, boxes as parts of the image's size, as ``ultralytics.YOLO`` reads it.
+
+    Values that are codes are named by their site, ``model.0.conv.codes``, with the order of axes where it is another:
+    ``model.0.conv.codes.permuted.0.2.3.1``. Weights and biases are the codes of the graph.
+
+    Args:
+        model: stage ``int8``, of target ``litert``, or ``float``.
+        path: ends in .tflite.
+        imgsz: pixels, square, a multiple of the model's stride.
+        batch: images at a time.
+        input: ``float``: float32 in 0..1; ``uint8``: bytes; ``int8``: bytes less 128.
+
+    Raises:
+        Problem: a bad size or path, another target, outputs other than boxes and scores, an unknown input, litert-torch
+            is not installed, or it leaves an integer layer in float.
+    """
+    path = Path(path)
+    _check(model, path, imgsz, batch, input)
+    check_writable(path)
+    graph = as_exported(cut(model.gm, 0).eval(), target_of(model.recipe.target))
+    _check_input(graph, input)
+    example = torch.zeros(batch, 3, imgsz, imgsz)
+    probe = _Probe(graph)
+    probe.run(example)
+    layers = _integer_layers(graph)
+    _fold_grids(graph, probe.grids, imgsz)
+    _weights_as_floats(graph)
+    file = TFLiteFile(_converted(graph, example, codes=bool(probe.tensors)))
+    _name_by_site(file, probe.tensors)
+    _restore_codes(file, layers)
+    _take(file, input)
+    file.name_ends("images", ["output0"])
+    file.metadata = {**metadata(model, imgsz, batch, dynamic=False), "input": FORMS[input]}
+    with replacing(path) as temporary:
+        file.write(temporary)
+    return path
+
+
+def _check(model: Detector, path: Path, imgsz: int, batch: int, form: str) -> None:
+    check_imgsz(imgsz, model.stride)
+    if path.suffix != ".tflite":
+        raise Problem(path, f"ends in {path.suffix or 'nothing'!r}", expected="a name that ends in .tflite")
+    if batch < 1:
+        raise Problem("--batch", f"{batch} images at a time", expected="1 or more")
+    if form not in FORMS:
+        known = ", ".join(FORMS)
+        raise Problem("--input", f"unknown form {form!r}", expected=f"one of: {known}", remedy=nearest(form, FORMS))
+    if model.stage == "int8" and model.recipe.target != "litert":
+        given = f"is a file for LiteRT, and the model was prepared for {model.recipe.target}"
+        raise Problem(path, given, expected="a model of target litert", remedy="retarget it: --target litert")
+    if not are_boxes_and_scores(model.final):
+        raise Problem(
+            path,
+            f"cannot hold the outputs of {model.source.name}, a model for the task '{model.source.task}'",
+            expected="a detector that predicts boxes and scores, with NMS to follow",
+            remedy="write an .onnx file",
+        )
+    check_installed("litert_torch", "--target litert")
+
+
+def _check_input(graph: fx.GraphModule, form: str) -> None:
+    (source,) = graph.graph.find_nodes(op="placeholder")
+    if form != "float" and any(user.target is not quantize_per_tensor for user in source.users):
+        raise Problem("--input", f"{form}: the first layer computes in float", expected="float")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tensor:
+    """A tensor of codes: its site, sizes, and numbers as the file has them."""
+
+    site: str
+    shape: tuple[int, ...]
+    scale: float
+    zero_point: int
+
+
+class _Probe(fx.Interpreter):
+    """Runs a graph and keeps the sizes of what it quantizes, and its anchor grids."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__(graph)
+        self.tensors, self.grids = list[_Tensor](), dict[fx.Node, Tensor]()
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n.target is quantize_per_tensor:
+            scale, zero_point = cast(tuple[float, int], n.args[1:3])
+            self.tensors.append(
+                _Tensor(
+                    site=site_of(n), shape=tuple(value.shape), scale=float(np.float32(scale)), zero_point=zero_point
+                )
+            )
+        if n.op == "call_module" and isinstance(module_of(n), AnchorGrid):
+            self.grids[n] = value
+        return value
+
+
+def _fold_grids(graph: fx.GraphModule, grids: Mapping[fx.Node, Tensor], imgsz: int) -> None:
+    """Write anchor points and strides, which depend on the image's size alone, as constants, in place; strides as parts
+    of that size, so that boxes come out as parts of it."""
+    for node, grid in grids.items():
+        is_strides = module_of(node).item == 1
+        name = f"grid_{len(graph._buffers)}"
+        graph.register_buffer(name, grid / imgsz if is_strides else grid)
+        with graph.graph.inserting_before(node):
+            node.replace_all_uses_with(graph.graph.get_attr(name))
+        graph.graph.erase_node(node)
+    graph.recompile()
+
+
+def _weights_as_floats(graph: fx.GraphModule) -> None:
+    """Write stored codes as the converter takes them, in place: a weight as ``quantize(float)``, a bias as floats.
+
+    ``quantize(code * scale)`` is the code again. A bias may lose its last bits in float32: see ``_restore_codes``.
+    """
+    for node in list(graph.graph.nodes):
+        if node.target not in _STORED or node.args[0].op != "get_attr":
+            continue
+        codes = graph.get_buffer(node.args[0].target)
+        scale = _scale(graph, node)
+        name = f"floats_{len(graph._buffers)}"
+        graph.register_buffer(name, codes.float() * scale.view(-1, *[1] * (codes.dim() - 1)))
+        with graph.graph.inserting_before(node):
+            floats = graph.graph.get_attr(name)
+            if codes.dtype is torch.int32:
+                node.replace_all_uses_with(floats)
+            else:
+                node.args = (graph.graph.call_function(_STORED[node.target], (floats, *node.args[1:])), *node.args[1:])
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+_STORED: Mapping[Any, Any] = {dequantize_per_channel: quantize_per_channel, dequantize_per_tensor: quantize_per_tensor}
+
+
+def _scale(graph: fx.GraphModule, node: Any) -> Tensor:
+    if node.target is dequantize_per_channel:
+        return graph.get_buffer(node.args[1].target)
+    return torch.tensor([node.args[1]])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layer:
+    """The codes of a layer's weight (O, I, ...) and bias."""
+
+    weight: np.ndarray
+    bias: np.ndarray | None
+
+
+def _integer_layers(graph: fx.GraphModule) -> dict[str, _Layer]:
+    """The integer layers by the site of the tensor that they make."""
+    found: dict[str, _Layer] = {}
+    for node in graph.graph.find_nodes(op="call_function", target=quantize_per_tensor):
+        kernel = computed_from(node)
+        stored = [_codes(graph, one) for one in kernel.args[1:3]] if kernel is not None else []
+        if stored and stored[0] is not None:
+            found[site_of(node)] = _Layer(weight=stored[0], bias=stored[1] if len(stored) > 1 else None)
+    return found
+
+
+def _codes(graph: fx.GraphModule, node: Any) -> np.ndarray | None:
+    stored = isinstance(node, fx.Node) and node.target in _STORED and node.args[0].op == "get_attr"  # type: ignore[union-attr]
+    return graph.get_buffer(node.args[0].target).numpy() if stored else None
+
+
+class _ChannelsLast(nn.Module):
+    """The graph on images (B, H, W, 3)."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__()
+        self.detector = graph  # "graph" would be that of the GraphModule that the converter makes of this
+
+    def forward(self, images: Tensor) -> Tensor:
+        """What the graph gives."""
+        return self.detector(images.permute(0, 3, 1, 2))
+
+
+def _converted(graph: fx.GraphModule, example: Tensor, *, codes: bool) -> bytes:
+    os.environ.setdefault("LITERT_TORCH_SHOW_PROGRESS", "n")
+    with hidden(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the converter warns about its own internals
+        import litert_torch
+        from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
+        from litert_torch.quantize.quant_config import QuantConfig
+
+        # only says that the graph's own quantize operations are to be taken for integers
+        marks = QuantConfig(pt2e_quantizer=PT2EQuantizer().set_global(get_symmetric_quantization_config()))
+        images = example.permute(0, 2, 3, 1).contiguous()
+        model = litert_torch.convert(_ChannelsLast(graph).eval(), (images,), quant_config=marks if codes else None)
+        return bytes(model.model_content())
+
+
+def _name_by_site(file: TFLiteFile, tensors: list[_Tensor]) -> None:
+    """Give each value of codes the name of its site. The converter keeps the order of the graph; scale, zero point and
+    sizes say that it did.
+
+    Raises:
+        Problem: an integer tensor of the graph is not in the file.
+        RuntimeError: one of several in the file is its.
+    """
+    known = _integer_tensors(file)
+    for index in range(len(file.graph.tensors)):
+        file.rename(index, f"tensor.{index}")
+    used = set()
+    for tensor in tensors:
+        order = next((one for one in ORDERS.get(len(tensor.shape), ()) if known[_key(tensor, one)]), None)
+        if order is None:
+            raise _lost(tensor.site)
+        used.add(_key(tensor, order))
+        file.rename(known[_key(tensor, order)].popleft(), permuted(tensor.site, order))
+    if left := [key for key in used if known[key]]:
+        raise RuntimeError(f"the file has more integer tensors of {left} than the graph")
+
+
+def _integer_tensors(file: TFLiteFile) -> dict[tuple[Any, ...], deque[int]]:
+    """Those that operations of the graph may have made, in the order of execution, by ``_key``."""
+    known = defaultdict[tuple[Any, ...], deque[int]](deque)
+    for index, kind in file.made():
+        numbers = file.scales(index)
+        if file.type(index) == "int8" and numbers is not None and kind not in _MOVED:
+            known[numbers[0].item(), numbers[1].item(), file.shape(index)].append(index)
+    return known
+
+
+def _key(tensor: _Tensor, order: tuple[int, ...]) -> tuple[Any, ...]:
+    return tensor.scale, tensor.zero_point, tuple(tensor.shape[axis] for axis in order)
+
+
+def _restore_codes(file: TFLiteFile, layers: Mapping[str, _Layer]) -> None:
+    """Write each bias as the graph has it.
+
+    Raises:
+        Problem: an integer layer of the graph is not in the file.
+        RuntimeError: a weight is not the graph's.
+    """
+    made = {back(file.name(one), 0)[0]: operation for operation in file.graph.operators for one in operation.outputs}
+    for site, layer in layers.items():
+        operation = made.get(site)
+        if operation is None:
+            raise _lost(site)
+        weight = file.constant(operation.inputs[1])
+        if weight is None or not np.array_equal(weight, _as_stored(layer.weight, file.kind(operation))):
+            raise RuntimeError(f"the weight behind {site} is not what the graph has")
+        bias = np.zeros(len(layer.weight), np.int32) if layer.bias is None else layer.bias
+        file.rename(operation.inputs[1], f"{site.removesuffix(CODES)}.weight")
+        file.rename(operation.inputs[2], f"{site.removesuffix(CODES)}.bias")
+        held = file.constant(operation.inputs[2])
+        if held is None or not np.array_equal(held, bias):
+            file.set_constant(operation.inputs[2], bias)
+
+
+def _lost(site: str) -> Problem:
+    return Problem(
+        site.removesuffix(CODES),
+        "litert-torch leaves it in float, or changes its scale",
+        expected="the integers of the graph",
+        remedy="leave it in float in the policy, or write an .onnx file",
+    )
+
+
+def _as_stored(weight: np.ndarray, kind: str) -> np.ndarray:
+    """A weight (O, I, H, W) or (O, I) as LiteRT has it: (O, H, W, I), or (1, H, W, O) of a convolution by channel."""
+    if weight.ndim == 2:
+        return weight
+    return weight.transpose(1, 2, 3, 0) if kind == "DEPTHWISE_CONV_2D" else weight.transpose(0, 2, 3, 1)
+
+
+def _take(file: TFLiteFile, form: str) -> None:
+    """Let the file's input be what ``form`` says."""
+    (source,) = file.graph.inputs
+    kind, numbers = ("float32", None) if form == "float" else (form, _BYTE)
+    if file.type(source) != kind:
+        file.quantize_input(kind, numbers)

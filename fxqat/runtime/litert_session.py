@@ -1,0 +1,128 @@
+"""A .tflite file in LiteRT, with the codes of each tensor beside its output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fxqat.errors import Problem
+from fxqat.models.family import FinalOutput
+from fxqat.runtime.native_output import hidden
+from fxqat.runtime.tensor_names import CODES, back
+from fxqat.runtime.tflite_file import TFLiteFile
+
+Run = Callable[[Mapping[str, np.ndarray]], Sequence[np.ndarray]]
+
+
+def interpreter(content: bytes, *, xnnpack: bool, threads: int = 1) -> Run:
+    """LiteRT on the CPU.
+
+    Args:
+        content: of a .tflite file.
+        xnnpack: whether XNNPACK computes, as it does by default; else LiteRT's reference kernels.
+        threads: of XNNPACK.
+    """
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    resolver = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_REF
+    with hidden():  # it tells that XNNPACK is there
+        opened = Interpreter(model_content=content, experimental_op_resolver_type=resolver, num_threads=threads)
+        opened.allocate_tensors()
+    (source,) = opened.get_input_details()
+    outputs = [detail["index"] for detail in opened.get_output_details()]
+
+    def run(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        (images,) = inputs.values()
+        opened.set_tensor(source["index"], images)
+        opened.invoke()
+        return [opened.get_tensor(index) for index in outputs]
+
+    return run
+
+
+@dataclass(frozen=True, kw_only=True)
+class TFLiteSession:
+    """A .tflite file in LiteRT, see ``sessions.Opened``.
+
+    Attributes:
+        run: its outputs for its input.
+        kind: numpy's name of the input's type.
+        shape: (B, 3, H, W).
+        names: of the outputs behind the first, in the file's words.
+        sites: of the codes.
+    """
+
+    run: Run
+    kind: str
+    shape: tuple[int, ...]
+    names: tuple[str, ...]
+    sites: tuple[str, ...]
+
+    def __call__(self, images: np.ndarray) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+        """See ``Opened``."""
+        pixels = as_pixels(images, self.kind)
+        output, *codes = self.run({"images": pixels})
+        found = dict(_in_order(*pair) for pair in zip(self.names, codes, strict=True))
+        # in a file of int8 the image is its own codes
+        image = pixels.transpose(0, 3, 1, 2)
+        return [in_pixels(output, self.shape)], {site: found.get(f"{site}{CODES}", image) for site in self.sites}
+
+
+def open_tflite(path: Path, sites: Sequence[str], run: Callable[[bytes], Run]) -> TFLiteSession:
+    """``path`` opened by ``run``, with every value of codes as a further output.
+
+    Raises:
+        Problem: it is missing, no .tflite file, or another model's.
+    """
+    file = TFLiteFile.read(path)
+    (source,) = file.graph.inputs
+    batch, height, width, channels = file.shape(source)
+    held = {back(file.name(index), 0)[0]: index for index, _ in file.made()}
+    wanted = {site: held.get(f"{site}{CODES}") for site in sites}
+    for site, index in wanted.items():
+        if index is None and (site != file.name(source) or file.type(source) != "int8"):
+            raise Problem(
+                path,
+                f"has no tensor {site}{CODES}",
+                expected="a file exported from this model",
+                remedy="export it again",
+            )
+    indices = [index for index in wanted.values() if index is not None]
+    file.graph.outputs = [*file.graph.outputs, *indices]
+    return TFLiteSession(
+        run=run(file.content()),
+        kind=file.type(source),
+        shape=(batch, channels, height, width),
+        names=tuple(file.name(index) for index in indices),
+        sites=tuple(sites),
+    )
+
+
+def as_pixels(images: np.ndarray, kind: str) -> np.ndarray:
+    """Images (B, 3, H, W) float32 in 0..1 as a file's input of type ``kind`` wants them, (B, H, W, 3)."""
+    pixels = images.transpose(0, 2, 3, 1)
+    if kind != "float32":
+        pixels = np.round(pixels * 255) - (128 if kind == "int8" else 0)
+    return np.ascontiguousarray(pixels.astype(kind))
+
+
+def are_boxes_and_scores(final: Sequence[FinalOutput]) -> bool:
+    """Whether these final outputs are what ``in_pixels`` knows."""
+    return [[one.key for one in output.columns] for output in final] == [["boxes", "scores"]]
+
+
+def in_pixels(predictions: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Boxes and scores (B, C, A) with the boxes, the first four channels, in pixels: the file gives them as parts of
+    the image's size."""
+    height, width = shape[2:]
+    boxes = predictions[:, :4] * np.array([width, height, width, height], np.float32)[:, None]
+    return np.concatenate([boxes, predictions[:, 4:]], axis=1)
+
+
+def _in_order(name: str, codes: np.ndarray) -> tuple[str, np.ndarray]:
+    """A tensor's name and its codes in the graph's order of axes."""
+    known, axes = back(name, codes.ndim)
+    return known, codes.transpose(axes)

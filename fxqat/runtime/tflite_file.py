@@ -1,0 +1,196 @@
+"""A .tflite file under change: its tensors, the operations that make them, and its metadata."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fxqat.errors import Problem
+
+MISSING = "pip install 'fxqat[litert]'"
+_METADATA = "metadata.json"  # what Ultralytics' loader looks for in the zip at the file's end
+_ALIGNMENT = 16  # of a buffer, as the schema asks; kernels read them as they lie in the file
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package is here."""
+    return importlib.util.find_spec(package) is not None
+
+
+def check_installed(package: str, where: str) -> None:
+    """Refuse where a package of the extra ``litert`` is missing.
+
+    Raises:
+        Problem: with the command that installs it.
+    """
+    if not is_installed(package):
+        raise Problem(where, f"{package.replace('_', '-')} is not installed", remedy=MISSING)
+
+
+class TFLiteFile:
+    """The first subgraph of a model. Tensors are known by their indices.
+
+    Attributes:
+        model: the schema's own object, which may be changed in place.
+        metadata: what Ultralytics' loader reads.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        from ai_edge_litert import schema_py_generated as schema
+
+        self._schema = schema
+        self.model: Any = schema.ModelT.InitFromPackedBuf(content, 0)
+        self.metadata: Mapping[str, Any] = {}
+        self._kinds = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+
+    @classmethod
+    def read(cls, path: Path) -> TFLiteFile:
+        """The file at ``path``.
+
+        Raises:
+            Problem: it is missing, or no .tflite file.
+        """
+        if not path.is_file():
+            raise Problem(path, "no such file", expected="a .tflite file", remedy="run fxqat export first")
+        content = path.read_bytes()
+        if content[4:8] != b"TFL3":
+            raise Problem(path, "is not a .tflite file", expected="a file written by fxqat export")
+        check_installed("ai_edge_litert", str(path))
+        file = cls(content)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                file.metadata = json.loads(archive.read(_METADATA)) if _METADATA in archive.namelist() else {}
+        return file
+
+    @property
+    def graph(self) -> Any:
+        """The first subgraph."""
+        return self.model.subgraphs[0]
+
+    def kind(self, operation: Any) -> str:
+        """The builtin operation, such as ``CONV_2D``."""
+        code = self.model.operatorCodes[operation.opcodeIndex]
+        return self._kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+    def made(self) -> Iterator[tuple[int, str]]:
+        """Inputs, as INPUT, and what operations make, in the order of execution, each with the operation's kind."""
+        yield from ((index, "INPUT") for index in self.graph.inputs)
+        for operation in self.graph.operators:
+            yield from ((index, self.kind(operation)) for index in operation.outputs)
+
+    def operations(self) -> Counter[tuple[str, str]]:
+        """How many operations there are of each kind and type of what they make: ``("CONV_2D", "int8")``."""
+        return Counter((self.kind(one), self.type(one.outputs[0])) for one in self.graph.operators)
+
+    def type(self, index: int) -> str:
+        """The type of a tensor's elements by numpy's name."""
+        schema = self._schema.TensorType
+        names = {schema.INT8: "int8", schema.UINT8: "uint8", schema.FLOAT32: "float32", schema.INT32: "int32"}
+        return names.get(self.graph.tensors[index].type, "other")
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """The sizes of a tensor."""
+        return tuple(int(size) for size in self.graph.tensors[index].shape)
+
+    def scales(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Scales and zero points of a tensor, None for one that is not quantized."""
+        numbers = self.graph.tensors[index].quantization
+        if numbers is None or numbers.scale is None or not len(numbers.scale):
+            return None
+        return np.asarray(numbers.scale, np.float32), np.asarray(numbers.zeroPoint, np.int64)
+
+    def constant(self, index: int) -> np.ndarray | None:
+        """A constant's values, None where a tensor is computed."""
+        data = self.model.buffers[self.graph.tensors[index].buffer].data
+        if data is None:
+            return None
+        return np.asarray(data, np.uint8).view(self.type(index)).reshape(self.shape(index))
+
+    def set_constant(self, index: int, value: np.ndarray) -> None:
+        """Give a constant other values, in a buffer of its own."""
+        buffer = self._schema.BufferT()
+        buffer.data = np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
+        self.graph.tensors[index].buffer = len(self.model.buffers)
+        self.model.buffers.append(buffer)
+
+    def rename(self, index: int, name: str) -> None:
+        """Call a tensor ``name``."""
+        self.graph.tensors[index].name = name.encode()
+
+    def name(self, index: int) -> str:
+        """A tensor's name."""
+        return bytes(self.graph.tensors[index].name).decode()
+
+    def quantize_input(self, kind: str, numbers: tuple[float, int] | None) -> None:
+        """Let the only input be of ``kind``, ``float32`` or ``uint8``, with a QUANTIZE in front of what it was.
+
+        Args:
+            kind: numpy's name of the type.
+            numbers: scale and zero point of the new input, None for floats.
+        """
+        schema, (old,) = self._schema, self.graph.inputs
+        new = schema.TensorT()
+        new.name, new.shape, new.buffer = b"input", self.graph.tensors[old].shape, 0
+        new.type = getattr(schema.TensorType, kind.upper())
+        new.shapeSignature, new.hasRank = self.graph.tensors[old].shapeSignature, True
+        if numbers is not None:
+            new.quantization = schema.QuantizationParametersT()
+            new.quantization.scale, new.quantization.zeroPoint = [numbers[0]], [numbers[1]]
+        code, made = schema.OperatorCodeT(), schema.OperatorT()
+        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.QUANTIZE
+        made.opcodeIndex, made.inputs, made.outputs = len(self.model.operatorCodes), [len(self.graph.tensors)], [old]
+        self.graph.inputs = made.inputs
+        self.model.operatorCodes.append(code)
+        self.graph.tensors.append(new)
+        self.graph.operators.insert(0, made)
+
+    def name_ends(self, source: str, results: Sequence[str]) -> None:
+        """Name the only input and the outputs, also for those who ask the file's signature."""
+        indices = [*self.graph.inputs, *self.graph.outputs]
+        for index, name in zip(indices, (source, *results), strict=True):
+            self.rename(index, name)
+        (signature,) = self.model.signatureDefs
+        for entry, index in zip((*signature.inputs, *signature.outputs), indices, strict=True):
+            entry.name, entry.tensorIndex = self.graph.tensors[index].name, index
+
+    def content(self) -> bytes:
+        """The model as bytes, without metadata."""
+        builder = _builder()
+        builder.Finish(self.model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+    def write(self, path: Path) -> None:
+        """Write the model, and the metadata as a zip behind it, which readers of either do not see."""
+        path.write_bytes(self.content())
+        with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(zipfile.ZipInfo(_METADATA), json.dumps(self.metadata))
+
+
+def _builder() -> Any:
+    """A builder that aligns buffers as the schema asks, which the generated code does not, and writes equal vectors
+    once: the zero points of weights and biases are a thirtieth of a small detector's file."""
+    import flatbuffers
+
+    class Builder(flatbuffers.Builder):
+        def __init__(self) -> None:
+            super().__init__(1 << 20)
+            self.written: dict[tuple[str, bytes], int] = {}
+
+        def StartVector(self, elemSize: int, numElems: int, alignment: int) -> Any:
+            is_buffer = elemSize == 1
+            return super().StartVector(elemSize, numElems, max(alignment, _ALIGNMENT if is_buffer else 1))
+
+        def CreateNumpyVector(self, x: np.ndarray) -> int:
+            key = x.dtype.str, x.tobytes()
+            if key not in self.written:
+                self.written[key] = super().CreateNumpyVector(x)
+            return self.written[key]
+
+    return Builder()
