@@ -133,11 +133,12 @@ def write_text(target: str | Path, text: str) -> None:
     write_bytes(target, text.encode(errors="replace"))
 
 
-def check_suffix(target: str | Path, suffix: str) -> None:
-    """Raise a Problem when ``target`` does not end in ``suffix``, by which commands know files again."""
+def check_suffix(target: str | Path, *suffixes: str) -> None:
+    """Raise a Problem when ``target`` ends in none of ``suffixes``, by which commands know files again."""
     found = Path(target).suffix
-    if suffix and found != suffix:
-        raise Problem(target, f"ends in {found or 'nothing'!r}", expected=f"a name that ends in {suffix}")
+    if suffixes and found not in suffixes:
+        legal = " or ".join(suffixes)
+        raise Problem(target, f"ends in {found or 'nothing'!r}", expected=f"a name that ends in {legal}")
 
 
 def check_writable(target: str | Path) -> None:

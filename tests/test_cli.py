@@ -172,7 +172,7 @@ def test_the_suffix_of_an_output_is_refused_before_the_model_is_read(
         "train": ["--data", "x"],
         "retarget": ["--target", "openvino"],
     }
-    suffix = ".onnx" if command == "export" else ".fxqat"
+    suffix = ".onnx or .tflite" if command == "export" else ".fxqat"
     target = tmp_path / "res.pt"
     line = refused(capsys, command, "none.fxqat", *words.get(command, []), "-o", str(target))
     assert line == f"fxqat: {target}: ends in '.pt'; expected a name that ends in {suffix}\n"

@@ -45,13 +45,13 @@ def fail(line: str) -> NoReturn:
     raise SystemExit(1)
 
 
-def output(options: Namespace, default: str, suffix: str = "") -> Path:
-    """Where to write: ``-o``, or the default name; refused before any work when it cannot be written, or does not end
-    in ``suffix``."""
+def output(options: Namespace, default: str, *suffixes: str) -> Path:
+    """Where to write: ``-o``, or the default name; refused before any work when it cannot be written, or ends in none
+    of ``suffixes``, where there are some."""
     from fxqat.files import check_suffix, check_writable
 
     path = Path(options.output or default)
-    check_suffix(path, suffix)
+    check_suffix(path, *suffixes)
     check_writable(path)
     return path
 

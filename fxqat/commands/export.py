@@ -46,9 +46,9 @@ def exported(options: Namespace) -> Path:
     from fxqat.runtime.int8_summary import account
 
     check_counts(options)
+    output(options, default_name(options.model, "_int8.onnx"), ".onnx", ".tflite")
     model = fxqat.load(options.model, trust=options.trust)
     suffix = suffix_of(model, options.target)
-    output(options, default_name(options.model, f"_int8{suffix}"))
     if options.target and options.target != model.recipe.target and model.stage != "float":
         model = retargeted(options, model)
     if model.stage == "qat":
