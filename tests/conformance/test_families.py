@@ -45,7 +45,7 @@ def made(request, images, tmp_path_factory) -> Made:
 
 
 def test_no_code_differs_between_the_reference_and_the_runtime(made, images):
-    found = verify(made.qat, made.file, [images[:2]], imgsz=SIZE).total("reference_runtime")
+    found = verify(made.qat, made.file, [images[:1], images[1:2]], imgsz=SIZE).total("reference_runtime")
     assert found.codes > 10_000
     assert found.differing == 0
 
