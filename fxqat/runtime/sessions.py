@@ -195,7 +195,7 @@ def fixed_sizes(path: Path) -> tuple[int, int]:
         batch, *sides = file.shape(int(file.graph.inputs[0]))
     else:
         batch, *sides = (size.dim_value for size in read(path).graph.input[0].type.tensor_type.shape.dim)
-    return batch, max(sides)
+    return batch, max(sides, default=0)
 
 
 def open_file(path: Path, sites: Sequence[str], runtime: Runtime) -> Opened:

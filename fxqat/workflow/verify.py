@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from fxqat.data.images import check_imgsz
 from fxqat.errors import Problem
 from fxqat.models.detector import Detector
 from fxqat.passes.corrections.layerwise import silent
@@ -56,6 +57,8 @@ def verify(
         raise Problem(
             "--runtimes", f"{missing[0].package} is not installed", remedy=f"pip install {missing[0].package}"
         )
+    if imgsz is not None:
+        check_imgsz(imgsz, model.stride)
     taken, side = fixed_sizes(Path(file))
     imgsz = side or model.imgsz if imgsz is None else imgsz
     shown, total, _ = batches(data, images_limit, imgsz, taken or batch, model, None)

@@ -180,7 +180,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, yolov
         target.write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("fxqat.checkpoint.fxqat_format.save_file", full)
+    monkeypatch.setattr("fxqat.checkpoint.tensors.save_file", full)
     with pytest.raises(OSError, match="no space left"):
         fxqat.save(yolov8n, path)
     assert path.read_bytes() == before

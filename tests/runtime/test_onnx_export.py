@@ -127,7 +127,7 @@ def test_values_get_their_own_sites_in_whatever_order_the_exporter_writes_them()
     gm = quantized(Twins(), torch.rand(2, 3, 8, 8))
     graph = converting(Rules.load(), ORT_CPU).run(gm)[0]
     _tell_sites(graph)
-    proto = _exported(graph, ["output0"], 32, 1, False, 20)
+    proto = _exported(graph, ["output0"], 32, 1, False)
     nodes = list(reversed(proto.graph.node))
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)

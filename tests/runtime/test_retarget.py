@@ -121,7 +121,7 @@ def test_what_a_target_cannot_run(yolov8n, images, tmp_path, capsys):
     path = fxqat.save(qat, tmp_path / "x.fxqat")
     assert main(["export", str(path), "--target", "tensorrt", "-o", str(tmp_path / "a.onnx")]) == 2
     assert capsys.readouterr().err == (
-        "fxqat: mine.yaml:18: images: tensorrt cannot run the activation spec u8<0:255> asymmetric (it has int8 "
+        "fxqat: mine.yaml:21: images: tensorrt cannot run the activation spec u8<0:255> asymmetric (it has int8 "
         "only, its zero points are 0); expected i8<-128:127> symmetric; leave signed, symmetric out of the spec and it "
         "is tensorrt's own\n"
     )

@@ -34,7 +34,7 @@ def files(converted, tmp_path_factory):
 @pytest.mark.parametrize("form", ["uint8", "uint8-nhwc"])
 def test_codes_equal_those_of_the_float_file(files, exported, pictures, form):
     """A byte over 255 in float32 is quantized to the byte again, all 256 of them; the rest is integers."""
-    wanted, codes = open_file(exported, SITES, RUNTIMES["ort"])((pictures[:1] / np.float32(255)).astype(np.float32))
+    (wanted,), codes = open_file(exported, SITES, RUNTIMES["ort"])((pictures[:1] / np.float32(255)).astype(np.float32))
     given = pictures[:1].transpose(0, 2, 3, 1) if form == "uint8-nhwc" else pictures[:1]
     session = ort.InferenceSession(str(files[form]), providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].type == "tensor(uint8)"
