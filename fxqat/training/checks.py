@@ -62,12 +62,10 @@ def check_devices(detector: Detector, plan: TrainingConfig) -> None:
     Raises:
         Problem: no such device, or a schedule that watches the mAP.
     """
-    _check_present(plan.device)
-    if "," not in plan.device:
-        return
-    where = f"device {plan.device}"
-    if plan.schedule == "ReduceLROnPlateau":
+    if "," in plan.device and plan.schedule == "ReduceLROnPlateau":
+        where = f"device {plan.device}"
         raise Problem(where, "ReduceLROnPlateau watches the mAP, which one process knows", remedy="use cosine")
+    _check_present(plan.device)
 
 
 def _check_present(device: str) -> None:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import alive
+from alive import alive
 
 import fxqat
 from fxqat.api import verify
