@@ -116,12 +116,21 @@ class Edit:
             one()
 
     def _store(self, path: str, module: nn.Module) -> None:
-        """Put ``module`` at ``path``."""
+        """Put ``module`` at ``path``; what nodes call below that path stays there."""
         if _has(self.gm, path):
-            self.undoing.append(partial(self.gm.add_submodule, path, self.gm.get_submodule(path)))
+            old = self.gm.get_submodule(path)
+            self.undoing.append(partial(self.gm.add_submodule, path, old))
+            for name in self._called_below(path) - module._modules.keys():
+                module.add_module(name, old.get_submodule(name))
         else:
             self.undoing.append(partial(self.gm.delete_submodule, path))
         self.gm.add_submodule(path, module)
+
+    def _called_below(self, path: str) -> set[str]:
+        """Names of modules right below ``path`` that a node calls, or that hold one."""
+        targets = (str(node.target) for node in self.gm.graph.nodes if node.op == "call_module")
+        inner = (target.removeprefix(f"{path}.") for target in targets if target.startswith(f"{path}."))
+        return {name.partition(".")[0] for name in inner}
 
     def _placed(self, site: str, make: Callable[[fx.Graph], fx.Node], at: fx.Node | str) -> fx.Node:
         root = self.found.root

@@ -161,3 +161,23 @@ def test_attributes_are_buffers_that_the_graph_reads():
     rewrite(gm, [plus_one])
     assert torch.equal(gm(inputs), wanted)
     assert "constants.one" in gm.state_dict()
+
+
+@rule(module(nn.SiLU, x, name="act"))
+def silu_to_relu_and_scale(edit, x, act):
+    return edit.call(nn.Dropout(0.0), edit.call(nn.ReLU(), x, at=act), at=f"{site_of(act)}.drop")
+
+
+@rule(module(nn.ReLU, x, name="act"))
+def relu_to_hardswish(edit, x, act):
+    return edit.call(nn.Hardswish(), x, at=act)
+
+
+def test_what_is_called_below_a_path_stays_when_its_module_is_replaced():
+    gm = traced(nn.Sequential(nn.SiLU()))
+    for one in (silu_to_relu_and_scale, relu_to_hardswish):
+        rewrite(gm, (one,))
+        gm.recompile()
+    assert [type(module_of(node)) for node in gm.graph.nodes if node.op == "call_module"] == [nn.Hardswish, nn.Dropout]
+    given = noise(2, 4)
+    assert torch.equal(gm.eval()(given), nn.functional.hardswish(given))
