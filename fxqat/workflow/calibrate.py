@@ -64,8 +64,8 @@ def calibrate(
     chosen = corrections(policy_of(model.recipe))
     imgsz = model.imgsz if imgsz is None else imgsz
     shown, total, name = batches(data, images_limit, imgsz, batch, model, on_skip)
-    if chosen and isinstance(shown, Batches) and shown.once:
-        raise Problem("data", "can be read only once, and corrections read it again", expected="a list of batches")
+    if chosen:
+        _expect_again(shown)
     step = progress or silent
     corrected = partial(correct, model.gm, chosen, progress=step, on_step=on_step)
     again = Images(read=lambda: batches(data, images_limit, imgsz, batch, model, None)[0], total=total)
@@ -77,6 +77,12 @@ def calibrate(
     how: dict[str, Any] = {"data": name, "images": seen, "imgsz": max(sides)}
     how.update({"method": method} if method else {}, **({"corrections": reports} if chosen else {}))
     return model.with_graph(model.gm, calibration=how)
+
+
+def _expect_again(shown: Iterable[Tensor]) -> None:
+    """Refuse batches that can be read only once."""
+    if isinstance(shown, Batches) and shown.once:
+        raise Problem("data", "can be read only once, and corrections read it again", expected="a list of batches")
 
 
 def _noting_sides(batches: Iterable[Tensor], sides: set[int]) -> Iterator[Tensor]:
