@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import collections
+import contextlib
 import io
 import os
 import pickle
@@ -55,10 +56,8 @@ def test_plain_data_comes_back_as_pickle_gives_it(data, protocol):
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_refused_or_read(words):
-    try:
+    with contextlib.suppress(Malformed, Refused):
         read(words)
-    except Exception as error:
-        assert isinstance(error, Malformed | Refused)
 
 
 @given(PLAIN, st.data())
