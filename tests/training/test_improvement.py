@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fxqat.models.families import FAMILIES
 from fxqat.training.improvement import gain, keep
 
 IMAGES = 20
@@ -27,10 +28,10 @@ def validated(right: int) -> Any:
 
 def test_the_gain_is_that_from_the_start_to_the_best(tmp_path):
     assert gain(tmp_path, 2) is None
-    keep(validated(10), tmp_path, 0)
+    keep(validated(10), FAMILIES["detect"], tmp_path, 0)
     assert gain(tmp_path, 2) is None
-    keep(validated(12), tmp_path, 1)
-    keep(validated(15), tmp_path, 2)
+    keep(validated(12), FAMILIES["detect"], tmp_path, 1)
+    keep(validated(15), FAMILIES["detect"], tmp_path, 2)
     found = gain(tmp_path, 2)
     assert found is not None
     assert found.points == pytest.approx(25)
@@ -42,7 +43,7 @@ def test_a_training_keeps_what_it_validated(trainer):
     run = trainer("kept", epochs=1)
     run.train()
     run.best_epoch, run.kept = 1, run._average()  # as if the epoch had been better
-    keep(run.validator, run.wdir, 1)
+    keep(run.validator, run.given.source.family, run.wdir, 1)
     told = run.result().recipe.training
     assert told["gain"]["images"] == VAL_IMAGES
     assert told["gain"]["points"] == pytest.approx(100 * (told["map5095"][1] - told["map5095"][0]))
