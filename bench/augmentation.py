@@ -42,7 +42,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
 
 
 @dataclass(kw_only=True)
-class Seen:
+class TensorStatistics:
     """One tensor: the sum of its values, and the rest as a Tally of no error has it."""
 
     total: float = 0.0
@@ -83,14 +83,16 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def seen(gm: fx.GraphModule, batches: Iterable[Tensor]) -> dict[str, Seen]:
+def seen(gm: fx.GraphModule, batches: Iterable[Tensor]) -> dict[str, TensorStatistics]:
     """Every activation quantizer's input by site, over ``batches`` of images (B, 3, H, W); before a SiLU the value
     after it is taken, which is all that the next layer sees."""
-    found, hooks = dict[str, Seen](), []
+    found, hooks = dict[str, TensorStatistics](), []
     silu = before_silu(gm)
     for site, fake in QuantGraph(gm).quantizers().items():
         through = nn.functional.silu if fake in silu else nn.Identity()
-        hooks.append(fake.register_forward_hook(_listener(found.setdefault(site, Seen()), fake.qparams(), through)))
+        hooks.append(
+            fake.register_forward_hook(_listener(found.setdefault(site, TensorStatistics()), fake.qparams(), through))
+        )
     for batch in batches:
         gm(batch)
     for hook in hooks:
@@ -98,7 +100,7 @@ def seen(gm: fx.GraphModule, batches: Iterable[Tensor]) -> dict[str, Seen]:
     return found
 
 
-def _listener(into: Seen, qparams: QParams, through: Callable[[Tensor], Tensor]) -> Callable[..., None]:
+def _listener(into: TensorStatistics, qparams: QParams, through: Callable[[Tensor], Tensor]) -> Callable[..., None]:
     def listen(module: Any, given: tuple[Tensor], result: Tensor) -> None:
         into.tally.add_range(given[0], qparams)
         into.add(through(given[0]))
@@ -121,7 +123,7 @@ def _augmented(options: argparse.Namespace, recipe: Mapping[str, Any]) -> Iterat
         yield torch.stack(chosen).float() / 255
 
 
-def _row(name: str, now: Mapping[str, Seen], base: Mapping[str, Seen]) -> dict[str, Any]:
+def _row(name: str, now: Mapping[str, TensorStatistics], base: Mapping[str, TensorStatistics]) -> dict[str, Any]:
     moved = [abs(now[site].mean - base[site].mean) / base[site].spread for site in base]
     widened = [now[site].spread / base[site].spread for site in base]
     clipped = [100 * now[site].tally.clipped for site in base]

@@ -20,7 +20,7 @@ from fxqat.checkpoint.fxqat_format import versions
 from fxqat.graph.site import covers
 from fxqat.passes.quant_graph import QuantGraph
 from fxqat.quant.fake_quantize import FakeQuantize
-from fxqat.sensitivity.output_divergence import Apart, shown, summary
+from fxqat.sensitivity.output_divergence import FloatOutputs, shown, summary
 
 GROUPS: Mapping[str, tuple[str, ...]] = {  # globs of sites in YOLOv8 of any scale, P3 to P5
     "class branches": ("model.22.cv3.**",),
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measured(options: argparse.Namespace) -> dict[str, Any]:
-    apart = Apart(fxqat.load(options.weights), options.data, count=options.images, imgsz=options.imgsz)
+    apart = FloatOutputs(fxqat.load(options.weights), options.data, count=options.images, imgsz=options.imgsz)
     prepared, _ = fxqat.prepare(fxqat.load(options.weights), options.policy)
     model = fxqat.calibrate(prepared, options.train, images_limit=options.calibrate, imgsz=options.imgsz)
     free = choosing(QuantGraph(model.gm).quantizers())

@@ -28,7 +28,7 @@ import torch
 import fxqat
 from bench.command import parser, run
 from fxqat.checkpoint.fxqat_format import versions
-from fxqat.evaluation.comparison import Compared, compare
+from fxqat.evaluation.comparison import ComparisonRow, compare
 from fxqat.models import offline
 from fxqat.runtime.verify import Verification
 
@@ -127,7 +127,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
-def _row(row: Compared, base_ms: float, base_bytes: int) -> dict[str, Any]:
+def _row(row: ComparisonRow, base_ms: float, base_bytes: int) -> dict[str, Any]:
     summary = row.summary()
     del summary["classes"]
     share = row.megabytes * 1e6 / base_bytes

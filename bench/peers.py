@@ -26,7 +26,7 @@ from typing import Any
 from bench.command import run
 from bench.peer_makers import PEERS, Job, Peer
 from fxqat.errors import Problem
-from fxqat.evaluation.accuracy import Accuracy, Evaluated, evaluate, from_onnx
+from fxqat.evaluation.accuracy import Accuracy, Predictor, evaluate, from_onnx
 from fxqat.evaluation.accuracy_file import read, write
 from fxqat.evaluation.bootstrap import paired_drift
 from fxqat.evaluation.latency import WORKER, Latency, measure
@@ -145,13 +145,13 @@ def _measure_accuracy(options: argparse.Namespace, peers: Sequence[Peer]) -> Non
         print(f"{peer.name}: mAP50-95 {found.map5095:.4f}", file=sys.stderr, flush=True)
 
 
-def _from_openvino(path: Path, options: argparse.Namespace) -> Evaluated:
+def _from_openvino(path: Path, options: argparse.Namespace) -> Predictor:
     import openvino
     import torch
 
     compiled = openvino.Core().compile_model(str(path), "CPU")
     names = from_onnx(Path(_read(_folder(options, BASE) / "made.json")["file"])).names
-    return Evaluated(
+    return Predictor(
         name=path.name, predict=lambda x: torch.from_numpy(compiled(x.numpy())[0].copy()), names=names, path=path
     )
 

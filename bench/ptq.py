@@ -31,7 +31,7 @@ from fxqat.evaluation.accuracy import Accuracy, evaluate, from_onnx
 from fxqat.evaluation.bootstrap import paired_drift
 from fxqat.policy import Policy
 from fxqat.search.range_tuning import before_silu, largest_cut, largest_kept
-from fxqat.sensitivity.output_divergence import Apart, shown, summary
+from fxqat.sensitivity.output_divergence import FloatOutputs, shown, summary
 
 POLICIES = ("yolov8_critical", "yolov8_w8a8")
 CORRECTIONS: dict[str, list[Any]] = {
@@ -157,13 +157,13 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         plain = _plain_forwards(options)
         print(f"float: mAP50-95 {base.map5095:.4f}; plain forwards {plain:.1f} s of processor time")
         print(f"| {' | '.join(_COLUMNS)} |\n|{' --- |' * len(_COLUMNS)}", flush=True)
-        apart = Apart(fxqat.load(options.weights), options.data, count=options.divergence, imgsz=options.imgsz)
+        apart = FloatOutputs(fxqat.load(options.weights), options.data, count=options.divergence, imgsz=options.imgsz)
         results = [_row(row, path, base, plain, apart, options) for row in todo]
     return {"versions": versions(), "base": base.map5095, "plain_seconds": plain, "rows": results}
 
 
 def _row(
-    row: Row, path: Path, base: Accuracy, plain: float, apart: Apart, options: argparse.Namespace
+    row: Row, path: Path, base: Accuracy, plain: float, apart: FloatOutputs, options: argparse.Namespace
 ) -> dict[str, Any]:
     prepared, _ = fxqat.prepare(fxqat.load(options.weights), changed(row.policy, row.method, row.correction))
     marks = [time.process_time()]

@@ -30,7 +30,7 @@ from fxqat.evaluation.accuracy_file import read, write
 from fxqat.evaluation.bootstrap import Drift, paired_drift
 from fxqat.files import write_text
 from fxqat.models.detector import Detector
-from fxqat.sensitivity.output_divergence import Apart, shown, summary
+from fxqat.sensitivity.output_divergence import FloatOutputs, shown, summary
 
 USUAL = "unlabelled"
 UNLABELLED: Mapping[str, Any] = {"unlabelled": True, "lsq": True}
@@ -108,7 +108,7 @@ def measure(row: Row, options: argparse.Namespace, work: Path) -> None:
     )
     seconds = time.monotonic() - began
     fxqat.save(trained, work / f"{row.stem}.fxqat")
-    apart = Apart(fxqat.load(options.weights), options.data, count=options.divergence, imgsz=options.imgsz)
+    apart = FloatOutputs(fxqat.load(options.weights), options.data, count=options.divergence, imgsz=options.imgsz)
     after = _accuracy(work / row.stem, options, lambda: trained)
     found = {
         **asdict(row),

@@ -21,7 +21,7 @@ from bench.command import parser, run
 from fxqat.checkpoint.fxqat_format import versions
 from fxqat.quant.modules import QATConv2d, QATLinear
 from fxqat.quant.pairs import PAIR_MAX, Order, pair_sums, partners
-from fxqat.sensitivity.output_divergence import Apart, shown, summary
+from fxqat.sensitivity.output_divergence import FloatOutputs, shown, summary
 
 Layer = QATConv2d | QATLinear
 ORDERS = (Order.ROWS, Order.PIXELS)
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measured(options: argparse.Namespace) -> dict[str, Any]:
-    apart = Apart(fxqat.load(options.weights), options.data, count=options.images, imgsz=options.imgsz)
+    apart = FloatOutputs(fxqat.load(options.weights), options.data, count=options.images, imgsz=options.imgsz)
     prepared, _ = fxqat.prepare(fxqat.load(options.weights), options.policy, target="ort-cpu-vnni")
     model = fxqat.calibrate(prepared, options.train, images_limit=options.calibrate, imgsz=options.imgsz)
     layers = [one for one in model.modules() if isinstance(one, Layer) and one.weight_fake_quant is not None]

@@ -107,7 +107,7 @@ def get_critical_layers(
     Raises:
         Problem: never calibrated, or no data.
     """
-    from fxqat.sensitivity.sensitivity import Asked, measure
+    from fxqat.sensitivity.sensitivity import SensitivityOptions, measure
 
-    asked = Asked(by=by, images_limit=images_limit, imgsz=model.imgsz if imgsz is None else imgsz)
+    asked = SensitivityOptions(by=by, images_limit=images_limit, imgsz=model.imgsz if imgsz is None else imgsz)
     return measure(model, data, asked, work=work, progress=progress or silent).critical(share)

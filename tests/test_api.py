@@ -20,7 +20,7 @@ from torch import fx, nn
 import fxqat
 from fxqat import quant, training
 from fxqat.evaluation.accuracy import evaluate
-from fxqat.evaluation.predictor import Evaluated, from_onnx
+from fxqat.evaluation.predictor import Predictor, from_onnx
 from fxqat.graph.pipeline import PassReport
 from fxqat.graph.site import module_of, operation
 from fxqat.passes.quant_graph import QuantGraph
@@ -92,7 +92,7 @@ SIZED = {
     "retarget": lambda model, data: fxqat.retarget(model, "openvino", data, imgsz=96),
     "get_critical_layers": lambda model, data: fxqat.get_critical_layers(model, data, imgsz=96),
     "val": lambda model, data: evaluate(
-        Evaluated(name="p6", predict=model, names=dict(model.names), stride=model.stride), data, imgsz=96
+        Predictor(name="p6", predict=model, names=dict(model.names), stride=model.stride), data, imgsz=96
     ),
 }
 

@@ -16,7 +16,7 @@ from fxqat.commands.command_parser import parsed
 from fxqat.commands.progress import progress
 
 if TYPE_CHECKING:
-    from fxqat.evaluation.comparison import Compared
+    from fxqat.evaluation.comparison import ComparisonRow
 
 
 IMGSZ = 320
@@ -104,7 +104,7 @@ def _run(words: Sequence[object], quiet: bool) -> None:
     command.run(Namespace(**{**vars(parsed(command, rest)), "quiet": quiet}))
 
 
-def _validate(models: list[Path], data: Path, options: Namespace) -> list[Compared]:
+def _validate(models: list[Path], data: Path, options: Namespace) -> list[ComparisonRow]:
     from fxqat.evaluation.comparison import compare
 
     _say("val", *models, "--data", data, "--imgsz", IMGSZ)
@@ -138,7 +138,7 @@ def _picture(folder: Path, made: dict[str, Path]) -> Path:
     return side_by_side(models, images, folder / "detections.jpg", imgsz=IMGSZ)
 
 
-def _table(rows: list[Compared]) -> str:
+def _table(rows: list[ComparisonRow]) -> str:
     """FP32 first; drift and speed against it."""
     labels = ("ONNX FP32", "ONNX INT8, calibrated", "ONNX INT8, trained")
     lines = [f"{'':<22}{'mAP50-95':>9}{'mAP50':>8}  {'drift, points [95 %]':<23}{'MB':>5}{'ms':>7}{'speed':>8}"]

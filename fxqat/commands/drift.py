@@ -40,7 +40,7 @@ def arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """``fxqat drift``."""
     import fxqat
-    from fxqat.evaluation.drift_report import Asked, travel
+    from fxqat.evaluation.drift_report import DriftOptions, travel
     from fxqat.files import check_writable, temporary_folder, write_text
     from fxqat.workflow.stage_checks import expect_calibrated
 
@@ -49,7 +49,7 @@ def run(options: Namespace) -> None:
         check_writable(options.json)
     model = fxqat.load(options.model)
     expect_calibrated(model, "drift")
-    asked = Asked(
+    asked = DriftOptions(
         data=options.data,
         split=options.split,
         images=options.images,

@@ -52,16 +52,16 @@ def arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """``fxqat report``."""
     from fxqat.files import check_writable, write_text
-    from fxqat.report.collect import Asked, collect
+    from fxqat.report.collect import ReportOptions, collect
     from fxqat.report.page import render
-    from fxqat.report.record import record
+    from fxqat.report.report_json import report_json
 
     check_counts(options)
     _check_not_negative(options)
     path = output(options, str(Path(options.model).with_suffix(".html")))
     if options.json:
         check_writable(options.json)
-    asked = Asked(
+    asked = ReportOptions(
         model=Path(options.model),
         data=options.data,
         onnx=Path(options.onnx) if options.onnx else None,
@@ -87,7 +87,7 @@ def run(options: Namespace) -> None:
     page = render(content)
     write_text(path, page)
     if options.json:
-        write_text(options.json, json.dumps(record(content), indent=2, allow_nan=False) + "\n")
+        write_text(options.json, json.dumps(report_json(content), indent=2, allow_nan=False) + "\n")
     print(f"{content.verdict.headline}. {' '.join(content.verdict.reasons)}")
     print(f"wrote {path} ({len(page.encode()) / 1e6:.2f} MB)")
 

@@ -14,7 +14,7 @@ from fxqat.commands.progress import phases
 from fxqat.commands.tables import table
 
 if TYPE_CHECKING:
-    from fxqat.search.search_result import Found
+    from fxqat.search.search_result import SearchResult
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -99,7 +99,7 @@ def _check_target(options: Namespace) -> None:
         )
 
 
-def _report(found: Found, max_drop: float) -> str:
+def _report(found: SearchResult, max_drop: float) -> str:
     lines = [("layers in float", "ms predicted", "ms measured", "error predicted", "disagrees with float", "")]
     whole = found.base.candidate.divergence or 1.0
     for seen in found.front:

@@ -15,7 +15,7 @@ from fxqat.commands.tables import table
 
 if TYPE_CHECKING:
     from fxqat.models.detector import Detector
-    from fxqat.sensitivity.sensitivity import Asked, Sensitivity
+    from fxqat.sensitivity.sensitivity import Sensitivity, SensitivityOptions
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -58,12 +58,12 @@ def arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """``fxqat sensitivity``."""
     from fxqat.files import check_writable, write_text
-    from fxqat.sensitivity.sensitivity import Asked, measure
+    from fxqat.sensitivity.sensitivity import SensitivityOptions, measure
 
     check_counts(options)
     if options.json:
         check_writable(options.json)
-    asked = Asked(
+    asked = SensitivityOptions(
         by=options.by,
         group=options.group,
         leave_one_out=options.leave_one_out,
@@ -124,7 +124,7 @@ def _table(found: Sensitivity, count: int) -> str:
     return f"{table(lines)}\n{len(found.rows)} of {found.policy}, {found.images} images{total}{more}"
 
 
-def _agreement(model: Detector, found: Sensitivity, asked: Asked, options: Namespace) -> dict[str, Any]:
+def _agreement(model: Detector, found: Sensitivity, asked: SensitivityOptions, options: Namespace) -> dict[str, Any]:
     """Rank correlations of the ranking found with others, on sites spread over it."""
     from fxqat.sensitivity.sensitivity import WAYS, measure
 
@@ -147,7 +147,7 @@ def _agreement(model: Detector, found: Sensitivity, asked: Asked, options: Names
     return check
 
 
-def _harm(disagreements: Mapping[str, float], site: str, asked: Asked) -> float:
+def _harm(disagreements: Mapping[str, float], site: str, asked: SensitivityOptions) -> float:
     """Larger is worse: left out, a harmful site leaves little disagreement behind."""
     return -disagreements[site] if asked.leave_one_out else disagreements[site]
 

@@ -17,7 +17,7 @@ from fxqat.commands.command import Command, default_name, output
 from fxqat.commands.progress import progress
 from fxqat.errors import Problem
 from fxqat.files import check_folder, check_writable, write_text
-from fxqat.training.flags import SWITCHES, VALUES
+from fxqat.training.command_words import SWITCHES, VALUES
 
 if TYPE_CHECKING:
     from fxqat.models.detector import Detector

@@ -13,7 +13,7 @@ from fxqat.commands.progress import progress
 
 if TYPE_CHECKING:
     from fxqat.evaluation.accuracy import Accuracy
-    from fxqat.evaluation.comparison import Compared
+    from fxqat.evaluation.comparison import ComparisonRow
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -58,7 +58,7 @@ def run(options: Namespace) -> None:
         write_text(options.json, json.dumps([row.summary() for row in rows], indent=2) + "\n")
 
 
-def _table(rows: list[Compared]) -> str:
+def _table(rows: list[ComparisonRow]) -> str:
     metric = rows[0].accuracy.metric
     head = ("model", metric.title, metric.second_title, "precision", "recall", "drift, points [95 %]", "MB", "ms")
     lines: list[tuple[str, ...]] = [head]

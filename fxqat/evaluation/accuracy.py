@@ -12,14 +12,14 @@ from fxqat.data.labels import check_labels, label_file
 from fxqat.errors import Problem
 from fxqat.evaluation.classification import evaluate_classes
 from fxqat.evaluation.metrics import Accuracy, ClassAccuracy, Matches, from_statistics
-from fxqat.evaluation.predictor import Evaluated, from_onnx
+from fxqat.evaluation.predictor import Predictor, from_onnx
 from fxqat.files import temporary_folder
 
-__all__ = ["Accuracy", "ClassAccuracy", "Evaluated", "Matches", "evaluate", "from_onnx"]
+__all__ = ["Accuracy", "ClassAccuracy", "Matches", "Predictor", "evaluate", "from_onnx"]
 
 
 def evaluate(
-    model: Evaluated,
+    model: Predictor,
     data: str | Path,
     *,
     imgsz: int = 640,
@@ -65,7 +65,7 @@ def _quietly(done: int, total: int) -> None:
     """No progress."""
 
 
-def check_classes(model: Evaluated, data_set: dataset.DataSet) -> None:
+def check_classes(model: Predictor, data_set: dataset.DataSet) -> None:
     """Compare the classes of model and data set.
 
     Raises:
@@ -89,7 +89,7 @@ def _plain(name: str) -> str:
 
 
 def _measure(
-    model: Evaluated,
+    model: Predictor,
     data_set: dataset.DataSet,
     found: images.ImageList,
     folder: Path,

@@ -15,7 +15,7 @@ from fxqat.evaluation.metrics import Accuracy
 from fxqat.models.detector import Detector
 
 
-class Kept:
+class ResultCache:
     """A folder of finished work.
 
     Args:

@@ -12,14 +12,14 @@ from torch import Tensor
 from fxqat.data import dataset, images
 from fxqat.errors import Problem
 from fxqat.evaluation.metrics import Accuracy, ClassAccuracy, Matches
-from fxqat.evaluation.predictor import Evaluated
+from fxqat.evaluation.predictor import Predictor
 from fxqat.graph.site import nearest
 
 FEW = 5  # guesses of top-5
 
 
 def evaluate_classes(
-    model: Evaluated,
+    model: Predictor,
     data: str | Path,
     *,
     imgsz: int,
@@ -76,7 +76,7 @@ def class_folder(data: str | Path, split: str) -> Path:
     return root / split if (root / split).is_dir() else root
 
 
-def _indices(model: Evaluated, root: Path, paths: Sequence[Path]) -> dict[Path, int]:
+def _indices(model: Predictor, root: Path, paths: Sequence[Path]) -> dict[Path, int]:
     known = {name: index for index, name in model.names.items()}
     found: dict[Path, int] = {}
     for path in paths:
@@ -89,7 +89,7 @@ def _indices(model: Evaluated, root: Path, paths: Sequence[Path]) -> dict[Path, 
 
 
 def _accuracy(
-    model: Evaluated,
+    model: Predictor,
     paths: Sequence[Path],
     probabilities: np.ndarray,
     wanted: np.ndarray,
@@ -128,6 +128,6 @@ def _precision(guessed: np.ndarray, wanted: np.ndarray, index: int) -> float:
     return float((chosen == index).mean()) if len(chosen) else 0.0
 
 
-def _class(model: Evaluated, index: int, right: np.ndarray) -> ClassAccuracy:
+def _class(model: Predictor, index: int, right: np.ndarray) -> ClassAccuracy:
     top, few = float(right[:, 0].mean()), float(right.any(1).mean())
     return ClassAccuracy(index=int(index), name=model.names[int(index)], boxes=len(right), ap=top, ap50=few)

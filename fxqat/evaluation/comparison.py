@@ -15,7 +15,7 @@ from fxqat.checkpoint.model_io import load
 from fxqat.evaluation.accuracy import Accuracy, evaluate
 from fxqat.evaluation.bootstrap import Drift, paired_drift
 from fxqat.evaluation.latency import measure
-from fxqat.evaluation.predictor import Evaluated, from_onnx
+from fxqat.evaluation.predictor import Predictor, from_onnx
 from fxqat.evaluation.tflite_predictor import from_tflite
 from fxqat.models.detector import IMGSZ
 from fxqat.runtime.integer_model import predictor
@@ -25,7 +25,7 @@ _RUNS = 7
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class ComparisonRow:
     """One model's accuracy, its paired drift against the first model, its size and its median latency for one image;
     and accuracy and drift by the task's other metrics."""
 
@@ -57,7 +57,7 @@ def compare(
     threads: int = 2,
     trust: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Compared]:
+) -> list[ComparisonRow]:
     """Measure every model on the same images.
 
     ONNX files are timed in ONNX Runtime, taking turns in processes of their own; .pt and .fxqat in eager torch,
@@ -95,17 +95,17 @@ def compare(
     others = [tuple((o, _drift(b, o)) for b, o in zip(found[0].others, one.others, strict=True)) for one in found]
     sizes = [one.path.stat().st_size / 1e6 if one.path and one.path.is_file() else 0.0 for one in opened]
     rows = zip(found, drifts, sizes, times, others, strict=True)
-    return [Compared(accuracy=a, drift=d, megabytes=size, milliseconds=t, others=o) for a, d, size, t, o in rows]
+    return [ComparisonRow(accuracy=a, drift=d, megabytes=size, milliseconds=t, others=o) for a, d, size, t, o in rows]
 
 
 def _drift(base: Accuracy, other: Accuracy) -> Drift | None:
     return None if other is base else paired_drift(base, other)
 
 
-_FILES: Mapping[str, Callable[[Path], Evaluated]] = {".onnx": from_onnx, ".tflite": from_tflite}
+_FILES: Mapping[str, Callable[[Path], Predictor]] = {".onnx": from_onnx, ".tflite": from_tflite}
 
 
-def open_model(model: str | Path, *, trust: bool = False) -> Evaluated:
+def open_model(model: str | Path, *, trust: bool = False) -> Predictor:
     """A .pt, .fxqat, .onnx or .tflite file as something that can be evaluated: a .fxqat in the arithmetic of its
     runtime where that is known, see fxqat.runtime.integer_model.
 
@@ -118,10 +118,10 @@ def open_model(model: str | Path, *, trust: bool = False) -> Evaluated:
     detector = load(path, trust=trust).eval()
     if detector.stage == "qat":
         expect_calibrated(detector, "val")
-    return Evaluated.of(detector, predictor(detector), name=path.name, path=path)
+    return Predictor.of(detector, predictor(detector), name=path.name, path=path)
 
 
-def usual_size(models: Sequence[Evaluated]) -> int:
+def usual_size(models: Sequence[Predictor]) -> int:
     """The image size to compare models at: the one that a file takes, or the first that one was made at, or 640."""
     sizes = [*(one.imgsz for one in models), *(one.usual for one in models), IMGSZ]
     return next(size for size in sizes if size is not None)
@@ -131,7 +131,7 @@ def _step(progress: Callable[[int, int], None], index: int, count: int) -> Calla
     return lambda done, total: progress(index * total + done, count * total)
 
 
-def _eager(model: Evaluated, imgsz: int, threads: int) -> float:
+def _eager(model: Predictor, imgsz: int, threads: int) -> float:
     """Median milliseconds of a forward of one image in this process."""
     before, times = torch.get_num_threads(), []
     torch.set_num_threads(threads)

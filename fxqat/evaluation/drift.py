@@ -17,7 +17,7 @@ from fxqat.checkpoint.model_io import load
 from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import Accuracy, evaluate
 from fxqat.evaluation.bootstrap import Drift, paired_drift
-from fxqat.evaluation.predictor import Evaluated, from_onnx
+from fxqat.evaluation.predictor import Predictor, from_onnx
 from fxqat.models.detector import Detector
 from fxqat.passes.selective import asleep
 from fxqat.runtime.integer_model import predictor
@@ -89,7 +89,7 @@ class Stage:
 
 def stages(
     model: Detector, folder: Path, *, imgsz: int, source: str | Path | None = None, trust: bool = False
-) -> list[Evaluated]:
+) -> list[Predictor]:
     """The stages of a calibrated or trained detector, from float to ONNX Runtime; the file is exported to ``folder``.
 
     ``float`` is ``source`` as Ultralytics' checkpoint has it, where it is given; ``fused`` is the model's own network
@@ -100,19 +100,19 @@ def stages(
         Problem: never calibrated, or ``source`` cannot be loaded.
     """
     expect_calibrated(model, "drift")
-    found = list[Evaluated]()
+    found = list[Predictor]()
     if source is not None:
         plain = load(source, trust=trust)
         if plain.stage != "float":
             raise Problem(source, f"is at stage {plain.stage}", expected="the .pt it was prepared from")
-        found.append(Evaluated.of(plain, lambda images: plain(images)[0], name="float"))
+        found.append(Predictor.of(plain, lambda images: plain(images)[0], name="float"))
     int8, _ = convert(model)
     path = export(int8, folder / "runtime.onnx", imgsz=imgsz)
     return [
         *found,
-        Evaluated.of(model, lambda images: _off(model, images), name="fused"),
-        Evaluated.of(model, lambda images: model(images)[0], name="fake-quant"),
-        Evaluated.of(model, predictor(int8), name="reference"),
+        Predictor.of(model, lambda images: _off(model, images), name="fused"),
+        Predictor.of(model, lambda images: model(images)[0], name="fake-quant"),
+        Predictor.of(model, predictor(int8), name="reference"),
         replace(from_onnx(path), name="ONNX Runtime"),
     ]
 
@@ -123,7 +123,7 @@ def _off(model: Detector, images: Tensor) -> Any:
 
 
 def drift(
-    found: Sequence[Evaluated],
+    found: Sequence[Predictor],
     data: str | Path,
     *,
     threshold: float = 0.25,
@@ -178,7 +178,7 @@ class _Listener:
         self.where: list[tuple[Tensor, Tensor, Tensor]] = []  # image, class, anchor, batch by batch
         self.heard: list[list[Tensor]] = []  # the scores there: stage by stage, batch by batch
 
-    def hearing(self, one: Evaluated) -> Evaluated:
+    def hearing(self, one: Predictor) -> Predictor:
         """The next stage, as it is but heard."""
         self.heard.append([])
 

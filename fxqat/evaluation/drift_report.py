@@ -24,7 +24,7 @@ _GRID = ((1, 1), (1, 2), (4, 1), (4, 2))  # batch, threads
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class DriftOptions:
     """How to measure.
 
     Attributes:
@@ -60,7 +60,7 @@ class Journey:
         model: the .fxqat file's name.
         sha256: of its bytes.
         data: the data set's name.
-        threshold: see Asked.
+        threshold: see DriftOptions.
         stages: from float to ONNX Runtime.
         classes: name, boxes, average precision of the first stage, change in points to the last; worst first.
         memory: of each file, where it was asked for.
@@ -90,7 +90,11 @@ class Journey:
 
 
 def travel(
-    model: Detector, path: str | Path, asked: Asked, folder: Path, progress: Progress = lambda what, done, total: None
+    model: Detector,
+    path: str | Path,
+    asked: DriftOptions,
+    folder: Path,
+    progress: Progress = lambda what, done, total: None,
 ) -> Journey:
     """Measure a calibrated or trained detector on its way to an ONNX file.
 
@@ -129,7 +133,7 @@ def travel(
     )
 
 
-def _memory(model: Detector, path: Path, asked: Asked, folder: Path, progress: Progress) -> list[Memory]:
+def _memory(model: Detector, path: Path, asked: DriftOptions, folder: Path, progress: Progress) -> list[Memory]:
     progress("measuring memory", 0, 1)
     plain = export_float(model, folder / "float.onnx", imgsz=asked.imgsz)
     sources = [Path(asked.source)] if asked.source else []

@@ -19,7 +19,7 @@ from fxqat.models.family import Family, FinalOutput, HeadSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluated:
+class Predictor:
     """Something that predicts.
 
     Args:
@@ -53,7 +53,7 @@ class Evaluated:
         *,
         name: str | None = None,
         path: Path | None = None,
-    ) -> Evaluated:
+    ) -> Predictor:
         """``model``, computed by ``predict``."""
         source = model.source
         return cls(
@@ -88,7 +88,7 @@ class Evaluated:
         return found[0].float() if len(self.final) == 1 else tuple(y.float() for y in found)
 
 
-def from_onnx(path: str | Path, *, threads: int | None = None) -> Evaluated:
+def from_onnx(path: str | Path, *, threads: int | None = None) -> Predictor:
     """Load an ONNX model into ONNX Runtime on the CPU, default session options apart from ``threads``.
 
     Task and classes come from Ultralytics' metadata; a file without it is taken for a detector and gets placeholder
@@ -107,7 +107,7 @@ def from_onnx(path: str | Path, *, threads: int | None = None) -> Evaluated:
     family = _family(path, metadata)
     if channels not in (3, None) or height != width:
         raise Problem(path, f"its input has shape {source.shape}", expected="(N, 3, H, H)")
-    return Evaluated(
+    return Predictor(
         name=path.name,
         predict=_Predict(session, source.name, batch),
         names=names,

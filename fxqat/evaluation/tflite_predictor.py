@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from fxqat.errors import Problem
-from fxqat.evaluation.predictor import Evaluated
+from fxqat.evaluation.predictor import Predictor
 from fxqat.models.families import DEFAULT
 from fxqat.runtime.litert_session import Run, are_boxes_and_scores, as_pixels, in_pixels, interpreter
 from fxqat.runtime.tflite_file import TFLiteFile
 
 
-def from_tflite(path: str | Path, *, threads: int = 1) -> Evaluated:
+def from_tflite(path: str | Path, *, threads: int = 1) -> Predictor:
     """Load a .tflite detector into LiteRT with XNNPACK, on the CPU.
 
     It may be Ultralytics' own, too: images (N, H, W, 3) or (N, 3, H, W), boxes as parts of the image's size. Batches
@@ -37,7 +37,7 @@ def from_tflite(path: str | Path, *, threads: int = 1) -> Evaluated:
         shape=shape,
         is_last=file.shape(file.graph.inputs[0])[-1] == 3,
     )
-    return Evaluated(name=path.name, predict=predict, names=_names(path, file.metadata), path=path, imgsz=shape[-1])
+    return Predictor(name=path.name, predict=predict, names=_names(path, file.metadata), path=path, imgsz=shape[-1])
 
 
 def _input(path: Path, file: TFLiteFile) -> tuple[str, tuple[int, ...]]:

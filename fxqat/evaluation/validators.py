@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fxqat.data.dataset import DataSet
-from fxqat.evaluation.predictor import Evaluated
+from fxqat.evaluation.predictor import Predictor
 from fxqat.models import offline  # noqa: F401 - before ultralytics
 from fxqat.models.family import Family, imported
 
@@ -60,7 +60,7 @@ class ImageValidator(SquareValidator):
         batch: images at a time.
     """
 
-    def __init__(self, model: Evaluated, root: Path, data_set: DataSet, *, imgsz: int, batch: int) -> None:
+    def __init__(self, model: Predictor, root: Path, data_set: DataSet, *, imgsz: int, batch: int) -> None:
         super().__init__(save_dir=root / "runs", args=_arguments(model.family, imgsz, batch))
         self.training, self.device, self.stride = False, torch.device("cpu"), 32
         self.names, self.rows_are_final = data_set.names, model.final[0].axis == 2

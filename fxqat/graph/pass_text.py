@@ -48,7 +48,7 @@ def parse_passes(text: str, known: Mapping[str, PassMaker]) -> tuple[Pass, ...]:
     return tuple(made)
 
 
-class Printed:
+class TextPass:
     """Base of passes that are dataclasses: they print as they are parsed."""
 
     def __str__(self) -> str:

@@ -12,7 +12,7 @@ from torch import fx
 
 from fxqat.errors import Problem
 from fxqat.graph.match import Pattern, fits
-from fxqat.graph.rewrite import Missed, Rewrites
+from fxqat.graph.rewrite import NearMiss, Rewrites
 from fxqat.graph.site import operation, site_of
 from fxqat.graph.text import diff, line, text
 
@@ -167,7 +167,7 @@ class Report:
         return sum(step.seconds for step in self.steps)
 
     @property
-    def missed(self) -> tuple[Missed, ...]:
+    def missed(self) -> tuple[NearMiss, ...]:
         """Every rule that nearly fired, deepest match first."""
         misses = [miss for step in self.steps for miss in step.report.rewrites.missed]
         return tuple(sorted(misses, key=lambda miss: -miss.depth))

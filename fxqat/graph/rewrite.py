@@ -151,7 +151,7 @@ class Edit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Applied:
+class RuleMatch:
     """A rule that fired, and the site of the node that it put in."""
 
     rule: str
@@ -159,7 +159,7 @@ class Applied:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Missed:
+class NearMiss:
     """A rule that nearly fired at ``site``: at least its last operation fitted; ``where`` is the node that did not."""
 
     rule: str
@@ -173,8 +173,8 @@ class Missed:
 class Rewrites:
     """What a list of rules did to a graph."""
 
-    applied: tuple[Applied, ...]
-    missed: tuple[Missed, ...]
+    applied: tuple[RuleMatch, ...]
+    missed: tuple[NearMiss, ...]
 
     def count(self, rule: str) -> int:
         """How often ``rule`` fired."""
@@ -183,8 +183,8 @@ class Rewrites:
 
 def rewrite(gm: fx.GraphModule, rules: Sequence[Rule]) -> Rewrites:
     """Apply ``rules`` in the order of the list, each in one sweep along the data flow, in place."""
-    applied: list[Applied] = []
-    missed: list[Missed] = []
+    applied: list[RuleMatch] = []
+    missed: list[NearMiss] = []
     for one in rules:
         for node in list(gm.graph.nodes):
             _try(gm, one, node, applied, missed)
@@ -194,7 +194,7 @@ def rewrite(gm: fx.GraphModule, rules: Sequence[Rule]) -> Rewrites:
     return Rewrites(applied=tuple(applied), missed=tuple(missed))
 
 
-def _try(gm: fx.GraphModule, rule: Rule, node: fx.Node, applied: list[Applied], missed: list[Missed]) -> None:
+def _try(gm: fx.GraphModule, rule: Rule, node: fx.Node, applied: list[RuleMatch], missed: list[NearMiss]) -> None:
     if node._erased:
         return
     site = site_of(node)
@@ -203,10 +203,10 @@ def _try(gm: fx.GraphModule, rule: Rule, node: fx.Node, applied: list[Applied], 
     except NoMatch as miss:
         if miss.depth:
             missed.append(
-                Missed(rule=rule.name, site=site, where=site_of(miss.node), reason=miss.reason, depth=miss.depth)
+                NearMiss(rule=rule.name, site=site, where=site_of(miss.node), reason=miss.reason, depth=miss.depth)
             )
     else:
-        applied.append(Applied(rule=rule.name, site=site_of(result)))
+        applied.append(RuleMatch(rule=rule.name, site=site_of(result)))
 
 
 def _arguments(rewrite: Rewrite, found: Match) -> dict[str, fx.Node]:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from fxqat.graph.pass_text import Printed
+from fxqat.graph.pass_text import TextPass
 from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.quant.modules import QATConv2d
 
 
 @dataclass(frozen=True, kw_only=True)
-class AbsorbNorms(Printed):
+class AbsorbNorms(TextPass):
     """Let every batch norm scale by 1, its convolution's weight by what it scaled by; what is computed stays.
 
     What is quantized is the folded weight ``w * gamma / sqrt(var + eps)``. In YOLOv8n that factor is 0.9 to 23 in the

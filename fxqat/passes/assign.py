@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from torch import fx
 
 from fxqat.graph.info import info_of
-from fxqat.graph.pass_text import Printed
+from fxqat.graph.pass_text import TextPass
 from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.graph.site import operation, site_of
 from fxqat.passes.quant_graph import annotate
@@ -29,7 +29,7 @@ def decidable(gm: fx.GraphModule) -> list[fx.Node]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Assign(Printed):
+class Assign(TextPass):
     """Write the policy's decision, and what follows from it, into each node's QuantInfo."""
 
     policy: Policy

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from fxqat.graph.pass_text import Printed
+from fxqat.graph.pass_text import TextPass
 from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.graph.prune import drop_unused_modules
 from fxqat.graph.site import module_of, site_of
@@ -15,7 +15,7 @@ from fxqat.passes.stages import CANONICAL
 
 
 @dataclass(frozen=True, kw_only=True)
-class Canonicalize(Printed):
+class Canonicalize(TextPass):
     """Give every call its own module at the path of its site, so that a change at one site changes no other.
 
     SPPF calls one MaxPool2d three times; a module with parameters that is called twice keeps sharing them. An Identity,

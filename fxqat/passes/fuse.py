@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from fxqat.graph.pass_text import Printed
+from fxqat.graph.pass_text import TextPass
 from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.graph.rewrite import Rewrites, Rule, rewrite
 from fxqat.passes.stages import CANONICAL, FUSED
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fuse(Printed):
+class Fuse(TextPass):
     """Apply the rules of patterns/fuse.py."""
 
     rules: tuple[Rule, ...]

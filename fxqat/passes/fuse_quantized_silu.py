@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from fxqat.graph.match import NoMatch, function, module, value
-from fxqat.graph.pass_text import Printed
+from fxqat.graph.pass_text import TextPass
 from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.graph.rewrite import Edit, rule
 from fxqat.graph.site import module_of, site_of
@@ -33,7 +33,7 @@ def quantized_silu(edit: Edit, x: fx.Node, before: fx.Node, gate: fx.Node, after
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quicken(Printed):
+class Quicken(TextPass):
     """Put QuantizedSiLU in place of the five operations it stands for. For views only: the text is no longer a model's,
     and quantizers leave the module tree."""
 

@@ -9,7 +9,7 @@ import networkx as nx
 from torch import fx
 
 from fxqat.errors import Problem
-from fxqat.graph.pass_text import Printed
+from fxqat.graph.pass_text import TextPass
 from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.graph.rewrite import Rule, rewrite
 from fxqat.graph.site import module_of, operation, set_site, site_of
@@ -23,7 +23,7 @@ QUANTIZERS = "quantizer"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Insert(Printed):
+class Insert(TextPass):
     """Write blocks as the target's kernels want them, then place one fake quantizer for each group of tensors that
     share a scale.
 

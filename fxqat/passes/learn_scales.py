@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from torch import fx, nn
 
-from fxqat.graph.pass_text import Printed
+from fxqat.graph.pass_text import TextPass
 from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.passes.quant_graph import QuantGraph
 from fxqat.quant.fake_quantize import FakeQuantize, LSQFakeQuantize, make_fake_quantize
@@ -14,7 +14,7 @@ from fxqat.quant.spec import QuantSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearnScales(Printed):
+class LearnScales(TextPass):
     """Let every activation quantizer learn its scale (LSQ, arXiv:1902.08153), from the calibrated one on.
 
     Quantizers whose range is given, that round scales to powers of two, or that have an estimator of their own stay.

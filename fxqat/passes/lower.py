@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from fxqat.graph.pass_text import Printed
+from fxqat.graph.pass_text import TextPass
 from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.graph.prune import drop_unused_modules
 from fxqat.graph.rewrite import Rule, rewrite
@@ -18,7 +18,7 @@ from fxqat.targets import Target
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lower(Printed):
+class Lower(TextPass):
     """Freeze every range, fold every batch norm, and write quantization as operations on integer buffers."""
 
     rules: tuple[Rule, ...]

@@ -9,7 +9,7 @@ from torch import fx, nn
 
 from fxqat.errors import Problem
 from fxqat.graph.match import NoMatch, module, value
-from fxqat.graph.pass_text import Printed
+from fxqat.graph.pass_text import TextPass
 from fxqat.graph.pipeline import PassReport, Pipeline, Stage
 from fxqat.graph.rewrite import Edit, Rule, rewrite, rule
 from fxqat.graph.site import covers, module_of, nearest, site_of
@@ -36,7 +36,7 @@ ACTIVATIONS: Mapping[str, Activation] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class SwapActivation(Printed):
+class SwapActivation(TextPass):
     """Put another activation in the place of SiLU, in a traced or a fused graph.
 
     Attributes:

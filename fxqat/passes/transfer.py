@@ -16,7 +16,7 @@ from fxqat.quant.spec import QParams, QuantSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Carried:
+class TransferSummary:
     """Where the numbers of a graph for another target come from.
 
     Attributes:
@@ -43,7 +43,7 @@ class Carried:
 
 
 @torch.no_grad()
-def carry(source: fx.GraphModule, made: fx.GraphModule, *, observed: bool) -> Carried:
+def transfer(source: fx.GraphModule, made: fx.GraphModule, *, observed: bool) -> TransferSummary:
     """Give ``made``, prepared from the same network for another target, the numbers of ``source``, in place.
 
     A tensor keeps its range: where it stands at the same site, or where the same layer reads it. With the same number
@@ -55,7 +55,7 @@ def carry(source: fx.GraphModule, made: fx.GraphModule, *, observed: bool) -> Ca
         observed: images were shown to ``made``: a symmetric range does not replace an asymmetric one that was seen.
     """
     _copy_parameters(source, made)
-    weights, rounded = _carry_weights(source, made)
+    weights, rounded = _transfer_weights(source, made)
     origins, known, missing, joined = _origins(source, made), 0, list[str](), 0
     quantizers = QuantGraph(made).quantizers_by_path()
     for path, fake in quantizers.items():
@@ -69,7 +69,9 @@ def carry(source: fx.GraphModule, made: fx.GraphModule, *, observed: bool) -> Ca
         else:
             missing.append(fake.site)
     taken = len(quantizers) - known - len(missing)
-    return Carried(ranges=taken, joined=joined, known=known, observed=tuple(missing), weights=weights, rounded=rounded)
+    return TransferSummary(
+        ranges=taken, joined=joined, known=known, observed=tuple(missing), weights=weights, rounded=rounded
+    )
 
 
 def _copy_parameters(source: fx.GraphModule, made: fx.GraphModule) -> None:
@@ -79,7 +81,7 @@ def _copy_parameters(source: fx.GraphModule, made: fx.GraphModule) -> None:
             tensor.copy_(given[name])
 
 
-def _carry_weights(source: fx.GraphModule, made: fx.GraphModule) -> tuple[int, int]:
+def _transfer_weights(source: fx.GraphModule, made: fx.GraphModule) -> tuple[int, int]:
     kept, rounded = 0, 0
     layers = {str(one.node.target): one.module for one in QuantGraph(source).layers()}
     for one in QuantGraph(made).layers():

@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 
 from fxqat.graph.match import function, module, value
-from fxqat.graph.pass_text import Printed
+from fxqat.graph.pass_text import TextPass
 from fxqat.graph.pipeline import PassReport, Stage
 from fxqat.graph.rewrite import Edit, rewrite, rule
 from fxqat.graph.site import module_of, site_of
@@ -45,7 +45,7 @@ def folded_layer(edit: Edit, x: fx.Node, layer: fx.Node) -> fx.Node:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unquantize(Printed):
+class Unquantize(TextPass):
     """Take every quantizer out and fold every batch norm, as the weights are now."""
 
     name: str = "unquantize"

@@ -1,6 +1,6 @@
 """Policies: YAML files that give every site its quantization."""
 
 from fxqat.policy.policy import Policy
-from fxqat.policy.rules import Decision, Site, Wanted
+from fxqat.policy.rules import CorrectionEntry, Decision, Site
 
-__all__ = ["Decision", "Policy", "Site", "Wanted"]
+__all__ = ["CorrectionEntry", "Decision", "Policy", "Site"]

@@ -14,7 +14,7 @@ from fxqat.models.roles import ROLES
 from fxqat.policy.inheritance import read_text
 from fxqat.policy.reader import Reader
 from fxqat.policy.resources import find
-from fxqat.policy.rules import Decision, PolicyRule, Site, Wanted
+from fxqat.policy.rules import CorrectionEntry, Decision, PolicyRule, Site
 from fxqat.quant.spec import QConfig
 from fxqat.targets import Target
 
@@ -39,7 +39,7 @@ class Policy:
     rules: tuple[PolicyRule, ...]
     doc: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
-    corrections: tuple[Wanted, ...] = ()
+    corrections: tuple[CorrectionEntry, ...] = ()
 
     @classmethod
     def load(cls, name: str | Path, *, target: str | None = None) -> Policy:

@@ -13,7 +13,7 @@ from fxqat.graph.site import covers, nearest
 from fxqat.policy.inheritance import resolved
 from fxqat.policy.located_yaml import Lines, item_lines, parse
 from fxqat.policy.policy_text import policy_text
-from fxqat.policy.rules import PolicyRule, Wanted
+from fxqat.policy.rules import CorrectionEntry, PolicyRule
 from fxqat.quant.spec import QuantSpec
 from fxqat.targets import TARGETS, Target, target_of
 
@@ -33,7 +33,7 @@ class PolicyContent:
     rules: tuple[PolicyRule, ...]
     doc: str
     options: Mapping[str, Any]
-    corrections: tuple[Wanted, ...]
+    corrections: tuple[CorrectionEntry, ...]
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Reader:
             what = f"an input spec looks through {function}, which no layer applies to its input"
             raise self._problem(entry, what, "input", expected="a spec without through")
 
-    def _corrections(self, content: Lines) -> tuple[Wanted, ...]:
+    def _corrections(self, content: Lines) -> tuple[CorrectionEntry, ...]:
         raw, source = content.get("corrections", []), content.source("corrections")
         if not isinstance(raw, list):
             raise self._problem(
@@ -146,13 +146,13 @@ class Reader:
         lines = item_lines(source.text, "corrections")
         return tuple(self._correction(*one, source.file) for one in zip(raw, lines, strict=True))
 
-    def _correction(self, entry: Any, line: int, file: str) -> Wanted:
+    def _correction(self, entry: Any, line: int, file: str) -> CorrectionEntry:
         if isinstance(entry, str):
-            return Wanted(line=line, file=file, name=entry)
+            return CorrectionEntry(line=line, file=file, name=entry)
         if isinstance(entry, Lines) and len(entry) == 1:
             ((name, options),) = entry.items()
             if isinstance(options, Lines):
-                return Wanted(line=line, file=file, name=name, options=options)
+                return CorrectionEntry(line=line, file=file, name=name, options=options)
         raise Problem(
             f"{file}:{line}",
             f"a correction is {entry!r}",

@@ -79,7 +79,7 @@ class Decision:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class CorrectionEntry:
     """One entry of ``corrections``: a name, its options, and where it stands."""
 
     line: int

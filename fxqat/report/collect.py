@@ -16,19 +16,18 @@ from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import Accuracy, evaluate
 from fxqat.evaluation.bootstrap import paired_drift
 from fxqat.evaluation.comparison import open_model
-from fxqat.evaluation.drift_report import Asked as AskedJourney
-from fxqat.evaluation.drift_report import read, travel
-from fxqat.evaluation.predictor import Evaluated
+from fxqat.evaluation.drift_report import DriftOptions, read, travel
+from fxqat.evaluation.predictor import Predictor
 from fxqat.files import temporary_folder
 from fxqat.graph.pipeline import Pipeline
 from fxqat.models.detector import Detector
 from fxqat.passes.unquantize import Unquantize
-from fxqat.report.anatomy import Anatomy, dissect
-from fxqat.report.diffs import Changed, changed
-from fxqat.report.facts import Facts, facts
+from fxqat.report.diffs import PassDiff, changed
+from fxqat.report.model_breakdown import Breakdown, break_down
 from fxqat.report.pictures import Shown, look
+from fxqat.report.provenance import Provenance, provenance
 from fxqat.report.values import Spread, spreads
-from fxqat.report.verdict import Measured, Verdict, judge
+from fxqat.report.verdict import Measurements, Verdict, judge
 from fxqat.runtime.exactness import inexact_here
 from fxqat.runtime.verify import Difference
 from fxqat.sensitivity.error_report import ErrorReport, analyze
@@ -40,7 +39,7 @@ _SPREAD_OVER = 4  # images a histogram is made of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class ReportOptions:
     """What to report on, and how much of it.
 
     Attributes:
@@ -75,10 +74,10 @@ class Content:
     """What the page shows; None where it was not measured."""
 
     title: str
-    anatomy: Anatomy
-    passes: tuple[Changed, ...]
-    facts: Facts
-    measured: Measured
+    breakdown: Breakdown
+    passes: tuple[PassDiff, ...]
+    provenance: Provenance
+    measured: Measurements
     verdict: Verdict
     spreads: Mapping[str, Spread] = field(default_factory=dict)
     shown: Shown | None = None
@@ -91,7 +90,7 @@ class Content:
 
 
 def collect(
-    asked: Asked, command: str, *, on_step: Say = lambda name: None, progress: Progress = lambda a, b: None
+    asked: ReportOptions, command: str, *, on_step: Say = lambda name: None, progress: Progress = lambda a, b: None
 ) -> Content:
     """Measure what ``asked`` can have measured.
 
@@ -106,16 +105,16 @@ def collect(
     """
     _check(asked)
     model = api.load(asked.model)
-    anatomy = dissect(model)
+    breakdown = break_down(model)
     if asked.data:
         expect_calibrated(model, "report")
     imgsz = images.check_imgsz(model.imgsz if asked.imgsz is None else asked.imgsz, model.stride)
-    base = Measured(integer_share=anatomy.integer_share, size=_size(model, asked.onnx))
+    base = Measurements(integer_share=breakdown.integer_share, size=_size(model, asked.onnx))
     common = {
         "title": asked.model.name,
-        "anatomy": anatomy,
-        "passes": tuple(map(changed, anatomy.passes)),
-        "facts": facts(model, asked.model, command, asked.onnx),
+        "breakdown": breakdown,
+        "passes": tuple(map(changed, breakdown.passes)),
+        "provenance": provenance(model, asked.model, command, asked.onnx),
         "imgsz": imgsz,
         "way": read(asked.drift, asked.model) if asked.drift else None,
     }
@@ -125,7 +124,7 @@ def collect(
     return look_at.content(common, base)
 
 
-def _check(asked: Asked) -> None:
+def _check(asked: ReportOptions) -> None:
     """Refuse before any work what cannot be used."""
     if asked.imgsz is not None:
         images.check_imgsz(asked.imgsz)
@@ -141,13 +140,13 @@ def _check(asked: Asked) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Look:
-    asked: Asked
+    asked: ReportOptions
     model: Detector
     imgsz: int
     on_step: Say
     progress: Progress
 
-    def content(self, common: Mapping[str, object], base: Measured) -> Content:
+    def content(self, common: Mapping[str, object], base: Measurements) -> Content:
         found = self._images(self.asked.images)
         before, after = self._before(), self._after()
         if after.imgsz not in (None, self.imgsz):
@@ -158,7 +157,7 @@ class _Look:
         shown = self._shown(found, before, after)
         accuracy, skipped = self._accuracy(before, after)
         codes = self._codes(found) if self.asked.onnx else None
-        measured = Measured(
+        measured = Measurements(
             drift=paired_drift(*accuracy) if accuracy else None,
             before=accuracy[0].map5095 if accuracy else None,
             after=accuracy[1].map5095 if accuracy else None,
@@ -194,15 +193,15 @@ class _Look:
                 return images.image_paths(place, limit=limit)
         return images.image_paths(place, limit=limit)
 
-    def _before(self) -> Evaluated:
+    def _before(self) -> Predictor:
         if self.asked.against:
             return open_model(self.asked.against, trust=self.asked.trust)
         gm, _ = Pipeline((Unquantize(),)).run(self.model.gm)
         float_model = self.model.with_graph(gm).eval()
         name = "the same weights in float"
-        return Evaluated.of(float_model, _predict(float_model), name=name)
+        return Predictor.of(float_model, _predict(float_model), name=name)
 
-    def _after(self) -> Evaluated:
+    def _after(self) -> Predictor:
         return open_model(self.asked.onnx or self.asked.model)
 
     def _batches(self, found: images.ImageList, limit: int | None = None) -> list[Tensor]:
@@ -218,7 +217,7 @@ class _Look:
     def _spreads(self, found: images.ImageList) -> Mapping[str, Spread]:
         return spreads(self.model, self._batches(found, _SPREAD_OVER))
 
-    def _shown(self, found: images.ImageList, before: Evaluated, after: Evaluated) -> Shown | None:
+    def _shown(self, found: images.ImageList, before: Predictor, after: Predictor) -> Shown | None:
         self.on_step("detecting before and after")
         shown, count = None, self.asked.pictures
         runs = look(found.paths, before, after, self.model.names, imgsz=self.imgsz, count=count)
@@ -226,7 +225,7 @@ class _Look:
             self.progress(index + 1, len(found))
         return shown
 
-    def _accuracy(self, before: Evaluated, after: Evaluated) -> tuple[tuple[Accuracy, Accuracy] | None, str]:
+    def _accuracy(self, before: Predictor, after: Predictor) -> tuple[tuple[Accuracy, Accuracy] | None, str]:
         """mAP of both on the same images, or why there is none."""
         if not self.asked.val:
             return None, "not asked for"
@@ -237,7 +236,7 @@ class _Look:
             return None, str(problem)
         return (first, second), ""
 
-    def _evaluate(self, one: Evaluated, index: int) -> Accuracy:
+    def _evaluate(self, one: Predictor, index: int) -> Accuracy:
         def step(done: int, total: int) -> None:
             self.progress(index * total + done, 2 * total)
 
@@ -245,7 +244,7 @@ class _Look:
         return evaluate(one, str(self.asked.data), imgsz=self.imgsz, batch=batch, limit=limit, progress=step)
 
     def _way(self) -> Mapping[str, Any]:
-        asked = AskedJourney(
+        asked = DriftOptions(
             data=str(self.asked.data),
             images=self.asked.val,
             imgsz=self.imgsz,

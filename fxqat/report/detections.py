@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fxqat.evaluation.predictor import Evaluated
+from fxqat.evaluation.predictor import Predictor
 
 CONFIDENCE, OVERLAP, MOST = 0.25, 0.7, 300  # Ultralytics' defaults of predict
 SAME = 0.5  # IoU from which two boxes of one class are the same object
@@ -51,7 +51,7 @@ class Agreement:
 
 
 @torch.no_grad()
-def detect(model: Evaluated, image: Tensor, *, confidence: float = CONFIDENCE) -> list[Detection]:
+def detect(model: Predictor, image: Tensor, *, confidence: float = CONFIDENCE) -> list[Detection]:
     """Detections in one image (3, H, W) in 0..1, best first, after non-maximum suppression class by class.
 
     Args:

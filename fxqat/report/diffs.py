@@ -12,7 +12,7 @@ MOST = 600  # lines shown of one pass; the rest is counted
 
 
 @dataclass(frozen=True, kw_only=True)
-class Changed:
+class PassDiff:
     """What one pass did.
 
     Attributes:
@@ -34,10 +34,10 @@ class Changed:
     left_out: int
 
 
-def changed(done: PassRecord) -> Changed:
+def changed(done: PassRecord) -> PassDiff:
     """A pass as it ran, ready to be shown."""
     lines = list(_lines(done.diff))
-    return Changed(
+    return PassDiff(
         name=done.name,
         says=done.says,
         milliseconds=done.milliseconds,

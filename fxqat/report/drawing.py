@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import networkx as nx
 
-from fxqat.report.layout import Placed, place
+from fxqat.report.layout import GraphLayout, place
 
 WIDE, NARROW = (132.0, 36.0), (84.0, 22.0)  # pixels at zoom 1: of layers, and of everything else
 _ACROSS, _DOWN = 12.0, 14.0
@@ -74,7 +74,7 @@ class Drawing:
 @dataclass(frozen=True, kw_only=True)
 class _Block:
     name: str
-    placed: Placed
+    placed: GraphLayout
     boxes: tuple[Box, ...]
     width: float
     height: float

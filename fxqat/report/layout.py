@@ -19,7 +19,7 @@ _STRAIGHT = 0.25  # of a node's own wish: where the two quarrel, a long edge ben
 
 
 @dataclass(frozen=True, kw_only=True)
-class Placed:
+class GraphLayout:
     """Where everything is, in units of the sizes given.
 
     Attributes:
@@ -35,7 +35,9 @@ class Placed:
     height: float
 
 
-def place(graph: nx.DiGraph[Any], sizes: Mapping[Any, tuple[float, float]], *, across: float, down: float) -> Placed:
+def place(
+    graph: nx.DiGraph[Any], sizes: Mapping[Any, tuple[float, float]], *, across: float, down: float
+) -> GraphLayout:
     """Lay out an acyclic graph.
 
     Args:
@@ -45,7 +47,7 @@ def place(graph: nx.DiGraph[Any], sizes: Mapping[Any, tuple[float, float]], *, a
         down: gap between layers.
     """
     if not graph:
-        return Placed(centres={}, routes={}, width=0.0, height=0.0)
+        return GraphLayout(centres={}, routes={}, width=0.0, height=0.0)
     proper, chains = _proper(graph, _layers(graph))
     rows = _ordered(proper, _rows(proper))
     widths = {key: sizes.get(key, _DUMMY)[0] for key in proper}
@@ -54,7 +56,7 @@ def place(graph: nx.DiGraph[Any], sizes: Mapping[Any, tuple[float, float]], *, a
     left = min(xs[key] - widths[key] / 2 for key in proper)
     centres = {key: (xs[key] - left, ys[proper.nodes[key]["layer"]]) for key in proper}
     right = max(centres[key][0] + widths[key] / 2 for key in proper)
-    return Placed(
+    return GraphLayout(
         centres={key: centres[key] for key in graph},
         routes={edge: tuple(centres[key] for key in chain) for edge, chain in chains.items()},
         width=right,

@@ -13,10 +13,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from fxqat.report.anatomy import Part
 from fxqat.report.collect import Content
 from fxqat.report.drawing import Box, Drawing, draw
 from fxqat.report.drift_section import Way
+from fxqat.report.model_breakdown import Part
 from fxqat.report.plots import profile, spark
 from fxqat.report.verdict import worst
 from fxqat.sensitivity.error_report import SiteError
@@ -63,7 +63,7 @@ class View:
 
     def __init__(self, content: Content) -> None:
         self.content = content
-        self.parts = content.anatomy.parts
+        self.parts = content.breakdown.parts
         self.rows: Sequence[SiteError] = content.measured.errors.rows if content.measured.errors else ()
         self._total = sum(part.macs for part in self.parts) or 1
         self.way = Way(content.way) if content.way else None

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from fxqat.data import images
-from fxqat.evaluation.predictor import Evaluated
+from fxqat.evaluation.predictor import Predictor
 from fxqat.report.detections import Agreement, Detection, agreement, detect, paired
 
 LONG_SIDE, QUALITY = 480, 76  # pixels, JPEG
@@ -56,7 +56,7 @@ class Shown:
 
 
 def look(
-    paths: Sequence[Path], before: Evaluated, after: Evaluated, names: Mapping[int, str], *, imgsz: int, count: int
+    paths: Sequence[Path], before: Predictor, after: Predictor, names: Mapping[int, str], *, imgsz: int, count: int
 ) -> Iterator[Shown]:
     """Run both detectors over the images; what is known so far is yielded after each.
 

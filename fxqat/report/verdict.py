@@ -16,7 +16,7 @@ FINDS, MISSES = 0.97, 0.9  # the same as shares of the float detector's detectio
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class Measurements:
     """Everything that was measured; None where it was not.
 
     Attributes:
@@ -52,13 +52,13 @@ class Verdict:
     advice: str
 
 
-def judge(found: Measured) -> Verdict:
+def judge(found: Measurements) -> Verdict:
     """By mAP where it was measured, else by agreement, else not at all."""
     level, headline = _level(found)
     return Verdict(level=level, headline=headline, reasons=tuple(_reasons(found)), advice=_advice(found, level))
 
 
-def _level(found: Measured) -> tuple[str, str]:
+def _level(found: Measurements) -> tuple[str, str]:
     if found.drift is not None and found.drift.images >= ENOUGH_IMAGES:
         return _by_drift(found.drift)
     if found.agreement is not None and found.agreement.before >= ENOUGH_OBJECTS:
@@ -84,7 +84,7 @@ def _by_agreement(found: Agreement) -> tuple[str, str]:
     return ("care", "Finds most of what float finds") if share >= MISSES else ("bad", "Misses what float finds")
 
 
-def _reasons(found: Measured) -> Iterator[str]:
+def _reasons(found: Measurements) -> Iterator[str]:
     if found.drift is not None and found.before is not None and found.after is not None:
         drift = found.drift
         yield (
@@ -114,7 +114,7 @@ def worst(errors: ErrorReport, count: int = 8) -> Sequence[SiteError]:
     return [row for row in errors.sorted("share") if row.share > 0][:count]
 
 
-def _advice(found: Measured, level: str) -> str:
+def _advice(found: Measurements, level: str) -> str:
     if level == "open" and found.agreement is not None:
         return f"Give more images: --val from {ENOUGH_IMAGES} on with a labelled data set, or --images."
     if level == "open":

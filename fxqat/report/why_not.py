@@ -70,7 +70,7 @@ def why_not(gm: fx.GraphModule, rule: str, glob: str, *, policy: Policy, rules: 
     begun = {node: _begun(wanted.pattern, node) for node in targets if node not in taken}
     tried = _tried(graph, wanted)
     return [
-        _answer(_Asked(site=site, node=node, taken=taken.get(node), begun=begun.get(node)), around[node], tried)
+        _answer(_Question(site=site, node=node, taken=taken.get(node), begun=begun.get(node)), around[node], tried)
         for node, site in targets.items()
     ]
 
@@ -161,14 +161,14 @@ def _attempt(gm: fx.GraphModule, rule: Rule, node: fx.Node) -> _Attempt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Asked:
+class _Question:
     site: str
     node: fx.Node
     taken: Rule | None
     begun: Answer | None
 
 
-def _answer(asked: _Asked, around: Sequence[fx.Node], tried: dict[fx.Node, _Attempt]) -> Answer:
+def _answer(asked: _Question, around: Sequence[fx.Node], tried: dict[fx.Node, _Attempt]) -> Answer:
     fired = next((one for one in tried.values() if asked.node in one.inside), None)
     if fired:
         return Answer(site=asked.site, fired=fired.fired)

@@ -45,7 +45,7 @@ def interpreter(content: bytes, *, xnnpack: bool, threads: int = 1) -> Run:
 
 @dataclass(frozen=True, kw_only=True)
 class TFLiteSession:
-    """A .tflite file in LiteRT, see ``sessions.Opened``.
+    """A .tflite file in LiteRT, see ``sessions.Session``.
 
     Attributes:
         run: its outputs for its input.

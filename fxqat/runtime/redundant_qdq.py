@@ -17,11 +17,11 @@ Numbers = tuple[Any, ...]
 def as_exported(gm: fx.GraphModule, target: Target | None) -> fx.GraphModule:
     """``gm``, at stage ``int8``, with the quantize operations that a file for ``target`` has, in place."""
     if target is not None and not target.restates:
-        carry(gm, target)
+        move_ranges(gm, target)
     return gm
 
 
-def carry(gm: fx.GraphModule, target: Target) -> int:
+def move_ranges(gm: fx.GraphModule, target: Target) -> int:
     """Take out, in place, every quantize and dequantize behind an operation that only moves values of one scale, where
     they have the same scale: ``dequantize(quantize(v))`` is then v, bit for bit.
 

@@ -141,7 +141,7 @@ def chosen(names: str | Sequence[str] | None, suffix: str = ".onnx") -> tuple[li
     return [one for one in found if one.installed], [one for one in found if not one.installed]
 
 
-class Opened(Protocol):
+class Session(Protocol):
     """A file in one runtime. ``shape`` are the images that it takes, (B, 3, H, W), 0 where a size is free."""
 
     @property
@@ -154,7 +154,7 @@ class Opened(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxSession:
-    """An ONNX file in one runtime, see ``Opened``. ``final`` counts the outputs that are not codes, which are first.
+    """An ONNX file in one runtime, see ``Session``. ``final`` counts the outputs that are not codes, which are first.
 
     For a file that takes more images at a time than are given, black ones are added, and what comes of them is dropped.
     """
@@ -166,12 +166,12 @@ class OnnxSession:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """See ``Opened``."""
+        """See ``Session``."""
         sizes = tuple(size.dim_value for size in self.proto.graph.input[0].type.tensor_type.shape.dim)
         return (sizes[0], sizes[3], *sizes[1:3]) if sizes[3] == 3 else sizes  # channels last
 
     def __call__(self, images: np.ndarray) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-        """See ``Opened``."""
+        """See ``Session``."""
         (source,) = self.proto.graph.input
         missing = max(source.type.tensor_type.shape.dim[0].dim_value - len(images), 0)
         filled = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
@@ -198,7 +198,7 @@ def fixed_sizes(path: Path) -> tuple[int, int]:
     return batch, max(sides, default=0)
 
 
-def open_file(path: Path, sites: Sequence[str], runtime: Runtime) -> Opened:
+def open_file(path: Path, sites: Sequence[str], runtime: Runtime) -> Session:
     """``path`` in ``runtime`` with every value of codes as a further output.
 
     Raises:

@@ -21,7 +21,7 @@ from fxqat.quant.torch_ao import quantize_per_tensor
 from fxqat.runtime.integer_interpreter import IntegerExecution
 from fxqat.runtime.integer_model import arithmetic_of
 from fxqat.runtime.redundant_qdq import as_exported
-from fxqat.runtime.sessions import RUNTIMES, Opened, Runtime, open_file
+from fxqat.runtime.sessions import RUNTIMES, Runtime, Session, open_file
 from fxqat.runtime.tensor_names import CODES
 from fxqat.targets import target_of
 
@@ -242,7 +242,7 @@ def _note_errors(error: dict[str, float], output: FinalOutput, a: np.ndarray, b:
         error[one.unit] = max(error.get(one.unit, 0.0), float(gap[output.slice(one.key)].max()))
 
 
-def _check_shape(opened: Opened, batch: Tensor, path: Path) -> None:
+def _check_shape(opened: Session, batch: Tensor, path: Path) -> None:
     size, *rest = opened.shape
     wanted = [min(size, len(batch)), *rest]  # fewer are filled up
     if any(size and size != given for size, given in zip(wanted, batch.shape, strict=True)):

@@ -18,7 +18,7 @@ Content = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weighed:
+class RangeTrial:
     """A change of a policy's numbers, and what it does to the divergence of the output (see ``divergence``).
 
     Attributes:
@@ -48,7 +48,7 @@ class Weighed:
         return {**asdict(self), "helps": self.helps}
 
 
-def improved(base: Policy, divergences: Callable[[Policy, str], Tensor]) -> tuple[Policy, tuple[Weighed, ...]]:
+def improved(base: Policy, divergences: Callable[[Policy, str], Tensor]) -> tuple[Policy, tuple[RangeTrial, ...]]:
     """``base`` with every change of CHANGES that helps, one after another, each on top of those before.
 
     Args:
@@ -59,7 +59,7 @@ def improved(base: Policy, divergences: Callable[[Policy, str], Tensor]) -> tupl
     Returns:
         The policy, ``base`` itself where nothing helps, and all that was weighed.
     """
-    policy, weighed = base, list[Weighed]()
+    policy, weighed = base, list[RangeTrial]()
     now = divergences(base, "the start")
     for name, change in CHANGES.items():
         content = yaml.safe_load(policy.text)
@@ -75,9 +75,9 @@ def improved(base: Policy, divergences: Callable[[Policy, str], Tensor]) -> tupl
     return policy, tuple(weighed)
 
 
-def _weighed(name: str, before: Tensor, after: Tensor) -> Weighed:
+def _weighed(name: str, before: Tensor, after: Tensor) -> RangeTrial:
     error = standard_error(after - before)
-    return Weighed(name=name, before=float(before.mean()), after=float(after.mean()), error=error)
+    return RangeTrial(name=name, before=float(before.mean()), after=float(after.mean()), error=error)
 
 
 def before_silu(content: Content) -> None:

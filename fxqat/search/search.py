@@ -16,7 +16,7 @@ from fxqat.data import images
 from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import Accuracy, evaluate, from_onnx
 from fxqat.evaluation.bootstrap import paired_drift
-from fxqat.evaluation.cache import Kept
+from fxqat.evaluation.cache import ResultCache
 from fxqat.evaluation.disagreement import confident, disagreement, ratio
 from fxqat.evaluation.latency import measure as measure_latency
 from fxqat.files import temporary_folder
@@ -31,10 +31,10 @@ from fxqat.search.layer_selection import Judge
 from fxqat.search.mixed_precision import Layout
 from fxqat.search.op_costs import Costs, convolutions, profile
 from fxqat.search.policy_writer import written
-from fxqat.search.range_tuning import Weighed, improved
-from fxqat.search.search_result import Budget, Found, Tried
+from fxqat.search.range_tuning import RangeTrial, improved
+from fxqat.search.search_result import Budget, PolicyResult, SearchResult
 from fxqat.sensitivity.gradient_probe import probe
-from fxqat.sensitivity.output_divergence import Apart
+from fxqat.sensitivity.output_divergence import FloatOutputs
 from fxqat.sensitivity.result_log import Ledger, content, fingerprint
 from fxqat.workflow.calibrate import calibrate
 from fxqat.workflow.convert import export
@@ -54,7 +54,7 @@ def search(
     work: str | Path | None = None,
     trust: bool = False,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
-) -> Found:
+) -> SearchResult:
     """Find a policy for ``model``, starting from ``base``, in which as much is INT8 as may be.
 
     First come changes that cost no speed (see ``numbers``): each that brings the output nearer to float's by more than
@@ -108,12 +108,12 @@ class _Search:
         if self.source.stage != "float":
             raise Problem(model, f"is at stage {self.source.stage}", expected="a .pt, which has no policy yet")
         self.data, self.base, self.budget, self.work = data, base, budget, work
-        self.progress, self.folder, self.kept = progress, folder, Kept(work)
+        self.progress, self.folder, self.kept = progress, folder, ResultCache(work)
         self.known: dict[str, str] = {}
         self.models: dict[str, Detector] = {}
-        self.weighed: tuple[Weighed, ...] = ()
+        self.weighed: tuple[RangeTrial, ...] = ()
 
-    def run(self) -> Found:
+    def run(self) -> SearchResult:
         plain = self._export(self.source, "float")
         self.float_accuracy = self._accuracy(plain, "validating float")
         start = self._built(self.base, "start")
@@ -129,9 +129,11 @@ class _Search:
         measured = f"{best.drift} points, {times[2].speed:.2f}x as fast as float"
         text = self._written(judge, best.numbers, best.candidate.left, measured)
         within = self._within(best)
-        return Found(policy=text, base=base, best=best, latency=times, front=front, within=within, numbers=self.weighed)
+        return SearchResult(
+            policy=text, base=base, best=best, latency=times, front=front, within=within, numbers=self.weighed
+        )
 
-    def _best(self, judge: Judge, front: Sequence[Candidate], base: Tried, first: Tried) -> Tried:
+    def _best(self, judge: Judge, front: Sequence[Candidate], base: PolicyResult, first: PolicyResult) -> PolicyResult:
         """``first`` or another layout of the front; one over the budget gives way to what is within it."""
         best, allowed = first, self._allowed(first)
         for _ in range(_ROUNDS):
@@ -153,13 +155,13 @@ class _Search:
 
     def _divergences(self) -> Callable[[Policy, str], Tensor]:
         asked = self.budget
-        apart = Apart(self.source, self.data, count=asked.probe_images, imgsz=asked.imgsz, split=asked.split)
+        apart = FloatOutputs(self.source, self.data, count=asked.probe_images, imgsz=asked.imgsz, split=asked.split)
         return lambda policy, what: apart.of(self._calibrated(policy, f"calibrating {what}"))
 
-    def _within(self, tried: Tried) -> bool:
+    def _within(self, tried: PolicyResult) -> bool:
         return -tried.drift.points <= self.budget.max_drop
 
-    def _allowed(self, base: Tried) -> float:
+    def _allowed(self, base: PolicyResult) -> float:
         """The disagreement that the budget buys: points lost go with it, as measured on the base policy."""
         lost, found = -base.drift.points, base.candidate.disagreement
         return found * self.budget.max_drop / lost if lost > self.budget.max_drop else found
@@ -262,9 +264,9 @@ class _Search:
             self.models[policy.text] = self.kept.detector(key, make)
         return self.models[policy.text]
 
-    def _tried(self, candidate: Candidate, built: _Built, numbers: Policy) -> Tried:
+    def _tried(self, candidate: Candidate, built: _Built, numbers: Policy) -> PolicyResult:
         drift = paired_drift(self.float_accuracy, built.accuracy)
-        return Tried(candidate=candidate, numbers=numbers, file=built.file, accuracy=built.accuracy, drift=drift)
+        return PolicyResult(candidate=candidate, numbers=numbers, file=built.file, accuracy=built.accuracy, drift=drift)
 
     def _accuracy(self, path: Path, what: str) -> Accuracy:
         asked = self.budget

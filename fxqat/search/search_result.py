@@ -12,7 +12,7 @@ from fxqat.evaluation.bootstrap import Drift
 from fxqat.evaluation.latency import Latency
 from fxqat.policy import Policy
 from fxqat.search.candidates import Candidate
-from fxqat.search.range_tuning import Weighed
+from fxqat.search.range_tuning import RangeTrial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Budget:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tried:
+class PolicyResult:
     """A policy that was built and measured.
 
     Attributes:
@@ -53,7 +53,7 @@ class Tried:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class SearchResult:
     """What a search came to.
 
     Attributes:
@@ -67,12 +67,12 @@ class Found:
     """
 
     policy: str
-    base: Tried
-    best: Tried
+    base: PolicyResult
+    best: PolicyResult
     latency: tuple[Latency, ...]
     front: tuple[Candidate, ...]
     within: bool
-    numbers: tuple[Weighed, ...]
+    numbers: tuple[RangeTrial, ...]
 
     def summary(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -86,5 +86,5 @@ class Found:
         }
 
 
-def _summary(tried: Tried) -> dict[str, Any]:
+def _summary(tried: PolicyResult) -> dict[str, Any]:
     return {"left_in_float": tried.candidate.left, "map5095": tried.accuracy.map5095, "drift": vars(tried.drift)}

@@ -18,7 +18,7 @@ from fxqat.models.detector import Detector
 from fxqat.passes.quant_graph import quant_info, rounded_site
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.sensitivity.error_statistics import Tally, weight_tally
-from fxqat.sensitivity.gradient_probe import Gap, Probed, probe
+from fxqat.sensitivity.gradient_probe import Gap, ProbeResult, probe
 from fxqat.workflow.stage_checks import expect_calibrated
 
 
@@ -214,7 +214,7 @@ def check_probes(probes: int) -> None:
         raise Problem("--probes", str(probes), expected="1 or more")
 
 
-def _row(node: fx.Node, found: Probed, alone: dict[str, float], whole: float) -> SiteError:
+def _row(node: fx.Node, found: ProbeResult, alone: dict[str, float], whole: float) -> SiteError:
     module = module_of(node)
     decision = quant_info(node).decision
     gathered = found.accumulated[node.name]

@@ -47,7 +47,7 @@ class Gap:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Probed:
+class ProbeResult:
     """What a pass found.
 
     Attributes:
@@ -99,7 +99,7 @@ def probe(
     seed: int = 0,
     accumulate: bool = True,
     progress: Callable[[int], None] = lambda done: None,
-) -> Probed:
+) -> ProbeResult:
     """Show images (B, 3, H, W) one by one to a calibrated detector.
 
     Args:
@@ -173,7 +173,7 @@ class _Pass:
             self.logits[one.title].add(one.of(plain), one.of(raw) - one.of(plain))
         return float(divergence(self.outputs, plain, raw))
 
-    def result(self) -> Probed:
+    def result(self) -> ProbeResult:
         if not self.gaps:
             raise Problem("analysis", "saw no image", expected="at least one readable image")
         output = Gap(
@@ -181,7 +181,7 @@ class _Pass:
             sqnr={title: tally.sqnr for title, tally in self.logits.items()},
             main=next(one.title for one in self.outputs if one.confidence),
         )
-        return Probed(
+        return ProbeResult(
             nodes=self.watched,
             names=self.names,
             samples=np.array(self.samples, dtype=np.float64).reshape(-1, len(self.names)),

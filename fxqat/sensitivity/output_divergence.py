@@ -16,7 +16,7 @@ from fxqat.models.links import divergence
 _BATCH = 8
 
 
-class Apart:
+class FloatOutputs:
     """The outputs of one detector, to compare others with.
 
     Args:

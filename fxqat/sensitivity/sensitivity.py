@@ -94,7 +94,7 @@ class Sensitivity:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class SensitivityOptions:
     """How to measure: see ``measure``."""
 
     by: str = "probe"
@@ -118,7 +118,7 @@ class Asked:
 def measure(
     model: Detector,
     data: str | Path,
-    asked: Asked | None = None,
+    asked: SensitivityOptions | None = None,
     *,
     work: str | Path | None = None,
     progress: Progress = lambda done, total: None,
@@ -140,7 +140,7 @@ def measure(
     Raises:
         Problem: never calibrated, no images, unknown options.
     """
-    asked = asked or Asked()
+    asked = asked or SensitivityOptions()
     expect_calibrated(model, "sensitivity")
     images.check_imgsz(asked.imgsz, model.stride)
     every = units(model.gm, asked.group)
@@ -162,7 +162,7 @@ def measure(
     )
 
 
-def _chosen(every: Sequence[Unit], asked: Asked) -> tuple[Unit, ...]:
+def _chosen(every: Sequence[Unit], asked: SensitivityOptions) -> tuple[Unit, ...]:
     known = [unit.site for unit in every]
     for site in asked.only:
         if site not in known:
@@ -177,7 +177,7 @@ class _Job:
     found: images.ImageList
     units: tuple[Unit, ...]
     every: tuple[Unit, ...]
-    asked: Asked
+    asked: SensitivityOptions
     ledger: Ledger
     progress: Progress
 
@@ -283,7 +283,7 @@ def _validated(job: _Job, on: frozenset[str], sure: list[Confident]) -> tuple[fl
     """mAP50-95 in points with the members ``on`` awake, and the disagreement with what ``sure`` holds, batch by batch;
     where it is empty it is filled."""
     from fxqat.evaluation.accuracy import evaluate
-    from fxqat.evaluation.predictor import Evaluated
+    from fxqat.evaluation.predictor import Predictor
 
     is_first, parts = not sure, list[tuple[float, float]]()
     main, *_ = job.model.final
@@ -297,7 +297,7 @@ def _validated(job: _Job, on: frozenset[str], sure: list[Confident]) -> tuple[fl
         return output
 
     asked = job.asked
-    model = Evaluated.of(job.model, predict, name="a layout")
+    model = Predictor.of(job.model, predict, name="a layout")
     found = evaluate(model, job.data, imgsz=asked.imgsz, batch=4, split=asked.split, limit=asked.images_limit)
     return 100 * found.map5095, ratio(parts)
 

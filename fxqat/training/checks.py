@@ -10,7 +10,7 @@ from fxqat.data import dataset, images
 from fxqat.data.labels import check_labels
 from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import check_classes
-from fxqat.evaluation.predictor import Evaluated
+from fxqat.evaluation.predictor import Predictor
 from fxqat.models import offline  # noqa: F401 - before ultralytics
 from fxqat.models.detector import Detector
 from fxqat.passes.quant_graph import QuantGraph
@@ -96,7 +96,7 @@ def check_data(detector: Detector, plan: TrainingConfig) -> dataset.DataSet:
     if not dataset.is_yaml(place):
         raise Problem(place, "has no val split to choose the best epoch by", expected="a data set YAML")
     found = dataset.read(place)
-    check_classes(Evaluated.of(detector, detector), found)
+    check_classes(Predictor.of(detector, detector), found)
     for split, needed in (("train", plan.loss.needs_labels), ("val", True)):
         check_labels(place, split, found.images(split), len(found.names), needed=needed)
     return found

@@ -63,7 +63,7 @@ class LossConfig:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Seen:
+class LossInputs:
     """What a loss may look at.
 
     Attributes:
@@ -82,7 +82,7 @@ class Seen:
 class Part(Protocol):
     """One part of the loss."""
 
-    def __call__(self, seen: Seen) -> Parts:
+    def __call__(self, seen: LossInputs) -> Parts:
         """Scalars to add up, by the name under which they are logged."""
 
 
@@ -106,7 +106,7 @@ class TaskLoss:
                 _check_focal(one, self.family)
                 one.bce = FocalLoss(gamma=focal)
 
-    def __call__(self, seen: Seen) -> Parts:
+    def __call__(self, seen: LossInputs) -> Parts:
         """Ultralytics' parts by their names: ``box_loss``, ``cls_loss`` ..."""
         total, items = self.criterion(self.family.for_loss(seen.raw), seen.batch)
         losses = total.reshape(-1) / self.family.loss_times(len(seen.batch["img"]))
@@ -165,7 +165,7 @@ class DistillationLoss:
     ) -> None:
         self.teacher, self.outputs, self.weight, self.features = teacher, tuple(outputs), weight, features
 
-    def __call__(self, seen: Seen) -> Parts:
+    def __call__(self, seen: LossInputs) -> Parts:
         """The parts of weight above 0."""
         with torch.no_grad():
             target = self.teacher(seen.batch["img"])
@@ -192,7 +192,7 @@ class QATPenaltyLoss:
     def __init__(self, weight: float, warmup: float = 0.3) -> None:
         self.weight, self.warmup = weight, warmup
 
-    def __call__(self, seen: Seen) -> Parts:
+    def __call__(self, seen: LossInputs) -> Parts:
         """The penalty; nothing where no weight is quantized."""
         errors = [_rounding(layer) for layer in quantized_layers(seen.gm)]
         if not errors:
@@ -213,7 +213,7 @@ class ComposedLoss:
 
     def __call__(self, raw: Raw, batch: Mapping[str, Any], gm: nn.Module) -> tuple[Tensor, Parts]:
         """The sum times the batch size, as Ultralytics' losses are, and the detached parts by name."""
-        seen = Seen(raw=raw, batch=batch, gm=gm, progress=self.progress)
+        seen = LossInputs(raw=raw, batch=batch, gm=gm, progress=self.progress)
         found: Parts = {}
         for part in self.parts:
             found.update(part(seen))
@@ -256,7 +256,7 @@ class _Weighted:
     part: Part
     weight: float
 
-    def __call__(self, seen: Seen) -> Parts:
+    def __call__(self, seen: LossInputs) -> Parts:
         return {name: self.weight * value for name, value in self.part(seen).items()}
 
 

@@ -14,7 +14,7 @@ from fxqat.models.detector import Detector
 from fxqat.passes import Rules, quantizing
 from fxqat.passes.calibrate import observe, use_method
 from fxqat.passes.corrections.layerwise import silent
-from fxqat.passes.transfer import Carried, carry
+from fxqat.passes.transfer import TransferSummary, transfer
 from fxqat.policy import Policy
 from fxqat.quant.torch_ao import disable_observer
 from fxqat.workflow.stage_checks import batches, expect_calibrated
@@ -31,7 +31,7 @@ def retarget(
     imgsz: int | None = None,
     batch: int = 8,
     progress: Progress | None = None,
-) -> tuple[Detector, Carried]:
+) -> tuple[Detector, TransferSummary]:
     """The same calibrated or trained model in the layout of another runtime.
 
     Weights and biases stay, and a tensor that both targets round keeps its range. Ranges of tensors that only the new
@@ -65,10 +65,10 @@ def _lowered(
     target: str,
     shown: Iterable[Tensor] | None,
     progress: Callable[[int], None],
-) -> tuple[Detector, Carried]:
+) -> tuple[Detector, TransferSummary]:
     recipe, made = model.recipe, _prepared(model, target)
     # twice: observing needs the weights, and what was observed gives way to what was calibrated or trained
-    found = carry(model.gm, made.gm, observed=False)
+    found = transfer(model.gm, made.gm, observed=False)
     if found.observed and shown is None:
         raise Problem(
             model.source.name,
@@ -79,7 +79,7 @@ def _lowered(
     if shown is not None:
         for done in observe(made.gm, shown):
             progress(done)
-        found = carry(model.gm, made.gm, observed=True)
+        found = transfer(model.gm, made.gm, observed=True)
     history = {"from": recipe.target, **asdict(found)}
     how = {**recipe.calibration, "retargeted": [*recipe.calibration.get("retargeted", []), history]}
     return made.with_graph(made.gm, calibration=how).train(model.training), found

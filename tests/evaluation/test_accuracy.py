@@ -14,9 +14,9 @@ import torch
 from detectors import NAMES, find_colours, shifted, write_onnx
 from refusals import refusal
 
-from fxqat.evaluation.accuracy import Evaluated, evaluate, from_onnx
+from fxqat.evaluation.accuracy import Predictor, evaluate, from_onnx
 
-COLOURS = Evaluated(name="colours", predict=find_colours, names=NAMES)
+COLOURS = Predictor(name="colours", predict=find_colours, names=NAMES)
 
 
 def tree(folder: Path) -> dict[str, int]:
@@ -46,12 +46,12 @@ def test_a_detector_that_sees_everything_scores_nearly_one(accuracy):
 
 
 def test_a_worse_detector_scores_lower(tiny_data, accuracy):
-    worse = evaluate(Evaluated(name="worse", predict=shifted(4), names=NAMES), tiny_data, imgsz=96)
+    worse = evaluate(Predictor(name="worse", predict=shifted(4), names=NAMES), tiny_data, imgsz=96)
     assert worse.map5095 < accuracy.map5095 - 0.1
 
 
 def test_a_blind_detector_scores_zero(tiny_data):
-    blind = evaluate(Evaluated(name="blind", predict=lambda x: torch.zeros(len(x), 7, 3), names=NAMES), tiny_data)
+    blind = evaluate(Predictor(name="blind", predict=lambda x: torch.zeros(len(x), 7, 3), names=NAMES), tiny_data)
     assert (blind.map5095, blind.map50, blind.precision, blind.recall) == (0, 0, 0, 0)
     assert blind.boxes == 24
 
@@ -178,7 +178,7 @@ class TestProblems:
         )
 
     def test_class_count(self, tiny_data):
-        two = Evaluated(name="two.onnx", predict=find_colours, names={0: "a", 1: "b"})
+        two = Predictor(name="two.onnx", predict=find_colours, names={0: "a", 1: "b"})
         says = "has 3 classes, two.onnx predicts 2; use the data set the model was trained for"
         assert refusal(evaluate, two, tiny_data) == f"{tiny_data}: {says}"
 
@@ -248,7 +248,7 @@ def test_real_weights_give_what_ultralytics_gives(shared_data, tmp_path):
     options = {"imgsz": 320, "rect": False, "plots": False, "batch": 8, "workers": 0, "device": "cpu"}
     stock = model.val(data=str(copy), project=str(tmp_path / "runs"), **options)
     network = model.model.float().fuse().eval().to(memory_format=torch.channels_last)  # as Ultralytics' AutoBackend
-    ours = evaluate(Evaluated(name="n", predict=network, names=model.names), data, imgsz=320, limit=24)
+    ours = evaluate(Predictor(name="n", predict=network, names=model.names), data, imgsz=320, limit=24)
     assert ours.images == 24
     assert (ours.map5095, ours.map50) == (stock.box.map, stock.box.map50)
     assert (ours.precision, ours.recall) == (stock.box.mp, stock.box.mr)

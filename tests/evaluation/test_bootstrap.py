@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fxqat.errors import Problem
-from fxqat.evaluation.accuracy import Accuracy, Evaluated, Matches, evaluate
+from fxqat.evaluation.accuracy import Accuracy, Matches, Predictor, evaluate
 from fxqat.evaluation.bootstrap import Curves, paired_drift
 
 
@@ -90,7 +90,7 @@ def test_weights_of_one_equal_ultralytics_even_with_tied_confidences(seed, level
 
 
 def test_a_real_evaluation_is_reproduced(tiny_data):
-    accuracy = evaluate(Evaluated(name="shifted", predict=shifted(2), names=NAMES), tiny_data, imgsz=96)
+    accuracy = evaluate(Predictor(name="shifted", predict=shifted(2), names=NAMES), tiny_data, imgsz=96)
     assert 0 < Curves(accuracy).map5095(np.ones(accuracy.images, int)) == accuracy.map5095
 
 
@@ -109,8 +109,8 @@ def test_a_model_against_itself_is_exactly_zero():
 
 
 def test_a_worse_model_lies_below_zero_and_the_mirror_above(tiny_data):
-    good = evaluate(Evaluated(name="good", predict=find_colours, names=NAMES), tiny_data, imgsz=96)
-    bad = evaluate(Evaluated(name="bad", predict=shifted(4), names=NAMES), tiny_data, imgsz=96)
+    good = evaluate(Predictor(name="good", predict=find_colours, names=NAMES), tiny_data, imgsz=96)
+    bad = evaluate(Predictor(name="bad", predict=shifted(4), names=NAMES), tiny_data, imgsz=96)
     drift, mirror = paired_drift(good, bad, resamples=200), paired_drift(bad, good, resamples=200)
     assert drift.points == 100 * (bad.map5095 - good.map5095)
     assert drift.low <= drift.points <= drift.high < 0

@@ -10,17 +10,17 @@ from detectors import NAMES, shifted
 
 import fxqat
 from fxqat.errors import Problem
-from fxqat.evaluation.accuracy import Accuracy, Evaluated, evaluate
+from fxqat.evaluation.accuracy import Accuracy, Predictor, evaluate
 from fxqat.evaluation.accuracy_file import read, write
 from fxqat.evaluation.bootstrap import paired_drift
-from fxqat.evaluation.cache import Kept
+from fxqat.evaluation.cache import ResultCache
 from fxqat.models.detector import Detector
 from fxqat.sensitivity.result_log import fingerprint
 
 
 @pytest.fixture(scope="module")
 def found(tiny_data: Path) -> Accuracy:
-    return evaluate(Evaluated(name="moved", predict=shifted(3.0), names=NAMES), tiny_data, imgsz=96)
+    return evaluate(Predictor(name="moved", predict=shifted(3.0), names=NAMES), tiny_data, imgsz=96)
 
 
 def test_an_accuracy_read_again_is_the_same(found: Accuracy, tmp_path: Path) -> None:
@@ -43,14 +43,14 @@ def test_it_is_made_once_for_what_it_depends_on(found: Accuracy, tmp_path: Path)
         return found
 
     for what, count in (({"a": 1}, 1), ({"a": 1}, 1), ({"a": 2}, 2)):
-        assert Kept(tmp_path).accuracy(what, make).map5095 == found.map5095
+        assert ResultCache(tmp_path).accuracy(what, make).map5095 == found.map5095
         assert len(made) == count
-    assert Kept(None).accuracy({"a": 1}, make) is found
+    assert ResultCache(None).accuracy({"a": 1}, make) is found
 
 
 def test_a_detector_comes_back_with_its_ranges(calibrated: Detector, tmp_path: Path) -> None:
     for _ in range(2):
-        again = Kept(tmp_path / "new").detector({"b": 1}, lambda: calibrated)
+        again = ResultCache(tmp_path / "new").detector({"b": 1}, lambda: calibrated)
         assert fingerprint(again.gm) == fingerprint(calibrated.gm)
         assert again.recipe.calibration == calibrated.recipe.calibration
     assert len(list((tmp_path / "new").iterdir())) == 1
@@ -64,4 +64,4 @@ def test_refusals(found: Accuracy, tmp_path: Path) -> None:
         read(tmp_path / "x.npz")
     (tmp_path / "file").write_text("")
     with pytest.raises(Problem, match=r"cannot be made \(Not a directory\); choose another --work"):
-        Kept(tmp_path / "file" / "work")
+        ResultCache(tmp_path / "file" / "work")

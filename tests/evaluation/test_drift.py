@@ -21,7 +21,7 @@ from fxqat.evaluation.drift import Stage, by_class, drift
 from fxqat.evaluation.drift_report import read
 from fxqat.evaluation.float_export import export_float
 from fxqat.evaluation.memory import Memory, memory
-from fxqat.evaluation.predictor import Evaluated
+from fxqat.evaluation.predictor import Predictor
 from fxqat.models.detector import Detector
 from fxqat.passes.selective import asleep
 from fxqat.search.op_costs import convolutions, profile
@@ -51,7 +51,7 @@ def fainter(images: torch.Tensor) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def rows(tiny_data: Path) -> list[Stage]:
     ways = {"first": find_colours, "same": find_colours, "fainter": fainter, "moved": shifted(6.0)}
-    found = [Evaluated(name=name, predict=predict, names=NAMES) for name, predict in ways.items()]
+    found = [Predictor(name=name, predict=predict, names=NAMES) for name, predict in ways.items()]
     return drift(found, tiny_data, threshold=THRESHOLD, imgsz=96, batch=5)
 
 

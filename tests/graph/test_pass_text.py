@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refusal
 
-from fxqat.graph.pass_text import Printed, parse_passes, pass_text
+from fxqat.graph.pass_text import TextPass, parse_passes, pass_text
 from fxqat.graph.pipeline import PassReport, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
-class Move(Printed):
+class Move(TextPass):
     """A pass with an option of each kind."""
 
     sites: str = "**"
@@ -30,7 +30,7 @@ class Move(Printed):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stop(Printed):
+class Stop(TextPass):
     """A pass without options."""
 
     name: str = "stop"

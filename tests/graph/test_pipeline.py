@@ -12,7 +12,7 @@ from torch import nn
 from fxqat.errors import Problem
 from fxqat.graph.match import module, value
 from fxqat.graph.pipeline import BrokenPromise, Pass, PassReport, Pipeline, Promise, Stage, never
-from fxqat.graph.rewrite import Missed, Rewrites
+from fxqat.graph.rewrite import NearMiss, Rewrites
 from fxqat.graph.site import module_of, site_of
 from fxqat.graph.text import diff, text
 
@@ -145,7 +145,7 @@ def test_a_pass_is_what_has_a_name_a_stage_and_a_call():
 
 def test_misses_stand_deepest_first():
     def missing(depth):
-        miss = Missed(rule="r", site="s", where="w", reason="because", depth=depth)
+        miss = NearMiss(rule="r", site="s", where="w", reason="because", depth=depth)
         one = Named("n", lambda gm: None)
         report = Pipeline((one,)).run(traced(Residual()))[1]
         object.__setattr__(report.steps[0].report, "rewrites", Rewrites(applied=(), missed=(miss,)))

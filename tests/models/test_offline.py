@@ -47,9 +47,9 @@ def test_import_and_validation_use_no_network_and_print_nothing(tmp_path, tiny_d
 {APPLY}
 import torch
 from fxqat.models import offline
-from fxqat.evaluation.accuracy import Evaluated, evaluate
+from fxqat.evaluation.accuracy import Predictor, evaluate
 names = {{0: "red", 1: "green", 2: "blue"}}
-model = Evaluated(name="none", predict=lambda images: torch.zeros(len(images), 7, 4), names=names)
+model = Predictor(name="none", predict=lambda images: torch.zeros(len(images), 7, 4), names=names)
 evaluate(model, {str(tiny_data)!r}, imgsz=64)
 """
     assert checked(code, tmp_path) == ""

@@ -17,7 +17,7 @@ from fxqat.passes.calibrate import use_method
 from fxqat.passes.corrections.adaround import AdaRound
 from fxqat.passes.corrections.bias_correction import BiasCorrection
 from fxqat.passes.corrections.equalize import Equalize
-from fxqat.passes.corrections.layerwise import Images, Seen, layers, lockstep
+from fxqat.passes.corrections.layerwise import Images, LayerBatch, layers, lockstep
 from fxqat.passes.corrections.registry import correct, corrections, options
 from fxqat.passes.quant_graph import QuantGraph
 from fxqat.policy import Policy
@@ -90,7 +90,7 @@ def test_each_runs_on_its_side_of_observing_and_reports_in_order():
 
 def test_lockstep_gives_what_plain_runs_give():
     gm, material = calibrated(Chain(nn.SiLU))
-    found: dict[str, Seen] = {}
+    found: dict[str, LayerBatch] = {}
     batches = list(images().read())[:1]
     lockstep(gm, material.reference, batches, lambda layer, seen: found.update({layer.site: seen[0]}))
     outputs = {}
@@ -104,7 +104,7 @@ def test_lockstep_gives_what_plain_runs_give():
 
 def test_lockstep_applies_the_activation_that_a_layer_owns():
     gm, material = calibrated(Chain(nn.ReLU))
-    found: dict[str, Seen] = {}
+    found: dict[str, LayerBatch] = {}
     batches = list(images().read())[:1]
     lockstep(gm, material.reference, batches, lambda layer, seen: found.update({layer.site: seen[0]}))
     assert float(found["first.conv"].reference.min()) < 0

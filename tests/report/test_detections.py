@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fxqat.evaluation.predictor import Evaluated
+from fxqat.evaluation.predictor import Predictor
 from fxqat.report.detections import Detection, agreement, detect, iou, paired
 
 
@@ -41,6 +41,6 @@ def test_detect_keeps_the_best_of_overlapping_boxes() -> None:
         rows = [[10, 10, 8, 8, 0.9, 0.1], [10.5, 10, 8, 8, 0.8, 0.1], [30, 30, 4, 6, 0.2, 0.6], [5, 5, 2, 2, 0.1, 0.2]]
         return torch.tensor(rows).T[None]
 
-    detections = detect(Evaluated(name="three boxes", predict=predict, names={0: "a", 1: "b"}), torch.zeros(3, 64, 64))
+    detections = detect(Predictor(name="three boxes", predict=predict, names={0: "a", 1: "b"}), torch.zeros(3, 64, 64))
     assert [(one.index, round(one.score, 2)) for one in detections] == [(0, 0.9), (1, 0.6)]
     assert detections[1].box == (28, 27, 32, 33)

@@ -12,7 +12,7 @@ import pytest
 
 from fxqat.cli import main
 from fxqat.report import collect as collecting
-from fxqat.report.collect import Asked
+from fxqat.report.collect import ReportOptions
 from fxqat.report.page import decibels, number, percent, render
 
 VOID = {"meta", "link", "input", "br", "img"}
@@ -123,7 +123,9 @@ def test_every_pass_shows_what_it_changed(page: str) -> None:
 
 
 def test_a_report_without_data_measures_nothing_and_escapes_names(signs: Path) -> None:
-    content = collecting.collect(Asked(model=signs / "signs_ptq.fxqat"), "fxqat report <script>alert(1)</script>")
+    content = collecting.collect(
+        ReportOptions(model=signs / "signs_ptq.fxqat"), "fxqat report <script>alert(1)</script>"
+    )
     bare = render(content)
     assert Outline(bare).open == []
     assert "Not measured yet" in bare

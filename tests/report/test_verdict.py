@@ -6,13 +6,13 @@ import pytest
 
 from fxqat.evaluation.bootstrap import Drift
 from fxqat.report.detections import Agreement
-from fxqat.report.verdict import Measured, judge
+from fxqat.report.verdict import Measurements, judge
 from fxqat.runtime.verify import Difference
 
 
-def drift(points: float, low: float, high: float, *, images: int = 128) -> Measured:
+def drift(points: float, low: float, high: float, *, images: int = 128) -> Measurements:
     found = Drift(points=points, low=low, high=high, level=0.95, resamples=1000, images=images)
-    return Measured(drift=found, before=0.36, after=0.36 + points / 100)
+    return Measurements(drift=found, before=0.36, after=0.36 + points / 100)
 
 
 @pytest.mark.parametrize(
@@ -24,20 +24,20 @@ def drift(points: float, low: float, high: float, *, images: int = 128) -> Measu
         (drift(-0.4, -0.7, -0.1), "care", "Usable, with some loss"),
         (drift(-0.9, -1.6, 0.1), "care", "Usable, with some loss"),
         (drift(-3.0, -4.0, -2.0), "bad", "Quantization costs accuracy"),
-        (Measured(agreement=Agreement(images=4, before=100, after=99, kept=98)), "good", "Finds what float finds"),
+        (Measurements(agreement=Agreement(images=4, before=100, after=99, kept=98)), "good", "Finds what float finds"),
         (
-            Measured(agreement=Agreement(images=4, before=100, after=95, kept=92)),
+            Measurements(agreement=Agreement(images=4, before=100, after=95, kept=92)),
             "care",
             "Finds most of what float finds",
         ),
-        (Measured(agreement=Agreement(images=4, before=100, after=70, kept=60)), "bad", "Misses what float finds"),
-        (Measured(agreement=Agreement(images=4)), "open", "Too few images for a verdict"),
-        (Measured(agreement=Agreement(images=4, before=29, kept=29)), "open", "Too few images for a verdict"),
+        (Measurements(agreement=Agreement(images=4, before=100, after=70, kept=60)), "bad", "Misses what float finds"),
+        (Measurements(agreement=Agreement(images=4)), "open", "Too few images for a verdict"),
+        (Measurements(agreement=Agreement(images=4, before=29, kept=29)), "open", "Too few images for a verdict"),
         (drift(0.0, 0.0, 0.0, images=49), "open", "Too few images for a verdict"),
-        (Measured(), "open", "Not measured yet"),
+        (Measurements(), "open", "Not measured yet"),
     ],
 )
-def test_level_and_headline(measured: Measured, level: str, headline: str) -> None:
+def test_level_and_headline(measured: Measurements, level: str, headline: str) -> None:
     verdict = judge(measured)
     assert (verdict.level, verdict.headline) == (level, headline)
 
@@ -45,11 +45,11 @@ def test_level_and_headline(measured: Measured, level: str, headline: str) -> No
 def test_reasons_carry_the_numbers() -> None:
     reasons = " ".join(judge(drift(-0.3, -1.4, 0.8)).reasons)
     assert "from 0.3600 to 0.3570 on 128 images: -0.30 points, between -1.40 and +0.80 with 95% confidence" in reasons
-    same = judge(Measured(codes=Difference(codes=1000), integer_share=0.98)).reasons
+    same = judge(Measurements(codes=Difference(codes=1000), integer_share=0.98)).reasons
     assert same == (
         "What runs is what was made: all 1,000 codes in ONNX Runtime equal the reference graph's.",
         "98.0% of all multiply-adds run in integers.",
     )
-    other = judge(Measured(codes=Difference(codes=1000, differing=3, largest=1))).reasons
+    other = judge(Measurements(codes=Difference(codes=1000, differing=3, largest=1))).reasons
     assert other == ("3 of 1,000 codes in ONNX Runtime differ from the reference graph's.",)
-    assert judge(Measured()).advice.startswith("Give --data")
+    assert judge(Measurements()).advice.startswith("Give --data")

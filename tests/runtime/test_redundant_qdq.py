@@ -10,7 +10,7 @@ import fxqat
 from fxqat.graph.site import operation
 from fxqat.models.detector import cut
 from fxqat.quant.torch_ao import dequantize_per_tensor, quantize_per_tensor
-from fxqat.runtime.redundant_qdq import as_exported, carry
+from fxqat.runtime.redundant_qdq import as_exported, move_ranges
 from fxqat.targets import TARGETS, Place
 
 OPENVINO = TARGETS["openvino"]
@@ -58,7 +58,7 @@ def test_only_where_every_scale_is_the_same(first, second, after, taken):
     gm = fx.GraphModule(torch.nn.Module(), graph)
     a, b = torch.linspace(-1, 24, 60).view(1, 2, 30), torch.linspace(-3, 60, 30).view(1, 1, 30)
     wanted = gm(a, b)
-    assert carry(gm, OPENVINO) == taken
+    assert move_ranges(gm, OPENVINO) == taken
     assert torch.equal(gm(a, b), wanted)
     assert len(quantizes(gm)) == 3 - taken
 
@@ -68,4 +68,4 @@ def test_what_computes_is_rounded():
     x = graph.call_function(dequantize_per_tensor, (graph.placeholder("codes"), *FINE))
     codes = graph.call_function(quantize_per_tensor, (graph.call_function(torch.sigmoid, (x,)), *FINE))
     graph.output(graph.call_function(dequantize_per_tensor, (codes, *FINE)))
-    assert carry(fx.GraphModule(torch.nn.Module(), graph), OPENVINO) == 0
+    assert move_ranges(fx.GraphModule(torch.nn.Module(), graph), OPENVINO) == 0

@@ -29,7 +29,7 @@ from fxqat.quant.spec import QuantSpec
 from fxqat.sensitivity.error_report import COLUMNS, ErrorReport, analyze
 from fxqat.sensitivity.error_statistics import Tally
 from fxqat.sensitivity.gradient_probe import probe
-from fxqat.training.losses import DistillationLoss, Seen
+from fxqat.training.losses import DistillationLoss, LossInputs
 
 OUTPUTS = {bins: DETECT.compared(HeadSpec(classes=3, bins=bins)) for bins in (1, 16)}
 
@@ -88,7 +88,7 @@ def test_clipping_and_range_use():
 def test_the_divergence_is_what_distillation_minimises(bins):
     teacher, student = (logits(seed, bins=bins, images=3) for seed in (1, 2))
     outputs, images = OUTPUTS[bins], torch.zeros(3, 3, 64, 64)
-    seen = Seen(raw=student, batch={"img": images}, gm=nn.Module())
+    seen = LossInputs(raw=student, batch={"img": images}, gm=nn.Module())
     parts = DistillationLoss(lambda images: teacher, outputs)(seen)
     each = divergence(outputs, teacher, student)
     # float32 sums of some hundred terms of size 1

@@ -20,7 +20,7 @@ from fxqat.models.links import divergence
 from fxqat.passes.selective import asleep, run
 from fxqat.sensitivity.policy_groups import downstream, units
 from fxqat.sensitivity.result_log import Ledger, fingerprint
-from fxqat.sensitivity.sensitivity import Asked, Sensitivity, measure, spearman
+from fxqat.sensitivity.sensitivity import Sensitivity, SensitivityOptions, measure, spearman
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, images: torch.Tensor) -> Pa
 
 @pytest.fixture(scope="module")
 def probed(calibrated: Detector, folder: Path) -> Sensitivity:
-    return measure(calibrated, folder, Asked(imgsz=64, probes=30))
+    return measure(calibrated, folder, SensitivityOptions(imgsz=64, probes=30))
 
 
 def test_units_are_the_policys_sites_and_blocks(calibrated):
@@ -58,8 +58,8 @@ def test_what_is_downstream_is_all_that_changes(calibrated, images):
 
 def test_output_measures_what_switching_a_unit_does(calibrated, folder):
     chosen = ("model.0.conv", "model.15.cv2.conv")
-    found = measure(calibrated, folder, Asked(by="output", imgsz=64, only=chosen))
-    left = measure(calibrated, folder, Asked(by="output", imgsz=64, only=chosen, leave_one_out=True))
+    found = measure(calibrated, folder, SensitivityOptions(by="output", imgsz=64, only=chosen))
+    left = measure(calibrated, folder, SensitivityOptions(by="output", imgsz=64, only=chosen, leave_one_out=True))
     shown = list(pictures.batches(pictures.image_paths(folder), 64, 1))
     view = cut(calibrated.gm, 1)
     every = {unit.site: set(unit.nodes) for unit in units(calibrated.gm)}
@@ -78,7 +78,7 @@ def test_output_measures_what_switching_a_unit_does(calibrated, folder):
 
 
 def test_the_probe_ranks_as_the_output_does(calibrated, folder, probed):
-    measured = measure(calibrated, folder, Asked(by="output", imgsz=64))
+    measured = measure(calibrated, folder, SensitivityOptions(by="output", imgsz=64))
     assert [row.site for row in measured.rows] == [row.site for row in probed.rows]
     pairs = [(one.alone, other.alone) for one, other in zip(probed.rows, measured.rows, strict=True)]
     assert spearman(*zip(*pairs, strict=True)) > 0.9
@@ -105,7 +105,7 @@ def test_get_critical_layers_is_in_the_api(calibrated, folder):
 
 
 def test_rows_are_kept_by_content(calibrated, folder, tmp_path):
-    asked = Asked(by="output", imgsz=64, only=("model.0.conv",))
+    asked = SensitivityOptions(by="output", imgsz=64, only=("model.0.conv",))
     steps: list[tuple[int, int]] = []
     first = measure(calibrated, folder, asked, work=tmp_path, progress=lambda *step: steps.append(step))
     assert steps == [(1, 2), (2, 2)]
@@ -115,7 +115,9 @@ def test_rows_are_kept_by_content(calibrated, folder, tmp_path):
     file.write_text(json.dumps(content))
     second = measure(calibrated, folder, asked, work=tmp_path)
     assert second.rows[0].alone > 40 > first.rows[0].alone
-    other = measure(calibrated, folder, Asked(by="output", imgsz=96, only=("model.0.conv",)), work=tmp_path)
+    other = measure(
+        calibrated, folder, SensitivityOptions(by="output", imgsz=96, only=("model.0.conv",)), work=tmp_path
+    )
     assert len(list(tmp_path.iterdir())) == 2
     assert other.rows[0].alone < 40
 

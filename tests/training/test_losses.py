@@ -21,8 +21,8 @@ from fxqat.training.losses import (
     DistillationLoss,
     FocalLoss,
     LossConfig,
+    LossInputs,
     QATPenaltyLoss,
-    Seen,
     TaskLoss,
     build_loss_function,
 )
@@ -43,8 +43,10 @@ def number(value: torch.Tensor) -> float:
     return value.detach().item()
 
 
-def seen(student: dict[str, object], progress: float = 0.0, gm: torch.nn.Module | None = None) -> Seen:
-    return Seen(raw=student, batch={"img": torch.zeros(2, 3, 64, 64)}, gm=gm or torch.nn.Module(), progress=progress)
+def seen(student: dict[str, object], progress: float = 0.0, gm: torch.nn.Module | None = None) -> LossInputs:
+    return LossInputs(
+        raw=student, batch={"img": torch.zeros(2, 3, 64, 64)}, gm=gm or torch.nn.Module(), progress=progress
+    )
 
 
 @pytest.fixture
@@ -174,7 +176,7 @@ def test_parts_add_up_by_name(batch, three):
     total, items = criterion(predictions, batch, three.gm)
     assert list(items) == ["box_loss", "cls_loss", "dfl_loss", "distill_box", "distill_cls"]  # nothing is quantized
     assert float(total.detach()) == pytest.approx(4 * sum(float(one) for one in items.values()), rel=1e-6)
-    whole = TaskLoss(trainee, 1.5)(Seen(raw=predictions, batch=batch, gm=three.gm))
+    whole = TaskLoss(trainee, 1.5)(LossInputs(raw=predictions, batch=batch, gm=three.gm))
     assert float(items["box_loss"]) == pytest.approx(number(whole["box_loss"]) / 2)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from fxqat.graph.pipeline import PassReport
-from fxqat.passes.corrections.layerwise import Layer, Material, Seen, layers, lockstep
+from fxqat.passes.corrections.layerwise import Layer, LayerBatch, Material, layers, lockstep
 from fxqat.quant.modules import QATConv2d, QATLinear
 from fxqat.quant.pairs import bounding_weights
 from fxqat.quant.rounding import Columns, Options, learn_codes
@@ -60,7 +60,7 @@ class AdaRound:
         options = Options(iterations=self.iterations, seed=self.seed)
         gains: dict[str, float] = {}
 
-        def visit(layer: Layer, seen: list[Seen]) -> list[Tensor] | None:
+        def visit(layer: Layer, seen: list[LayerBatch]) -> list[Tensor] | None:
             if not layer.integer:
                 return None
             gains[layer.site] = _learn(layer, _sample(layer.module, seen, count, generator), options)
@@ -73,7 +73,7 @@ class AdaRound:
         return PassReport(says=says, figures={"held-back error removed": gains})
 
 
-def _sample(module: QATConv2d | QATLinear, seen: list[Seen], count: int, generator: torch.Generator) -> Columns:
+def _sample(module: QATConv2d | QATLinear, seen: list[LayerBatch], count: int, generator: torch.Generator) -> Columns:
     """``count`` columns of each image."""
     parts = [_columns(module, one, count, generator) for one in seen]
     return Columns(
@@ -81,7 +81,7 @@ def _sample(module: QATConv2d | QATLinear, seen: list[Seen], count: int, generat
     )
 
 
-def _columns(module: QATConv2d | QATLinear, seen: Seen, count: int, generator: torch.Generator) -> Columns:
+def _columns(module: QATConv2d | QATLinear, seen: LayerBatch, count: int, generator: torch.Generator) -> Columns:
     if isinstance(module, QATLinear):
         return Columns(inputs=seen.arguments[0].flatten(0, -2)[None], targets=seen.reference.flatten(0, -2)[None])
     height, width = seen.reference.shape[-2:]

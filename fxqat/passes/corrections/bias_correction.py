@@ -13,8 +13,8 @@ from fxqat.graph.pipeline import PassReport
 from fxqat.passes.corrections.layerwise import (
     Function,
     Layer,
+    LayerBatch,
     Material,
-    Seen,
     beside_channels,
     identity,
     layers,
@@ -83,7 +83,7 @@ class BiasCorrection:
         count = len(layers(gm))
         steps = iter(range(1, count + 1))
 
-        def visit(layer: Layer, seen: list[Seen]) -> list[Tensor] | None:
+        def visit(layer: Layer, seen: list[LayerBatch]) -> list[Tensor] | None:
             material.progress(next(steps), count)
             if layer.node.name not in chosen:
                 return None
@@ -98,7 +98,7 @@ class BiasCorrection:
     ) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
 
-        def visit(layer: Layer, seen: list[Seen]) -> None:
+        def visit(layer: Layer, seen: list[LayerBatch]) -> None:
             if layer.node.name in chosen:
                 sums[layer.node.name] = sums.get(layer.node.name, 0) + self._sums(layer, seen)
 
@@ -107,7 +107,7 @@ class BiasCorrection:
             material.progress(done, len(images))
         return {name: _shift(total) for name, total in sums.items()}
 
-    def _sums(self, layer: Layer, seen: Iterable[Seen]) -> Tensor:
+    def _sums(self, layer: Layer, seen: Iterable[LayerBatch]) -> Tensor:
         """Weighted error and weight of each channel, float64 [2, C]."""
         function = layer.activation if self.weighted else identity
         return torch.stack([_weighted(one, function) for one in seen]).sum(0)
@@ -122,7 +122,7 @@ def slope(function: Function, x: Tensor) -> Tensor:
         return torch.autograd.grad(function(at).sum(), at)[0]
 
 
-def _weighted(seen: Seen, function: Function) -> Tensor:
+def _weighted(seen: LayerBatch, function: Function) -> Tensor:
     weight = slope(function, seen.reference).square_()
     error = weight * (seen.quantized - seen.reference)
     axis = 1 if error.dim() == 4 else -1

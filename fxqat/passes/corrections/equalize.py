@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from fxqat.graph.match import NoMatch
 from fxqat.graph.pipeline import PassReport
-from fxqat.graph.rewrite import Applied, Missed, Rewrites
+from fxqat.graph.rewrite import NearMiss, Rewrites, RuleMatch
 from fxqat.graph.site import module_of, operation, site_of
 from fxqat.passes.corrections.layerwise import Layer, Material, layers
 from fxqat.quant.fake_quantize import FakeQuantize
@@ -66,7 +66,7 @@ class Equalize:
     def __call__(self, gm: fx.GraphModule, material: Material | None = None) -> PassReport:
         """Equalize; images are not needed."""
         pairs, missed = find_pairs(gm)
-        applied = tuple(Applied(rule=self.name, site=pair.first.site) for pair in pairs)
+        applied = tuple(RuleMatch(rule=self.name, site=pair.first.site) for pair in pairs)
         rewrites = Rewrites(applied=applied, missed=tuple(missed))
         if not pairs:
             return PassReport(says=f"nothing to equalize: {_reasons(missed)}", rewrites=rewrites)
@@ -79,7 +79,7 @@ class Equalize:
         )
 
 
-def find_pairs(gm: fx.GraphModule) -> tuple[list[Pair], list[Missed]]:
+def find_pairs(gm: fx.GraphModule) -> tuple[list[Pair], list[NearMiss]]:
     """Every pair that can be equalized, and for every other layer why it does not begin one."""
     every = layers(gm)
     by_node = {layer.node: layer for layer in every}
@@ -89,7 +89,7 @@ def find_pairs(gm: fx.GraphModule) -> tuple[list[Pair], list[Missed]]:
             pairs.append(Pair(first=layer, second=_second(layer, by_node)))
         except NoMatch as miss:
             where = site_of(miss.node)
-            missed.append(Missed(rule="equalize", site=layer.site, where=where, reason=miss.reason, depth=1))
+            missed.append(NearMiss(rule="equalize", site=layer.site, where=where, reason=miss.reason, depth=1))
     return pairs, missed
 
 
@@ -148,6 +148,6 @@ def _by_input(conv: QATConv2d, weight: Tensor) -> Tensor:
     return weight.reshape(conv.groups, weight.shape[0] // conv.groups, weight.shape[1], -1)
 
 
-def _reasons(missed: list[Missed]) -> str:
+def _reasons(missed: list[NearMiss]) -> str:
     counts = Counter(miss.reason for miss in missed)
     return "; ".join(f"{count} layers refused: {reason}" for reason, count in counts.most_common())

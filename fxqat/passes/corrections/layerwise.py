@@ -75,7 +75,7 @@ class Layer(quant_graph.Layer):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Seen:
+class LayerBatch:
     """One batch at a layer.
 
     Attributes:
@@ -106,7 +106,7 @@ def lockstep(
     gm: fx.GraphModule,
     reference: fx.GraphModule,
     batches: Sequence[Tensor],
-    visit: Callable[[Layer, list[Seen]], list[Tensor] | None],
+    visit: Callable[[Layer, list[LayerBatch]], list[Tensor] | None],
 ) -> None:
     """Run both graphs over all ``batches`` at once: every batch reaches a layer before any goes on.
 
@@ -162,9 +162,9 @@ class _Walk(fx.Interpreter):
         self.env[self.last] = output if layer.owned is None else layer.owned(output)
 
 
-def _see(quantized: _Walk, real: _Walk, name: str) -> Seen:
+def _see(quantized: _Walk, real: _Walk, name: str) -> LayerBatch:
     arguments, output = quantized.until(name)
-    return Seen(arguments=arguments, quantized=output, reference=real.until(name)[1])
+    return LayerBatch(arguments=arguments, quantized=output, reference=real.until(name)[1])
 
 
 @contextmanager

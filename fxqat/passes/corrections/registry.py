@@ -18,7 +18,7 @@ from fxqat.passes.corrections.bias_correction import BiasCorrection
 from fxqat.passes.corrections.bn_reestimate import BNReestimate
 from fxqat.passes.corrections.equalize import Equalize
 from fxqat.passes.corrections.layerwise import Images, Material, Progress, silent
-from fxqat.policy import Policy, Wanted
+from fxqat.policy import CorrectionEntry, Policy
 from fxqat.quant.torch_ao import disable_fake_quant
 
 
@@ -106,7 +106,7 @@ def options(correction: Correction) -> dict[str, Any]:
     return {one.name: getattr(correction, one.name) for one in fields(correction) if one.name not in _NO_OPTIONS}  # type: ignore[arg-type]
 
 
-def _made(wanted: Wanted) -> Correction:
+def _made(wanted: CorrectionEntry) -> Correction:
     where = wanted.where
     if wanted.name not in CORRECTIONS:
         raise Problem(

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from fxqat.commands import train
+from fxqat.training.command_words import restated
 from fxqat.training.config import configure
-from fxqat.training.flags import restated
 
 USUAL = configure("d.yaml", None, "", {}).summary()
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from fxqat.checkpoint.fxqat_format import versions
 from fxqat.models.detector import Detector
-from fxqat.training.flags import restated
+from fxqat.training.command_words import restated
 
 _LIBRARIES = ("onnx", "onnxruntime", "numpy", "opencv-python")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class Provenance:
     """Pairs of words, and the commands in order."""
 
     model: Mapping[str, str]
@@ -27,9 +27,9 @@ class Facts:
     commands: tuple[str, ...]
 
 
-def facts(model: Detector, path: Path, command: str, onnx: Path | None) -> Facts:
+def provenance(model: Detector, path: Path, command: str, onnx: Path | None) -> Provenance:
     """What is known of the model in ``path``; file names only, no folders and no host."""
-    return Facts(
+    return Provenance(
         model=_provenance(model),
         environment=_environment(),
         commands=(*commands(model, path, onnx), command),

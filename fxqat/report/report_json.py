@@ -9,7 +9,7 @@ from typing import Any
 from fxqat.report.collect import Content
 
 
-def record(content: Content) -> dict[str, Any]:
+def report_json(content: Content) -> dict[str, Any]:
     """Ready for JSON: the verdict, what was measured, sites with their decisions, passes, facts; null where nothing was
     measured. Pictures and histograms are left out."""
     found = content.measured
@@ -24,7 +24,7 @@ def record(content: Content) -> dict[str, Any]:
         "size_share": found.size,
         "errors": found.errors.summary() if found.errors else None,
         "stages": content.way,
-        "policy": [_decided(part) for part in content.anatomy.parts],
+        "policy": [_decided(part) for part in content.breakdown.parts],
         "passes": [{"name": one.name, "says": one.says} for one in content.passes],
         "facts": _facts(content),
     }
@@ -37,5 +37,5 @@ def _decided(part: Any) -> Mapping[str, Any]:
 
 
 def _facts(content: Content) -> Mapping[str, Any]:
-    facts = content.facts
-    return {"model": dict(facts.model), "environment": dict(facts.environment), "commands": list(facts.commands)}
+    known = content.provenance
+    return {"model": dict(known.model), "environment": dict(known.environment), "commands": list(known.commands)}

@@ -71,7 +71,7 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Anatomy:
+class Breakdown:
     """The parts in the order of the computation, the policy, and the passes as they ran, lowering included where the
     model was calibrated."""
 
@@ -86,7 +86,7 @@ class Anatomy:
         return sum(part.macs for part in self.parts if part.integer) / total if total else 0.0
 
 
-def dissect(model: Detector) -> Anatomy:
+def break_down(model: Detector) -> Breakdown:
     """Look at the network before the policy and at the graph after it.
 
     Args:
@@ -101,7 +101,7 @@ def dissect(model: Detector) -> Anatomy:
     policy, fused = policy_of(model.recipe), network_of(model)
     Pipeline((Assign(policy=policy),)).apply(fused)
     passes = api.convert(model)[0].recipe.passes if model.recipe.calibration else model.recipe.passes
-    return Anatomy(parts=_parts(fused, model.gm), policy=policy, passes=passes)
+    return Breakdown(parts=_parts(fused, model.gm), policy=policy, passes=passes)
 
 
 def _parts(fused: fx.GraphModule, prepared: fx.GraphModule) -> tuple[Part, ...]:

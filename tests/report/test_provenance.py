@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fxqat.models.detector import Detector
-from fxqat.report import facts
+from fxqat.report.provenance import provenance
 from fxqat.training.config import configure
 
 
@@ -15,7 +15,7 @@ def test_a_trained_model_says_how_it_was_trained(calibrated: Detector) -> None:
     record = {"config": plan.summary(), "epoch": 1, "best_epoch": 1, "map5095": [0.5, 0.52, 0.51]}
     trained = Detector(calibrated.gm, calibrated.source, replace(calibrated.recipe, training=record))
     assert "unlabelled: true" in trained.recipe.policy_text, "what overrules the policy has to be said"
-    found = facts.facts(trained, Path("signs_qat.fxqat"), "fxqat report signs_qat.fxqat", None)
+    found = provenance(trained, Path("signs_qat.fxqat"), "fxqat report signs_qat.fxqat", None)
     assert [line.split()[1] for line in found.commands] == ["prepare", "calibrate", "train", "report"]
     assert found.commands[2].endswith(
         "_ptq.fxqat --data signs.yaml --epochs 2 --seed 0 --imgsz 640 --no-lsq --no-unlabelled --distill 0.0"
@@ -24,4 +24,4 @@ def test_a_trained_model_says_how_it_was_trained(calibrated: Detector) -> None:
     assert found.model["Trained"] == (
         "2 epochs on signs.yaml, 640 px; this is epoch 1: mAP50-95 0.5200, 0.5000 before training"
     )
-    assert facts.facts(calibrated, Path("x.fxqat"), "", None).model["Trained"] == "no"
+    assert provenance(calibrated, Path("x.fxqat"), "", None).model["Trained"] == "no"
