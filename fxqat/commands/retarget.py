@@ -93,7 +93,7 @@ def _report_loss(options: Namespace, models: list[object]) -> None:
             size = usual_size([opened]) if options.imgsz is None else options.imgsz
             found.append(evaluate(opened, options.val, imgsz=size, limit=options.val_images, progress=step))
     before, after = found
-    print(f"mAP50-95 {before.map5095:.4f} -> {after.map5095:.4f}, points {paired_drift(before, after)}")
+    print(f"{before.metric.title} {before.map5095:.4f} -> {after.map5095:.4f}, points {paired_drift(before, after)}")
 
 
 COMMAND = Command(

@@ -4,18 +4,83 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch.utils.data import DistributedSampler, RandomSampler
+
+from fxqat.data import class_folders, dataset
+from fxqat.data.class_folders import ClassFolders
 from fxqat.data.dataset import DataSet
+from fxqat.data.labels import check_labels
 from fxqat.errors import Problem
+from fxqat.evaluation.accuracy import check_classes, check_keys
+from fxqat.evaluation.predictor import Predictor
 from fxqat.files import write_text
 from fxqat.models import offline  # noqa: F401 - before ultralytics
+from fxqat.models.detector import Detector
+from fxqat.models.family import BOX_ROW, Labels
 
 # isort: split
-from ultralytics.data import build_yolo_dataset
+from ultralytics.data import build_dataloader, build_yolo_dataset
 
 SPLITS = ("train", "val")
+
+
+def read(detector: Detector, data: str | Path, *, needs_labels: bool) -> DataSet | ClassFolders:
+    """The data set to train ``detector`` on, once its classes, images and labels are known to fit.
+
+    Args:
+        detector: of any task.
+        data: data set YAML, or a folder of class folders, as the detector's family has it.
+        needs_labels: whether training looks at the labels of the train split.
+
+    Raises:
+        Problem: missing, of another kind, of other classes, or a split without images or the labels that it needs.
+    """
+    return _READERS[detector.source.family.labels](detector, dataset.find(data), needs_labels)
+
+
+def _read_files(detector: Detector, place: Path, needs_labels: bool) -> DataSet:
+    if not dataset.is_yaml(place):
+        raise Problem(place, "has no val split to choose the best epoch by", expected="a data set YAML")
+    model, found = Predictor.of(detector, detector), dataset.read(place)
+    check_classes(model, found)
+    check_keys(model, found)
+    for split, needed in (("train", needs_labels), ("val", True)):
+        row = model.row if needed or model.row.exact else BOX_ROW
+        check_labels(place, split, found.images(split), len(found.names), row, needed=needed)
+    return found
+
+
+def _read_folders(detector: Detector, place: Path, needs_labels: bool) -> ClassFolders:
+    found = class_folders.read(place, detector.source.name, detector.names)
+    if missing := [split for split in SPLITS if split not in class_folders.splits_in(place)]:
+        raise Problem(
+            place, f"has no folder '{missing[0]}'", expected=f"folders {' and '.join(SPLITS)}, of class folders"
+        )
+    for split in SPLITS:
+        found.images(split)
+    return found
+
+
+_READERS: Mapping[Labels, Callable[[Detector, Path, bool], DataSet | ClassFolders]] = {
+    Labels.FILES: _read_files,
+    Labels.FOLDERS: _read_folders,
+}
+
+
+def ultralytics_data(found: DataSet | ClassFolders, folder: Path) -> dict[str, Any]:
+    """What Ultralytics' trainer takes for a checked data set; ``folder`` is the run's.
+
+    Raises:
+        Problem: see ``list_images``.
+    """
+    if isinstance(found, DataSet):
+        return list_images(found, folder)
+    roots = {split: str(found.folder(split)) for split in SPLITS}
+    return {**roots, "path": found.file, "names": dict(found.names), "nc": len(found.names), "channels": 3}
 
 
 def list_images(found: DataSet, folder: Path) -> dict[str, Any]:
@@ -38,7 +103,7 @@ def list_images(found: DataSet, folder: Path) -> dict[str, Any]:
     return {**whole, **resolved, "names": dict(found.names), "nc": len(found.names)}
 
 
-def images_digest(found: DataSet) -> str:
+def images_digest(found: DataSet | ClassFolders) -> str:
     """SHA-256 of the names of a data set's images, without their folders: a moved data set stays the same."""
     names = [path.name for split in SPLITS for path in (*found.images(split), Path("/"))]
     return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
@@ -55,3 +120,12 @@ def ultralytics_images(trainer: Any, listed: str, mode: str, batch: int | None) 
         return build_yolo_dataset(trainer.args, listed, batch, trainer.data, **how)
     except RuntimeError as error:
         raise Problem(trainer.args.data, f"split '{mode}' has no usable image: {error}") from error
+
+
+def in_order(loader: Any, rank: int) -> Any:
+    """``loader``, or one of the same images that gives them in order: Ultralytics shuffles classes in validation too,
+    and images are paired by their place."""
+    if not isinstance(loader.sampler, RandomSampler | DistributedSampler):
+        return loader
+    how = {"workers": loader.num_workers, "shuffle": False, "rank": rank}
+    return build_dataloader(loader.dataset, loader.batch_size, **how)

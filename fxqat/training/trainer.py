@@ -14,20 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor, optim
 
-from fxqat.data import dataset
+from fxqat.data.class_folders import ClassFolders
+from fxqat.data.dataset import DataSet
 from fxqat.errors import Problem
 from fxqat.evaluation.validators import square_validator
 from fxqat.files import locked
 from fxqat.graph.pipeline import Pipeline
 from fxqat.models import offline
 from fxqat.models.detector import Detector, cut
-from fxqat.models.family import Metric
+from fxqat.models.family import Labels, Metric
 from fxqat.passes.unquantize import Unquantize
 from fxqat.quant.modules import freeze_bn_stats, update_bn_stats
 from fxqat.training import resume_state
 from fxqat.training.checks import check_same, widest_site
 from fxqat.training.config import TrainingConfig
-from fxqat.training.data import images_digest, list_images, ultralytics_images
+from fxqat.training.data import images_digest, in_order, ultralytics_data, ultralytics_images
 from fxqat.training.distributed import launch
 from fxqat.training.ema import AveragedModel
 from fxqat.training.improvement import gain, keep
@@ -58,6 +59,7 @@ class Trainer(BaseTrainer):
         history: one row an epoch, epoch 0 first: ``epoch``, ``map5095``, ``map50``, ``lr``, and the parts of the loss.
         best_epoch: of the highest validated mAP50-95.
         compiled: whether quantizers compute with compiled kernels.
+        data_set: what it trains and validates on.
         data_digest: of the names of the data set's images, by which a moved one is known again.
         phase: the phase of an epoch (0 is the first trained), of a schedule that has phases.
     """
@@ -69,6 +71,7 @@ class Trainer(BaseTrainer):
     history: list[Row]
     best_epoch: int
     kept: dict[str, Tensor]
+    data_set: DataSet | ClassFolders
     data_digest: str
     phase: Callable[[float], str] | None
     compiled: bool = False
@@ -120,6 +123,7 @@ class Trainer(BaseTrainer):
             "compiled": self.compiled,
             "epoch": epoch,
             "best_epoch": self.best_epoch,
+            "metric": self.metric.title,
             "map5095": measured,
         }
 
@@ -140,14 +144,32 @@ class Trainer(BaseTrainer):
         self.resume = False
 
     def get_dataset(self) -> dict[str, Any]:
-        """The data set as every command reads it."""
-        found = dataset.read(Path(self.args.data))
-        self.data_digest = images_digest(found)
-        return list_images(found, Path(self.save_dir))
+        """Nothing yet, see ``use_data``."""
+        return {}
+
+    def use_data(self, found: DataSet | ClassFolders) -> None:
+        """Train and validate on ``found``, the data set as every command reads it."""
+        self.data_set, self.data_digest = found, images_digest(found)
+        self.data = ultralytics_data(found, Path(self.save_dir))
+
+    def setup_model(self) -> None:
+        """Nothing: the detector is given."""
+
+    def set_model_attributes(self) -> None:
+        """Ultralytics' own, and the options, which losses read."""
+        super().set_model_attributes()
+        self.trainee.args = self.args
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
         """Ultralytics' data set, square in validation too."""
+        if self.given.source.family.labels is Labels.FOLDERS:
+            return super().build_dataset(img_path, mode, batch)
         return ultralytics_images(self, img_path, mode, batch)
+
+    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        """Ultralytics' loader, in order in validation."""
+        found = super().get_dataloader(dataset_path, batch_size, rank, mode)
+        return found if mode == "train" else in_order(found, rank)
 
     def get_validator(self) -> Any:
         """Ultralytics' validator."""
@@ -275,7 +297,7 @@ class Trainer(BaseTrainer):
             self.metrics = {self.metric.key: 0.0, self.metric.second: 0.0}
             self.history.append(self._row(0))
             return
-        if not self.validator.metrics.nt_per_class.sum():
+        if not self.validator.measures:
             raise Problem(self.args.data, "its val split has no labels, so the best epoch could not be told")
         keep(self.validator, self.given.source.family, self.wdir, 0)
         self.history.append(self._row(0))
@@ -315,6 +337,8 @@ class Trainer(BaseTrainer):
         self.stopper.__dict__.update(found.words["stopper"])
         self._recall(found)
         self.start_epoch = found.epochs_done
+        for _ in range(self.start_epoch):
+            self.trainee.criterion.update()  # type: ignore[union-attr]
         self.best_fitness = self.history[self.best_epoch]["map5095"]
         self.run_callbacks("on_start_validated")
 
