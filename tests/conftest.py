@@ -101,3 +101,16 @@ def shared_data() -> Path:
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set YAML: 12 train and 12 val PNG images of grey noise with red, green and blue rectangles, 3 classes."""
     return write_data(tmp_path_factory.mktemp("tiny"), "detect", count=12)
+
+
+@pytest.fixture(scope="session")
+def task_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """``task_data(task)``: the same for any task of Ultralytics', 6 images a split; of a classifier a folder."""
+    made: dict[str, Path] = {}
+
+    def of(task: str) -> Path:
+        if task not in made:
+            made[task] = write_data(tmp_path_factory.mktemp(task), task)
+        return made[task]
+
+    return of

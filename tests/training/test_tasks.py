@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 import torch
 from alive import alive
 from refusals import refusal
-from tiny import write_data
+from rows import row
 from torch import Tensor
 
 import fxqat
@@ -36,19 +35,6 @@ COLOURS = {0: "red", 1: "green", 2: "blue"}
 
 def task_of(name: str) -> str:
     return TASKS[name.removeprefix(name.partition("-")[0])]
-
-
-@pytest.fixture(scope="session")
-def data_of(tmp_path_factory) -> Callable[[str], Path]:
-    """``data_of(task)``: a tiny data set of the task."""
-    made: dict[str, Path] = {}
-
-    def of(task: str) -> Path:
-        if task not in made:
-            made[task] = write_data(tmp_path_factory.mktemp(task), task)
-        return made[task]
-
-    return of
 
 
 def colours(name: str, images: Tensor, **how: Any) -> Detector:
@@ -76,9 +62,9 @@ def set_up(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_loss_is_ultralytics_own_of_the_whole_model(name, data_of, tmp_path, monkeypatch):
+def test_the_loss_is_ultralytics_own_of_the_whole_model(name, task_data, tmp_path, monkeypatch):
     theirs, _ = build(f"{name}.yaml", classes=3)  # the weights of fxqat.load
-    run = trainer_of(fxqat.load(f"{name}.yaml", classes=3), data_of(task_of(name)), tmp_path / "run")
+    run = trainer_of(fxqat.load(f"{name}.yaml", classes=3), task_data(task_of(name)), tmp_path / "run")
     batch = set_up(run, monkeypatch)
     theirs.args = run.args
     wanted, items = theirs.train().loss(batch)
@@ -94,16 +80,16 @@ def test_the_loss_is_ultralytics_own_of_the_whole_model(name, data_of, tmp_path,
 
 @pytest.mark.parametrize("name", SOME)
 @pytest.mark.parametrize("way", [{"distill": 1.0}, {"unlabelled": True}], ids=["labels", "float network"])
-def test_a_task_is_trained_by_labels_and_by_the_float_network(name, way, data_of, images, tmp_path):
-    data = data_of(task_of(name))
+def test_a_task_is_trained_by_labels_and_by_the_float_network(name, way, task_data, images, tmp_path):
+    data = task_data(task_of(name))
     ptq = calibrated(name, images, data)
     run = trainer_of(ptq, data, tmp_path / "run", lr0=1e-3, **way)
     run.train()
-    row = run.history[1]
-    assert all(torch.isfinite(torch.tensor(value)) for value in row.values())
+    trained = run.history[1]
+    assert all(torch.isfinite(torch.tensor(value)) for value in trained.values())
     taught = {f"distill_{'_'.join((*one.branch, one.loss))}" for one in ptq.trained}
-    assert taught <= row.keys()
-    assert (row.keys() - taught == {"epoch", "map5095", "map50", "lr"}) is ("unlabelled" in way)
+    assert taught <= trained.keys()
+    assert (trained.keys() - taught == {"epoch", "map5095", "map50", "lr"}) is ("unlabelled" in way)
     moved = run.latest().gm.state_dict()
     assert any(not torch.equal(one, moved[key]) for key, one in ptq.gm.state_dict().items() if "weight" in key)
     int8, _ = fxqat.convert(run.result())
@@ -111,8 +97,8 @@ def test_a_task_is_trained_by_labels_and_by_the_float_network(name, way, data_of
 
 
 @pytest.mark.parametrize("name", ["yolo26n", "yolo26n-seg"])
-def test_a_head_without_nms_is_trained_and_validated_by_its_rows(name, data_of, images, tmp_path):
-    data = data_of(task_of(name))
+def test_a_head_without_nms_is_trained_and_validated_by_its_rows(name, task_data, images, tmp_path):
+    data = task_data(task_of(name))
     run = trainer_of(calibrated(name, images, data, nms_free=True), data, tmp_path / "run", lr0=1e-3)
     run.train()
     assert run.validator.end2end is True
@@ -120,8 +106,8 @@ def test_a_head_without_nms_is_trained_and_validated_by_its_rows(name, data_of, 
     assert len(run.history) == 2
 
 
-def test_the_weight_moves_from_the_branch_with_nms_to_the_other(data_of, images, tmp_path, monkeypatch):
-    data = data_of("detect")
+def test_the_weight_moves_from_the_branch_with_nms_to_the_other_and_resuming(task_data, images, tmp_path, monkeypatch):
+    data = task_data("detect")
     run = trainer_of(fxqat.load("yolo26n.yaml", classes=3), data, tmp_path / "run", epochs=3)
     set_up(run, monkeypatch)
     (task,) = run.trainee.criterion.parts
@@ -131,10 +117,16 @@ def test_the_weight_moves_from_the_branch_with_nms_to_the_other(data_of, images,
         seen.append(task.criterion.o2m)
     # Ultralytics' schedule: from 0.8 to 0.1 in epochs - 1 steps
     assert seen == pytest.approx([0.8, 0.45, 0.1])
+    run.start_digest, run.best_epoch, run.kept = "", 0, {}
+    run.history = [row(epoch, 0.0) for epoch in range(3)]
+    again = trainer_of(run.given, data, tmp_path / "again", epochs=3)
+    set_up(again, monkeypatch)
+    again._restore(run._state())
+    assert again.trainee.criterion.parts[0].criterion.o2m == task.criterion.o2m
 
 
-def test_the_flow_of_key_points_is_trained_and_kept(data_of, images, tmp_path, monkeypatch):
-    run = trainer_of(fxqat.load("yolo26n-pose.yaml", classes=3), data_of("pose"), tmp_path / "run", lr0=1e-3)
+def test_the_flow_of_key_points_is_trained_and_kept(task_data, images, tmp_path, monkeypatch):
+    run = trainer_of(fxqat.load("yolo26n-pose.yaml", classes=3), task_data("pose"), tmp_path / "run", lr0=1e-3)
     batch = set_up(run, monkeypatch)
     loss, parts = run.trainee.loss(batch)
     assert parts["rle_loss"] > 0
@@ -148,8 +140,8 @@ def test_the_flow_of_key_points_is_trained_and_kept(data_of, images, tmp_path, m
     assert all(torch.equal(kept[key], one) for key, one in flow.items())
 
 
-def test_a_classifier_is_validated_as_val_measures_it(data_of, images, tmp_path):
-    data = data_of("classify")
+def test_a_classifier_is_validated_as_val_measures_it(task_data, images, tmp_path):
+    data = task_data("classify")
     ptq = calibrated("yolov8n-cls", images, data)
     run = trainer_of(ptq, data, tmp_path / "run")
     run.train()
@@ -159,8 +151,8 @@ def test_a_classifier_is_validated_as_val_measures_it(data_of, images, tmp_path)
     assert run.result().recipe.training["metric"] == "top-1"
 
 
-def test_resuming_a_classifier_continues_to_the_same_bits(data_of, images, tmp_path):
-    data = data_of("classify")
+def test_resuming_a_classifier_continues_to_the_same_bits(task_data, images, tmp_path):
+    data = task_data("classify")
     ptq = calibrated("yolov8n-cls", images, data)
     options = {"epochs": 2, "lr0": 1e-3}
     whole = trainer_of(ptq, data, tmp_path / "whole", **options)
@@ -182,8 +174,8 @@ def test_resuming_a_classifier_continues_to_the_same_bits(data_of, images, tmp_p
     assert all(torch.equal(one, theirs[key]) for key, one in ours.items())
 
 
-def test_data_of_another_task_is_refused(data_of, tmp_path):
-    boxes, poses, classes = data_of("detect"), data_of("pose"), data_of("classify")
+def test_task_data_another_task_is_refused(task_data, tmp_path):
+    boxes, poses, classes = task_data("detect"), task_data("pose"), task_data("classify")
     segment, pose, classify = (fxqat.load(f"yolov8n-{task}.yaml", classes=3) for task in ("seg", "pose", "cls"))
     folder = tmp_path / "run"
     said = refusal(lambda: trainer_of(segment, boxes, folder))
@@ -211,14 +203,14 @@ def test_data_of_another_task_is_refused(data_of, tmp_path):
     )
 
 
-def test_without_labels_any_images_teach_masks(data_of, images, tmp_path):
+def test_without_labels_any_images_teach_masks(task_data, images, tmp_path):
     """Boxes beside the images of the train split are not looked at."""
     root = tmp_path / "mixed"
-    masks, boxes = data_of("segment").parent, data_of("detect").parent
+    masks, boxes = task_data("segment").parent, task_data("detect").parent
     for part in ("images", "labels"):
         shutil.copytree(boxes / part / "train", root / part / "train")
         shutil.copytree(masks / part / "val", root / part / "val")
-    shutil.copy(data_of("segment"), root / "mixed.yaml")
+    shutil.copy(task_data("segment"), root / "mixed.yaml")
     run = trainer_of(
         calibrated("yolov8n-seg", images, root / "mixed.yaml"), root / "mixed.yaml", tmp_path / "run", unlabelled=True
     )
