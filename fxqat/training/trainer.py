@@ -170,8 +170,15 @@ class Trainer(BaseTrainer):
         return ultralytics_images(self, img_path, mode, batch)
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
-        """Ultralytics' loader, in order in validation."""
-        found = super().get_dataloader(dataset_path, batch_size, rank, mode)
+        """Ultralytics' loader, in order in validation.
+
+        Raises:
+            Problem: none of the split's images can be read.
+        """
+        try:
+            found = super().get_dataloader(dataset_path, batch_size, rank, mode)
+        except FileNotFoundError as error:  # Ultralytics left out every image of a class folder as damaged
+            raise Problem(self.args.data, f"split '{mode}' has no usable image") from error
         return found if mode == "train" else in_order(found, rank)
 
     def get_validator(self) -> Any:

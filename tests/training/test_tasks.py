@@ -216,3 +216,12 @@ def test_without_labels_any_images_teach_masks(task_data, images, tmp_path):
     )
     run.train()
     assert "distill_proto" in run.history[1]
+
+
+def test_a_split_of_damaged_images_is_refused(task_data, tmp_path):
+    root = tmp_path / "damaged"
+    shutil.copytree(task_data("classify"), root)
+    for path in (root / "val").rglob("*.png"):
+        path.write_bytes(b"no image")
+    run = trainer_of(fxqat.load("yolov8n-cls.yaml", classes=3), root, tmp_path / "run")
+    assert refusal(run.train) == f"{root}: split 'val' has no usable image"
