@@ -43,12 +43,12 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "api": ("checkpoint", "models", "passes", "sensitivity", "training", "workflow"),
     "report": (
         *("api", "checkpoint", "data", "errors", "evaluation", "files", "graph", "models", "passes", "policy"),
-        *("runtime", "sensitivity", "training", "workflow"),
+        *("runtime", "sensitivity", "training", "version", "workflow"),
     ),
     "fxqat": ("api", "graph", "lazy", "policy", "quant", "version"),  # the public names, found on first use
     "commands": (
         *("data", "demo", "errors", "evaluation", "files", "fxqat", "graph", "models", "passes", "policy", "quant"),
-        *("report", "runtime", "search", "sensitivity", "targets", "training", "workflow"),
+        *("report", "runtime", "search", "sensitivity", "targets", "training", "version", "workflow"),
     ),
     "cli": ("commands", "errors", "files", "models"),
 }

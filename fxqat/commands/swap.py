@@ -36,7 +36,7 @@ def run(options: Namespace) -> None:
 
 COMMAND = Command(
     name="swap",
-    help="put ReLU, LeakyReLU or Hardswish in the place of SiLU, before training",
+    help="put another activation in the place of SiLU, before training",
     example="fxqat swap yolov8n.pt --to relu",
     arguments=arguments,
     run=run,
