@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A word on the command line: its one-line help, an example, its arguments, and what it does."""
+    """A word on the command line.
+
+    Attributes:
+        name: the word.
+        help: what it does, in one line.
+        example: a command line that works, or several, one a line.
+        arguments: adds its arguments to a parser.
+        run: does it.
+    """
 
     name: str
     help: str
