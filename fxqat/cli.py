@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
+from fxqat.commands.command import check_places
 from fxqat.commands.parser import command_line
 from fxqat.errors import Problem
 from fxqat.files import disk_refusals
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     try:
         with disk_refusals():
+            check_places(options)
             options.run(options)
             print(end="", flush=True)
     except Problem as problem:
