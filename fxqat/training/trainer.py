@@ -48,7 +48,7 @@ class Trainer(BaseTrainer):
     """Trains a Detector of any stage; the FP32 baseline where it is float.
 
     The moving average of the weights is what is validated, once before training (epoch 0) and after each epoch, on
-    square images as ``fxqat val`` and an exported file see them. The average of the best epoch is the result, and where
+    images as ``fxqat val`` and an exported file see them. The average of the best epoch is the result, and where
     no epoch is better than epoch 0 the detector as it was given. After each epoch the whole state is written to
     ``weights/state.safetensors`` in the run's folder.
 
@@ -146,7 +146,7 @@ class Trainer(BaseTrainer):
         return list_images(found, Path(self.save_dir))
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
-        """Ultralytics' data set, square in validation too."""
+        """Ultralytics' data set, all images of one size, in validation too."""
         return ultralytics_images(self, img_path, mode, batch)
 
     def get_validator(self) -> Any:
@@ -161,7 +161,7 @@ class Trainer(BaseTrainer):
         average: Trainee = self.ema.ema
         shown = average.detector if self.epoch >= 0 else copy.deepcopy(self.given).to(self.device)
         images = len(self.test_loader.dataset)
-        with average.predicting(runtime(shown, images=images, imgsz=self.args.imgsz)):
+        with average.predicting(runtime(shown, images=images, size=self.plan.imgsz)):
             return super().validate()
 
     def label_loss_items(self, loss_items: Any = None, prefix: str = "train") -> Any:
