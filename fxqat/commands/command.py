@@ -14,6 +14,7 @@ from fxqat.errors import Problem
 
 if TYPE_CHECKING:
     from fxqat.models.detector import Detector
+    from fxqat.models.image_size import ImageSize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ def typed(*words: object) -> str:
     return shlex.join(str(word) for word in words)
 
 
-def image_size(options: Namespace, model: Detector) -> int:
+def image_size(options: Namespace, model: Detector) -> ImageSize:
     """``--imgsz``, or what ``model`` was trained or calibrated at; a line on stderr where the two differ."""
     if options.imgsz is None:
         return model.imgsz
@@ -97,7 +98,8 @@ def image_size(options: Namespace, model: Detector) -> int:
     if made and options.imgsz != model.imgsz:
         at = "trained" if model.recipe.training else "calibrated"
         print(f"fxqat: {at} at {model.imgsz} pixels, used at {options.imgsz}", file=sys.stderr)
-    return int(options.imgsz)
+    size: ImageSize = options.imgsz
+    return size
 
 
 def check_counts(options: Namespace) -> None:

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fxqat.commands.arguments import SIZE, add_input, add_output, add_target, add_trust
+from fxqat.commands.arguments import add_image_size, add_input, add_output, add_target, add_trust
 from fxqat.commands.command import (
     Command,
     check_counts,
@@ -29,7 +29,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "model", metavar="X", help="calibrated, trained or converted .fxqat; or a .pt, which is exported in float"
     )
-    parser.add_argument("--imgsz", type=int, metavar="N", help=SIZE)
+    add_image_size(parser)
     parser.add_argument("--batch", type=int, default=1, help="images at a time (default: %(default)s)")
     parser.add_argument("--dynamic", action="store_true", help="leave the batch size open (ONNX)")
     parser.add_argument(

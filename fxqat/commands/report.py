@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fxqat.commands.arguments import add_output, add_quiet, add_trust
+from fxqat.commands.arguments import add_image_size, add_output, add_quiet, add_trust
 from fxqat.commands.command import Command, check_counts, output
 from fxqat.commands.progress import Step, progress
 from fxqat.errors import Problem
@@ -36,7 +36,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--val", type=int, default=128, metavar="N", help="images for mAP, 0 for none (default: %(default)s)"
     )
-    parser.add_argument("--imgsz", type=int, metavar="PX", help="pixels, square (default: as calibrated)")
+    add_image_size(parser, "as calibrated")
     parser.add_argument(
         "--drift", metavar="FILE", help="show the record of fxqat drift --json: stages, classes, latency, memory"
     )

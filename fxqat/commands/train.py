@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fxqat.commands.arguments import add_output, add_quiet, add_trust
+from fxqat.commands.arguments import add_image_size, add_output, add_quiet, add_trust
 from fxqat.commands.command import Command, default_name, output
 from fxqat.commands.progress import progress
 from fxqat.errors import Problem
@@ -29,12 +29,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="D", help="data set YAML; its val split needs labels")
     parser.add_argument("--epochs", type=int, metavar="N", help="all in all (default: 3)")
     parser.add_argument("--batch", type=int, metavar="N", help="images a step (default: 4)")
-    parser.add_argument(
-        "--imgsz",
-        type=int,
-        metavar="N",
-        help="pixels, square, a multiple of the model's stride (default: as calibrated, or 640)",
-    )
+    add_image_size(parser, "as calibrated, or 640")
     parser.add_argument("--device", metavar="D", help="cpu, 0, 0,1 ... (default: a GPU where there is one)")
     parser.add_argument("--seed", type=int, metavar="N", help="of augmentation and everything random (default: 0)")
     parser.add_argument("--lsq", action=BooleanOptionalAction, help="learn the scales of activations too")
