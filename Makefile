@@ -26,7 +26,7 @@ demo: $(stamp)
 
 # The documentation as a site in site/; broken links and missing pages are errors.
 docs: $(stamp)
-	$(python) -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(python) -m mkdocs build --strict
 
 install: $(stamp)
 

@@ -136,7 +136,9 @@ def training_recipe() -> str:
     """Ultralytics' options whose defaults differ, and those that cannot be set."""
     from fxqat.training.config import RECIPE, RESERVED
 
-    given = table(("option of Ultralytics", "default here"), [(f"`{name}`", f"`{one}`") for name, one in RECIPE.items()])
+    given = table(
+        ("option of Ultralytics", "default here"), [(f"`{name}`", f"`{one}`") for name, one in RECIPE.items()]
+    )
     refused = table(("option that cannot be set", "reason"), [(f"`{name}`", why) for name, why in RESERVED.items()])
     return f"{given}\n\n{refused}"
 

@@ -1,5 +1,7 @@
-"""Every code block of the README and of docs/ runs as it stands: the blocks of a page in order, in one folder that holds
-a small detector and data set. A line that says in a comment that it takes minutes, or needs something, is read only."""
+"""Every code block of the README and of docs/ runs as it stands: the blocks of a page in order, in one folder.
+
+The folder holds a small detector and data set. A line that says in a comment that it takes minutes, or needs something
+that may not be there, is only read: by the parser of the command line."""
 
 from __future__ import annotations
 
@@ -77,9 +79,9 @@ def see_python(rest: list[str], line: Line) -> None:
     """``python -m bench.X``: the module is there and names each option."""
     assert rest[0] == "-m", line.where
     found = importlib.util.find_spec(rest[1])
-    assert found and found.origin, line.where
+    assert found is not None, line.where
     if rest[1].startswith("bench."):
-        source = Path(found.origin).read_text()
+        source = Path(str(found.origin)).read_text()
         missing = [word for word in rest if word.startswith("--") and f'"{word}"' not in source]
         assert missing in ([], ["--json"]), line.where
 
