@@ -18,6 +18,9 @@ from fxqat.workflow.stage_checks import expect_calibrated
 # isort: split
 from ultralytics.utils.torch_utils import select_device
 
+# Ultralytics' options that make one image of several, or prepare its data anew after they did.
+_MIXING = ("mosaic", "mixup", "cutmix", "copy_paste", "close_mosaic")
+
 
 def check_detector(detector: Detector) -> None:
     """Refuse what cannot be trained.
@@ -79,6 +82,17 @@ def _check_present(device: str) -> None:
     except (ValueError, RuntimeError, ImportError) as error:
         what = str(error).strip().splitlines()[0]
         raise Problem(f"device {device}", f"cannot be used ({what})", expected="cpu, 0, 0,1 ...") from error
+
+
+def check_size(detector: Detector, plan: TrainingConfig) -> None:
+    """Refuse a size that the network does not take, and what cannot be done to images of that shape."""
+    if plan.imgsz.checked(detector.stride).is_square:
+        return
+    mixed = [name for name in _MIXING if plan.overrides().get(name)]
+    if mixed or detector.fit != "letterbox":
+        who = f"training with {' and '.join(mixed)}" if mixed else f"training of the task {detector.source.task}"
+        remedy = f"use {plan.imgsz.longest}"
+        raise Problem(f"imgsz {plan.imgsz}", "is no square", expected=f"one for {who}", remedy=remedy)
 
 
 def check_same(found: resume_state.State, start: str, plan: TrainingConfig, images: str, path: Path) -> None:

@@ -14,6 +14,7 @@ from fxqat.data import class_folders, dataset
 from fxqat.data.class_folders import ClassFolders
 from fxqat.data.dataset import DataSet
 from fxqat.data.labels import check_labels
+from fxqat.data.rectangle import in_rectangle
 from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import check_classes, check_keys
 from fxqat.evaluation.predictor import Predictor
@@ -110,16 +111,18 @@ def images_digest(found: DataSet | ClassFolders) -> str:
 
 
 def ultralytics_images(trainer: Any, listed: str, mode: str, batch: int | None) -> Any:
-    """Ultralytics' data set of the images in ``listed``; square in validation too, as a runtime is given its images.
+    """Ultralytics' data set of the images in ``listed``, all of the plan's size, in validation too, as a runtime is
+    given its images.
 
     Raises:
         Problem: Ultralytics refuses every image or label file.
     """
     how = {"mode": mode, "rect": False, "stride": trainer.trainee.detector.stride}
     try:
-        return build_yolo_dataset(trainer.args, listed, batch, trainer.data, **how)
+        found = build_yolo_dataset(trainer.args, listed, batch, trainer.data, **how)
     except RuntimeError as error:
         raise Problem(trainer.args.data, f"split '{mode}' has no usable image: {error}") from error
+    return in_rectangle(found, trainer.plan.imgsz)
 
 
 def in_order(loader: Any, rank: int) -> Any:

@@ -8,11 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fxqat.data import images
 from fxqat.errors import Problem
 from fxqat.models.detector import Detector
 from fxqat.models.family import Family, imported
-from fxqat.training.checks import check_detector, check_devices, check_teacher
+from fxqat.training.checks import check_detector, check_devices, check_size, check_teacher
 from fxqat.training.config import TrainingConfig, configured
 from fxqat.training.data import read
 from fxqat.training.qat_trainer import QATTrainer
@@ -48,7 +47,7 @@ def create_trainer(
     check_detector(detector)
     check_teacher(detector, teacher, plan)
     check_devices(detector, plan)
-    images.check_imgsz(plan.imgsz, detector.stride)
+    check_size(detector, plan)
     found = read(detector, plan.data, needs_labels=plan.loss.needs_labels)
     folder = Path(folder).resolve()
     where = {"project": str(folder.parent), "name": folder.name, "exist_ok": True, "model": "fxqat", "cos_lr": False}
