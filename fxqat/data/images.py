@@ -56,13 +56,13 @@ def image_paths(data: str | Path, *, split: str | None = None, limit: int | None
     """
     if limit is not None and limit < 1:
         raise Problem(f"limit {limit}", "asks for no image", expected="1 or more")
-    place, chosen = dataset.find(data), split or "train"
+    place, wanted = dataset.find(data), split or "train"
+    has_splits = dataset.is_yaml(place) or (place / wanted).is_dir()
+    chosen = wanted if has_splits else None
     if dataset.is_yaml(place):
-        paths = dataset.read(place).images(chosen)
-    elif (place / chosen).is_dir():
-        paths = dataset.images_at(place / chosen)
+        paths = dataset.read(place).images(wanted)
     else:
-        paths, chosen = dataset.images_at(place), None
+        paths = dataset.images_at(place / wanted if has_splits else place)
     return ImageList(source=place, split=chosen, paths=tuple(spread(paths, limit)), total=len(paths))
 
 

@@ -19,10 +19,8 @@ def check_labels(
     images: Sequence[Path],
     classes: int,
     row: LabelRow = BOX_ROW,
-    *,
-    needed: bool = True,
 ) -> None:
-    """Refuse a split whose label files Ultralytics would all refuse, or, where labels are needed, that has no object.
+    """Refuse a split whose label files Ultralytics would all refuse, or that has no object.
 
     Reading ends at the first object, so a split in order costs one file.
 
@@ -32,7 +30,6 @@ def check_labels(
         images: paths of its images.
         classes: how many there are.
         row: what a row holds.
-        needed: whether a split without an object is refused, too.
 
     Raises:
         Problem: as above, with the first label file that is refused and why.
@@ -48,10 +45,9 @@ def check_labels(
     if refused and len(refused) == len(images):
         what = f"split '{split}': every label file is malformed (first {refused[0]})"
         raise Problem(file, what, expected=f"rows of: {row.words}, relative to the image")
-    if needed:
-        faults = f", {len(refused)} malformed (first {refused[0]})" if refused else ""
-        what = f"split '{split}' has no labelled object ({len(images)} images, {usable} label files{faults})"
-        raise Problem(file, what, expected="label files in labels/ beside images/")
+    faults = f", {len(refused)} malformed (first {refused[0]})" if refused else ""
+    what = f"split '{split}' has no labelled object ({len(images)} images, {usable} label files{faults})"
+    raise Problem(file, what, expected="label files in labels/ beside images/")
 
 
 def label_file(image: Path) -> Path:

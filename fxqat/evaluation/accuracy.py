@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from fxqat.errors import Problem
 from fxqat.evaluation.classification import evaluate_classes
 from fxqat.evaluation.metrics import Accuracy, ClassAccuracy, Matches, from_statistics
 from fxqat.evaluation.predictor import Predictor, from_onnx
-from fxqat.files import temporary_folder
+from fxqat.files import link, temporary_folder
 from fxqat.models.family import Labels
 from fxqat.models.image_size import DEFAULT_SIZE, ImageSize, SizeLike
 
@@ -155,14 +153,7 @@ def _stage(paths: Sequence[Path], folder: Path) -> tuple[dict[str, Path], list[t
             continue
         name = f"{index:06d}{path.suffix}"
         staged[name] = path
-        _link(path, folder / "images" / name)
+        link(path, folder / "images" / name)
         if (label := label_file(path)).is_file():
-            _link(label, folder / "labels" / f"{index:06d}.txt")
+            link(label, folder / "labels" / f"{index:06d}.txt")
     return staged, skipped
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        target.symlink_to(os.path.abspath(source))
-    except OSError:  # Windows without the privilege, or a file system without links
-        shutil.copyfile(source, target)

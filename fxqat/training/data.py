@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from fxqat.data.rectangle import in_rectangle
 from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import check_classes, check_keys
 from fxqat.evaluation.predictor import Predictor
-from fxqat.files import write_text
+from fxqat.files import link, write_text
 from fxqat.models import offline  # noqa: F401 - before ultralytics
 from fxqat.models.detector import Detector
-from fxqat.models.family import BOX_ROW, Labels
+from fxqat.models.family import Labels
 
 # isort: split
 from ultralytics.data import build_dataloader, build_yolo_dataset
@@ -49,9 +49,10 @@ def _read_files(detector: Detector, place: Path, needs_labels: bool) -> DataSet:
     model, found = Predictor.of(detector, detector), dataset.read(place)
     check_classes(model, found)
     check_keys(model, found)
-    for split, needed in (("train", needs_labels), ("val", True)):
-        row = model.row if needed or model.row.exact else BOX_ROW
-        check_labels(place, split, found.images(split), len(found.names), row, needed=needed)
+    for split in SPLITS:
+        paths = found.images(split)
+        if needs_labels or split == "val":
+            check_labels(place, split, paths, len(found.names), model.row)
     return found
 
 
@@ -72,19 +73,24 @@ _READERS: Mapping[Labels, Callable[[Detector, Path, bool], DataSet | ClassFolder
 }
 
 
-def ultralytics_data(found: DataSet | ClassFolders, folder: Path) -> dict[str, Any]:
-    """What Ultralytics' trainer takes for a checked data set; ``folder`` is the run's.
+def ultralytics_data(found: DataSet | ClassFolders, folder: Path, *, labelled: bool = True) -> dict[str, Any]:
+    """What Ultralytics' trainer takes for a checked data set.
+
+    Args:
+        found: the data set.
+        folder: of the run.
+        labelled: whether training looks at the labels of the train split.
 
     Raises:
         Problem: see ``list_images``.
     """
     if isinstance(found, DataSet):
-        return list_images(found, folder)
+        return list_images(found, folder, labelled=labelled)
     roots = {split: str(found.folder(split)) for split in SPLITS}
     return {**roots, "path": found.file, "names": dict(found.names), "nc": len(found.names), "channels": 3}
 
 
-def list_images(found: DataSet, folder: Path) -> dict[str, Any]:
+def list_images(found: DataSet, folder: Path, *, labelled: bool = True) -> dict[str, Any]:
     """What Ultralytics' trainer takes for a checked data set; lists of its images are written into ``folder``.
 
     Ultralytics searches for a relative ``path`` in fewer places, and reads image lists otherwise.
@@ -94,7 +100,9 @@ def list_images(found: DataSet, folder: Path) -> dict[str, Any]:
     """
     lists = {split: folder / f"{split}_images.txt" for split in SPLITS}
     for split, file in lists.items():
-        names = [os.path.abspath(path) for path in found.images(split)]
+        paths = found.images(split)
+        paths = paths if labelled or split == "val" else _without_labels(paths, folder)
+        names = [os.path.abspath(path) for path in paths]
         for name in names:
             if len(name.splitlines()) > 1 or name.encode(errors="replace") != name.encode(errors="surrogateescape"):
                 raise Problem(ascii(name), "is no file name that a list can hold", remedy="rename the image")
@@ -102,6 +110,20 @@ def list_images(found: DataSet, folder: Path) -> dict[str, Any]:
     resolved = {split: str(file) for split, file in lists.items()}
     whole = {"channels": 3, **found.keys, "path": found.file.parent, "yaml_file": str(found.file)}
     return {**whole, **resolved, "names": dict(found.names), "nc": len(found.names)}
+
+
+def _without_labels(paths: Sequence[Path], folder: Path) -> list[Path]:
+    """Links to images, each with an empty label file of its own: Ultralytics does not train on images without any, and
+    what the images' own files say is not learned."""
+    names = "\n".join(map(os.path.abspath, paths))
+    root = folder / f"unlabelled-{hashlib.sha256(names.encode(errors='surrogateescape')).hexdigest()[:8]}"
+    for part in ("images", "labels"):
+        (root / part).mkdir(parents=True, exist_ok=True)
+    links = [root / "images" / f"{index:06d}{path.suffix}" for index, path in enumerate(paths)]
+    for path, linked in zip(paths, links, strict=True):
+        link(path, linked)
+        (root / "labels" / f"{linked.stem}.txt").touch()
+    return links
 
 
 def images_digest(found: DataSet | ClassFolders) -> str:

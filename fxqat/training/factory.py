@@ -55,7 +55,7 @@ def create_trainer(
     rows = {"nms": False} if detector.source.head_spec.nms_free else {}  # Ultralytics' word for final rows
     given = {"data": str(found.file), "task": detector.source.task, **rows}
     trainer = kind(overrides={**plan.overrides(), **where, **given})
-    trainer.use_data(found)
+    trainer.use_data(found, labelled=plan.loss.needs_labels)
     trainer.plan, trainer.given, trainer.teacher, trainer.resuming = plan, detector, teacher, resume
     trainer.model = Trainee(copy.deepcopy(detector))
     for one in callbacks:

@@ -62,7 +62,6 @@ class Trainer(BaseTrainer):
         history: one row an epoch, epoch 0 first: ``epoch``, ``map5095``, ``map50``, ``lr``, and the parts of the loss.
         best_epoch: of the highest validated mAP50-95.
         compiled: whether quantizers compute with compiled kernels.
-        data_set: what it trains and validates on.
         data_digest: hash of the names of the data set's images, by which a moved data set is recognised on resuming.
         phase: function from an epoch (0 is the first trained) to its phase, for a schedule that has phases.
     """
@@ -74,7 +73,6 @@ class Trainer(BaseTrainer):
     history: list[Row]
     best_epoch: int
     kept: dict[str, Tensor]
-    data_set: DataSet | ClassFolders
     data_digest: str
     phase: Callable[[float], str] | None
     compiled: bool = False
@@ -150,10 +148,11 @@ class Trainer(BaseTrainer):
         """Nothing yet, see ``use_data``."""
         return {}
 
-    def use_data(self, found: DataSet | ClassFolders) -> None:
-        """Train and validate on ``found``, the data set as every command reads it."""
-        self.data_set, self.data_digest = found, images_digest(found)
-        self.data = ultralytics_data(found, Path(self.save_dir))
+    def use_data(self, found: DataSet | ClassFolders, *, labelled: bool) -> None:
+        """Train and validate on ``found``, the data set as every command reads it; on its train split's labels where
+        ``labelled``."""
+        self.data_digest = images_digest(found)
+        self.data = ultralytics_data(found, Path(self.save_dir), labelled=labelled)
 
     def setup_model(self) -> None:
         """Nothing: the detector is given."""

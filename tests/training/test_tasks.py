@@ -204,7 +204,7 @@ def test_task_data_another_task_is_refused(task_data, tmp_path):
 
 
 def test_without_labels_any_images_teach_masks(task_data, images, tmp_path):
-    """Boxes beside the images of the train split are not looked at."""
+    """Boxes beside the images of the train split are not looked at, whatever the task."""
     root = tmp_path / "mixed"
     masks, boxes = task_data("segment").parent, task_data("detect").parent
     for part in ("images", "labels"):
