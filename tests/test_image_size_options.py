@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import ast
 
-import onnx
 import pytest
-from commands import refused, said
+from commands import refused
+from torch import fx, nn
 
-import fxqat
 from fxqat.commands.arguments import image_size
+from fxqat.commands.command import image_size as model_size
 from fxqat.commands.command_parser import CommandParser, parsed
 from fxqat.commands.parser import COMMANDS
-from fxqat.models.image_size import ImageSize
+from fxqat.models.detector import Detector, Recipe, Source
+from fxqat.models.image_size import DEFAULT_SIZE, ImageSize
 
 DRAWN = {"demo-data"}  # draws pictures of a width
-
-
-def sized() -> list[str]:
-    return [one.name for one in COMMANDS if "imgsz" in vars(_defaults(one))]
 
 
 def _defaults(command) -> argparse.Namespace:
@@ -43,9 +39,8 @@ def test_every_form_is_one_option(words):
     (val,) = (one for one in COMMANDS if one.name == "val")
     first, *rest = words
     option = [f"--imgsz{first}"] if first.startswith("=") else ["--imgsz", first]
-    found = parsed(val, ["a.pt", *option, *rest, "b.onnx", "--data", "d.yaml"])
-    assert found.imgsz == ImageSize(height=384, width=640)
-    assert found.models in (["a.pt", "b.onnx"], ["a.pt"]) or found.models == ["b.onnx"]
+    found = parsed(val, ["--data", "d.yaml", *option, *rest, "a.pt", "b.onnx"])
+    assert (found.imgsz, found.models) == (ImageSize(height=384, width=640), ["a.pt", "b.onnx"])
 
 
 def test_one_side_takes_no_model_with_it():
@@ -65,25 +60,30 @@ def test_what_is_no_size(capsys):
 
 
 @pytest.fixture(scope="module")
-def made(calibrated, tmp_path_factory):
-    """A .fxqat calibrated at 64 x 96, as its record says, and its file."""
-    folder = tmp_path_factory.mktemp("sized")
-    how = {**calibrated.recipe.calibration, "imgsz": [64, 96]}
-    fxqat.save(calibrated.with_graph(calibrated.gm, calibration=how), folder / "n_ptq.fxqat")
-    return folder
+def network():
+    """Any graph: sizes are a matter of the record beside it."""
+    return fx.symbolic_trace(nn.Identity())
 
 
-def test_what_was_calibrated_decides(made, capsys):
-    model, file = str(made / "n_ptq.fxqat"), made / "n_int8.onnx"
-    assert fxqat.load(model).imgsz == ImageSize(height=64, width=96)
-    said(capsys, "export", model)
-    proto = onnx.load(file)
-    assert [one.dim_value for one in proto.graph.input[0].type.tensor_type.shape.dim] == [1, 3, 64, 96]
-    assert ast.literal_eval({one.key: one.value for one in proto.metadata_props}["imgsz"]) == [64, 96]
+def recorded(network, **recipe) -> Detector:
+    names = {0: "a"}
+    source = Source(name="n.pt", sha256="", architecture={}, names=names, stride=(8.0, 16.0, 32.0))
+    return Detector(network, source, Recipe(stage="qat", **recipe))
 
 
-def test_another_size_is_said_and_an_illegal_one_refused(made, capsys):
-    model = str(made / "n_ptq.fxqat")
-    assert refused(capsys, "export", model, "--imgsz", "64", "100").splitlines()[-1] == (
-        "fxqat: imgsz 64x100: is not a multiple of 32; use 64x96 or 64x128"
-    )
+@pytest.mark.parametrize("said", [64, [64, 96]])
+def test_what_was_calibrated_or_trained_decides(network, said):
+    calibrated = recorded(network, calibration={"imgsz": said})
+    trained = recorded(network, calibration={"imgsz": 640}, training={"config": {"imgsz": said}})
+    for model in (calibrated, trained):
+        assert model.imgsz == ImageSize.of(said)
+        assert model_size(argparse.Namespace(imgsz=None), model) == model.imgsz
+    assert recorded(network).imgsz == DEFAULT_SIZE
+
+
+def test_another_size_than_calibrated_is_said(network, capsys):
+    model = recorded(network, calibration={"imgsz": [64, 96]})
+    assert model_size(argparse.Namespace(imgsz=ImageSize.of(64)), model) == ImageSize.of(64)
+    assert capsys.readouterr().err == "fxqat: calibrated at 64x96 pixels, used at 64\n"
+    model_size(argparse.Namespace(imgsz=ImageSize.of("64 96")), model)
+    assert capsys.readouterr().err == ""
