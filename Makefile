@@ -7,9 +7,9 @@ DEMO ?=
 
 python := $(VENV)/bin/python
 stamp := $(VENV)/.fxqat-installed
-sources := fxqat patterns bench tests
+sources := fxqat patterns bench tests docs/hooks
 
-.PHONY: test check demo install format clean
+.PHONY: test check demo docs install format clean
 
 # Two processes, each with whole files, since fixtures trace and export once a file.
 test: check
@@ -24,6 +24,10 @@ check: $(stamp)
 demo: $(stamp)
 	$(python) -m fxqat.cli demo $(DEMO)
 
+# The documentation as a site in site/; broken links and missing pages are errors.
+docs: $(stamp)
+	NO_MKDOCS_2_WARNING=1 $(python) -m mkdocs build --strict
+
 install: $(stamp)
 
 # Installed again only when the dependencies change.
@@ -37,4 +41,4 @@ format: $(stamp)
 	$(python) -m ruff format $(sources)
 
 clean:
-	rm -rf .venv demo-data build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv demo-data build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis

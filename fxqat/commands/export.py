@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fxqat.commands.arguments import add_image_size, add_input, add_output, add_target, add_trust
-from fxqat.commands.command import Command, check_counts, default_name, image_size, mark, output, say_inexact, suffix_of
+from fxqat.commands.command import (
+    Command,
+    check_counts,
+    default_name,
+    image_size,
+    mark,
+    output,
+    say_inexact,
+    say_unnamed,
+    suffix_of,
+)
 from fxqat.commands.retarget import add_observed, retargeted
 
 if TYPE_CHECKING:
@@ -48,6 +58,8 @@ def exported(options: Namespace) -> Path:
     check_counts(options)
     output(options, default_name(options.model, "_int8.onnx"), ".onnx", ".tflite")
     model = fxqat.load(options.model, trust=options.trust)
+    if model.stage == "float":
+        say_unnamed(model, options.model)
     suffix = suffix_of(model, options.target)
     if options.target and options.target != model.recipe.target and model.stage != "float":
         model = retargeted(options, model)

@@ -51,7 +51,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """``fxqat report``."""
-    from fxqat.files import check_writable, write_text
+    from fxqat.files import write_text
     from fxqat.report.collect import ReportOptions, collect
     from fxqat.report.page import render
     from fxqat.report.report_json import report_json
@@ -59,8 +59,6 @@ def run(options: Namespace) -> None:
     check_counts(options)
     _check_not_negative(options)
     path = output(options, str(Path(options.model).with_suffix(".html")))
-    if options.json:
-        check_writable(options.json)
     asked = ReportOptions(
         model=Path(options.model),
         data=options.data,

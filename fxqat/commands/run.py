@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def arguments(parser: ArgumentParser) -> None:
     """What ``fxqat run`` takes."""
     parser.add_argument("model", metavar="MODEL", help="yolov8n.pt or your own best.pt")
-    add_policy(parser, required=True)
+    add_policy(parser, default="yolov8_critical")
     add_target(parser, "the policy's")
     add_images(parser, limit=None, batch=8)
     add_input(parser)

@@ -54,7 +54,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """``fxqat search``."""
-    from fxqat.files import check_writable, write_text
+    from fxqat.files import write_text
     from fxqat.search.search import search
     from fxqat.search.search_result import Budget
 
@@ -70,8 +70,6 @@ def run(options: Namespace) -> None:
     )
     _check_target(options)
     path = output(options, Path(default_name(options.model, "_found.yaml")).name)
-    if options.json:
-        check_writable(options.json)
     with phases(options.quiet) as step:
         found = search(
             options.model,

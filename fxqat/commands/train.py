@@ -16,7 +16,7 @@ from fxqat.commands.arguments import add_image_size, add_output, add_quiet, add_
 from fxqat.commands.command import Command, default_name, output
 from fxqat.commands.progress import progress
 from fxqat.errors import Problem
-from fxqat.files import check_folder, check_writable, write_text
+from fxqat.files import check_folder, write_text
 from fxqat.training.command_words import SWITCHES, VALUES
 
 if TYPE_CHECKING:
@@ -62,10 +62,8 @@ def run(options: Namespace) -> None:
 
     path = output(options, default_name(options.model, "_qat.fxqat"), ".fxqat")
     folder = path.with_suffix("")
-    check_folder(folder)
+    check_folder(folder / "tensorboard" if options.tensorboard else folder)
     chosen = _options(options)
-    if options.json:
-        check_writable(options.json)
     model = fxqat.load(options.model)
     teacher = fxqat.load(options.teacher, trust=options.trust) if options.teacher else None
     try:

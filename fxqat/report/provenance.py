@@ -7,7 +7,6 @@ import platform
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ from fxqat.checkpoint.fxqat_format import versions
 from fxqat.models.detector import Detector
 from fxqat.models.image_size import ImageSize
 from fxqat.training.command_words import restated
-
-_LIBRARIES = ("onnx", "onnxruntime", "numpy", "opencv-python")
+from fxqat.version import library_versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,13 +94,6 @@ def _trained(record: Mapping[str, Any]) -> str:
 
 
 def _environment() -> dict[str, str]:
-    found = {**versions(), **{name: _version(name) for name in _LIBRARIES}}
+    found = {**library_versions(), **versions()}  # torch tells which build it is
     system = f"{platform.system()} on {platform.machine()}, {os.cpu_count()} cores"
-    return {**{name: version for name, version in found.items() if version}, "system": system}
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
+    return {**found, "system": system}

@@ -15,7 +15,7 @@ import onnx
 from fxqat.errors import Problem
 from fxqat.graph.site import nearest
 from fxqat.models.image_size import ImageSize
-from fxqat.quant.pairs import Order
+from fxqat.quant.pair_order import Order
 from fxqat.runtime import litert_session
 from fxqat.runtime.tensor_names import CODES, PERMUTED, back
 from fxqat.runtime.tflite_file import TFLiteFile

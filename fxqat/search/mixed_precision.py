@@ -1,4 +1,4 @@
-"""Which tensors are integers once some layers stay in float, what that layout costs, and which quantizers it leaves."""
+"""Mixed precision: for a set of layers in float, which tensors are integers, the cost, and the quantizers left on."""
 
 from __future__ import annotations
 

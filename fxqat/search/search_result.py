@@ -1,4 +1,4 @@
-"""What a search for a policy is asked, what it tried, and what it came to."""
+"""Options and result of a search for a policy."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""One pass over images that tells what each quantizer does alone: to its tensor, and to the detector's output.
+"""The error that each quantizer causes alone, at its tensor and at the detector's output, in one pass over images.
 
-The second follows from gradients. For a direction r of the output (see fxqat.models.links) and the error d_i that
-quantizer i makes in the float network, ``z_i = d_i . (dy/dx_i)' r`` is what r feels of it, to first order. One backward
-pass gives all z_i at once, ``E[z_i^2] / 2`` is the divergence that quantizer i causes alone, and
-``E[(sum of z_i)^2] / 2`` that of any set of them, correlations included: Hutchinson's estimator of ``|J d|^2`` in the
-Fisher metric.
+The error at the output follows from gradients. Let d_i be the error of quantizer i at its tensor x_i in the float
+network, and r a random direction of the output y (see fxqat.models.links). ``z_i = d_i . (dy/dx_i)' r`` is the change
+of the output along r, to first order. One backward pass gives all z_i at once. ``E[z_i^2] / 2`` is the divergence that
+quantizer i causes alone, ``E[(sum of z_i)^2] / 2`` that of any set of them, correlations included. This is Hutchinson's
+estimator of ``|J d|^2`` in the Fisher metric.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""How far detectors' raw outputs are from one's, on the same images: what tells them apart where mAP is chance."""
+"""Divergence of detectors' raw outputs from the float detector's, on the same images.
+
+It needs no labels, and its standard error is small enough to compare detectors whose mAP differs by less than chance.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ _BATCH = 8
 
 
 class FloatOutputs:
-    """The outputs of one detector, to compare others with.
+    """The raw outputs of the float detector on chosen images, for comparison with other detectors.
 
     Args:
         detector: the float one.
@@ -36,7 +39,7 @@ class FloatOutputs:
         self.wanted = list(self._raw(detector))
 
     def of(self, detector: Detector) -> Tensor:
-        """The divergence (fxqat.models.links) of each image, nats, shape (images,)."""
+        """The divergence of ``detector`` from the float one (see ``fxqat.models.links``): nats, shape (images,)."""
         pairs = zip(self.wanted, self._raw(detector), strict=True)
         return torch.cat([divergence(self.outputs, *pair) for pair in pairs])
 
@@ -48,7 +51,7 @@ class FloatOutputs:
 
 
 def standard_error(values: Tensor) -> float:
-    """Of the mean of ``values``, shape (n,)."""
+    """The standard error of the mean of ``values``, shape (n,)."""
     return float(values.std()) / len(values) ** 0.5
 
 
@@ -58,5 +61,5 @@ def summary(found: Tensor) -> dict[str, Any]:
 
 
 def shown(plain: dict[str, Any]) -> str:
-    """A summary in a table."""
+    """The text of a summary in a table: mean ± standard error."""
     return f"{plain['mean']:.4f} ± {plain['standard_error']:.4f}"

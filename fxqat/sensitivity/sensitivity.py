@@ -1,5 +1,4 @@
-"""Which sites an accuracy hangs on: one at a time quantized alone, or left out, scored by the output's divergence or
-by mAP."""
+"""Sensitivity: the loss that each site causes if it alone is quantized, or alone is not, by divergence or by mAP."""
 
 from __future__ import annotations
 
@@ -265,7 +264,7 @@ def _image(
 
 
 def _scores(job: _Job, harm: dict[str, float], base: float) -> list[Score]:
-    """``harm`` is of the network with the unit's switch turned, ``base`` of the one without."""
+    """The scores of all units; ``harm`` is the error with a unit switched, ``base`` the error without."""
     if job.asked.leave_one_out:
         return [Score(site=unit.site, sites=unit.sites, without=base - harm[unit.site]) for unit in job.units]
     return [Score(site=unit.site, sites=unit.sites, alone=harm[unit.site] - base) for unit in job.units]

@@ -50,9 +50,9 @@ Row = dict[str, Any]
 class Trainer(BaseTrainer):
     """Trainer of a Detector at any stage; a float detector is trained in FP32.
 
-    The moving average of the weights is what is validated, once before training (epoch 0) and after each epoch, on
-    images as ``fxqat val`` and an exported file see them. The average of the best epoch is the result, and where
-    no epoch is better than epoch 0 the detector as it was given. After each epoch the whole state is written to
+    The moving average (EMA) of the weights is validated once before training (epoch 0) and after each epoch, on images
+    as ``fxqat val`` and an exported file see them. The result is the average of the best epoch, or the detector as
+    given if no epoch is better than epoch 0. After each epoch the whole state is written to
     ``weights/state.safetensors`` in the run's folder.
 
     Made by ``create_trainer``.

@@ -1,4 +1,4 @@
-"""One trained model, the layout of another runtime: the graph made again for it, with weights and ranges."""
+"""Retargeting: a calibrated or trained model prepared again for another runtime, with its weights and ranges."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def retarget(
     batch: int = 8,
     progress: Progress | None = None,
 ) -> tuple[Detector, TransferSummary]:
-    """The same calibrated or trained model in the layout of another runtime.
+    """The same calibrated or trained model with the quantizers of another target.
 
-    Weights and biases stay, and a tensor that both targets round keeps its range. Ranges of tensors that only the new
-    one rounds are observed on ``data``.
+    Weights and biases stay, and a tensor that both targets quantize keeps its range. Ranges of tensors that only the
+    new one quantizes are observed on ``data``.
 
     Args:
         model: stage ``qat``, calibrated; stays as it is.
@@ -48,7 +48,7 @@ def retarget(
         progress: called with images done and images in all.
 
     Returns:
-        A new detector at stage ``qat``, and where its numbers come from.
+        A new detector at stage ``qat``, and counts of where its quantization parameters come from.
 
     Raises:
         Problem: an unknown target, a policy that it cannot run, a missing range, or rules of the user's own for the

@@ -229,6 +229,10 @@ class TestProblems:
             ("train: x\nnc: 3\nnames: [a, b]\n", ": 'nc' says 3 classes, 'names' has 2; correct one of them"),
             ("train: x\nnc: many\n", ": 'nc' is 'many'; expected the number of classes"),
             ("train: 3\nnc: 3\n", ": 'train' is 3; expected a path or a list"),
+            (
+                "train: x\nnc: 3\nchannels: 1\n",
+                ": 'channels' is 1; expected 3 (RGB); leave it out to have grey ",
+            ),
             ("path: [a]\ntrain: x\n", ": 'path' is ['a']; expected a path"),
             ("train: x\nnames: a\n", ": 'names' is 'a'; expected a list or a mapping of numbers to names"),
         ],
