@@ -193,6 +193,11 @@ class Metric:
     matches: str = "tp"
     statistic: str = "average precision"
 
+    @property
+    def name(self) -> str:
+        """Its title with what it is of: ``mask mAP50-95``."""
+        return f"{self.of} {self.title}".lstrip()
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Family:
