@@ -24,7 +24,7 @@ def _command(command: Any, one: argparse.ArgumentParser) -> str:
     one.build = None  # type: ignore[attr-defined]
     options = [action for action in one._actions if action.help is not argparse.SUPPRESS]
     rows = [(f"`{_invocation(action)}`", _cell(_help(action))) for action in options]
-    examples = "\n".join(part.strip() for part in command.example.split(";"))
+    examples = command.example.replace("; ", "\n")
     parts = (
         f"## {command.name}",
         f"{_sentence(command.help)}",
