@@ -29,7 +29,7 @@ from fxqat.models.families.decode import Opaque
 from fxqat.quant.fake_quantize import FakeQuantize, LSQFakeQuantize, PerChannelFakeQuantize, make_fake_quantize
 from fxqat.quant.modules import QATBatchNorm2d, QATConv2d, QATLinear, QATReLU
 from fxqat.quant.observers import make_observer
-from fxqat.quant.pairs import Order
+from fxqat.quant.pair_order import Order
 from fxqat.quant.spec import OBSERVERS, QuantSpec
 from fxqat.quant.torch_ao import dequantize_per_channel, dequantize_per_tensor, quantize_per_tensor
 

@@ -48,9 +48,11 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """From nothing to a proven INT8 file; every step is shown as the command that does it on a model of your own."""
+    from fxqat.files import check_folder
     from fxqat.runtime.exactness import inexact_here
 
     start, folder = time.perf_counter(), Path(options.output)
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights, data = _materials(folder, options)
     made = _chain(folder, weights, data, options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from fxqat.commands.arguments import SIZE, add_quiet, add_target
+from fxqat.commands.arguments import add_image_size, add_quiet, add_target
 from fxqat.commands.command import Command, check_counts, default_name, output
 from fxqat.commands.progress import progress
 
@@ -47,7 +47,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="X.fxqat", help="calibrated or trained")
     add_target(parser, "none, give one")
     add_observed(parser)
-    parser.add_argument("--imgsz", type=int, metavar="N", help=SIZE)
+    add_image_size(parser)
     parser.add_argument(
         "--val", metavar="V", help="labelled data set YAML: report the accuracy of both, with the paired interval"
     )

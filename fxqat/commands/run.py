@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def arguments(parser: ArgumentParser) -> None:
     """What ``fxqat run`` takes."""
     parser.add_argument("model", metavar="MODEL", help="yolov8n.pt or your own best.pt")
-    add_policy(parser, required=True)
+    add_policy(parser, default="yolov8_critical")
     add_target(parser, "the policy's")
     add_images(parser, limit=None, batch=8)
     add_input(parser)
@@ -44,7 +44,7 @@ def run(options: Namespace) -> None:
     ptq = output(Namespace(output=None), default_name(qat, "_ptq.fxqat"))
     shared = {"trust": options.trust, "quiet": options.quiet}
     sized = {"data": options.data, "images": options.images, "imgsz": options.imgsz}
-    told = ["--data", options.data, *_given("--images", options.images)]
+    told = ["--data", options.data, *_given("--images", options.images), *_given("--imgsz", options.imgsz)]
     _say("prepare", options.model, "--policy", options.policy, *_given("--target", options.target), "-o", qat)
     given = {"model": options.model, "policy": options.policy, "target": options.target}
     passes = {"passes": "", "print_passes": False, "nms_free": False}

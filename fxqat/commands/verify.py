@@ -62,13 +62,11 @@ def arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """``fxqat verify``."""
     import fxqat
-    from fxqat.files import check_writable, temporary_folder, write_text
+    from fxqat.files import temporary_folder, write_text
     from fxqat.runtime.exactness import inexact_here
     from fxqat.targets import target_of
 
     check_counts(options)
-    if options.json:
-        check_writable(options.json)
     if options.model.endswith(".onnx"):
         _prove(options)
         return
@@ -169,7 +167,7 @@ def _cells(found: Mapping[str, Difference], widths: Mapping[str, int]) -> str:
 COMMAND = Command(
     name="verify",
     help="count differing codes: fake-quant graph, INT8 reference graph, runtime; or prove a file free of overflow",
-    example="fxqat verify yolov8n_ptq.fxqat --data coco128.yaml; fxqat verify yolov8n_int8.onnx",
+    example="fxqat verify yolov8n_ptq.fxqat --data coco128.yaml\nfxqat verify yolov8n_int8.onnx",
     arguments=arguments,
     run=run,
 )

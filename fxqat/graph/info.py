@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from torch import fx
+if TYPE_CHECKING:  # names and notes need no torch to run
+    from torch import fx
 
 KEY = "fxqat"
 

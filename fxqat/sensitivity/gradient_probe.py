@@ -24,6 +24,7 @@ from fxqat.errors import Problem
 from fxqat.graph.site import module_of
 from fxqat.models.detector import Detector, cut
 from fxqat.models.family import RawOutput
+from fxqat.models.image_size import DEFAULT_SIZE, ImageSize
 from fxqat.models.links import directions, divergence
 from fxqat.passes.calibrate import feeds_silu
 from fxqat.passes.quant_graph import is_quantizer, layer_of
@@ -58,7 +59,7 @@ class ProbeResult:
         accumulated: each node's value with everything on against the float one.
         output: the whole network's, measured.
         images: how many.
-        imgsz: of the last one, pixels.
+        imgsz: of the last one.
     """
 
     nodes: tuple[fx.Node, ...]
@@ -68,7 +69,7 @@ class ProbeResult:
     accumulated: dict[str, Tally]
     output: Gap
     images: int
-    imgsz: int
+    imgsz: ImageSize
 
     def alone(self) -> dict[str, float]:
         """The divergence that each member causes alone, nats, by node name."""
@@ -149,10 +150,10 @@ class _Pass:
         self.logits = {one.title: Tally() for one in outputs}
         self.samples: list[list[float]] = []
         self.gaps: list[float] = []
-        self.imgsz = 0
+        self.imgsz = DEFAULT_SIZE
 
     def show(self, image: Tensor, probes: int, accumulate: bool) -> None:
-        self.imgsz = image.shape[-1]
+        self.imgsz = ImageSize.of(image.shape[-2:])
         walk = _FloatWalk(self.view, self.tallies)
         with torch.enable_grad():
             raw = walk.run(image.clone().requires_grad_(True))

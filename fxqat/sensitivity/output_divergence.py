@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fxqat.data import images
 from fxqat.models.detector import Detector
+from fxqat.models.image_size import SizeLike
 from fxqat.models.links import divergence
 
 _BATCH = 8
@@ -26,12 +27,12 @@ class FloatOutputs:
         detector: the float one.
         data: data set YAML; labels are not read.
         count: images of the split; None for all.
-        imgsz: pixels.
+        imgsz: one side, or height and width.
         split: of the data.
     """
 
     def __init__(
-        self, detector: Detector, data: str | Path, *, count: int | None, imgsz: int, split: str = "val"
+        self, detector: Detector, data: str | Path, *, count: int | None, imgsz: SizeLike, split: str = "val"
     ) -> None:
         self.data, self.count, self.imgsz, self.split = data, count, imgsz, split
         self.outputs = detector.compared

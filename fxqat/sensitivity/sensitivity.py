@@ -16,6 +16,7 @@ from fxqat.errors import Problem
 from fxqat.evaluation.disagreement import Confident, confident, disagreement, ratio
 from fxqat.graph.site import nearest
 from fxqat.models.detector import Detector, cut
+from fxqat.models.image_size import DEFAULT_SIZE, ImageSize
 from fxqat.models.links import divergence
 from fxqat.passes.selective import Selective, asleep, run
 from fxqat.sensitivity.gradient_probe import probe
@@ -100,13 +101,14 @@ class SensitivityOptions:
     group: str = "site"
     leave_one_out: bool = False
     images_limit: int | None = 32
-    imgsz: int = 640
+    imgsz: ImageSize = DEFAULT_SIZE
     probes: int = 4
     seed: int = 0
     split: str = "val"
     only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "imgsz", ImageSize.of(self.imgsz))
         for name, value, legal in (("--by", self.by, WAYS), ("--group", self.group, GROUPS)):
             if value not in legal:
                 raise Problem(name, f"{value!r}", expected=f"one of: {', '.join(legal)}", remedy=nearest(value, legal))
@@ -141,12 +143,19 @@ def measure(
     """
     asked = asked or SensitivityOptions()
     expect_calibrated(model, "sensitivity")
-    images.check_imgsz(asked.imgsz, model.stride)
+    asked.imgsz.checked(model.stride)
     every = units(model.gm, asked.group)
     chosen = _chosen(every, asked)
     split = asked.split if asked.by == "mAP" else None
     found = images.image_paths(data, split=split, limit=asked.images_limit)
-    what = {**asdict(asked), "only": [], "images": content(found.paths), "model": fingerprint(model.gm), "version": 2}
+    what = {
+        **asdict(asked),
+        "imgsz": asked.imgsz.plain,
+        "only": [],
+        "images": content(found.paths),
+        "model": fingerprint(model.gm),
+        "version": 2,
+    }
     ledger = Ledger(work, f"sensitivity-{asked.by}", what)
     scores, total, effects = _SCORES[asked.by](_Job(model, data, found, chosen, every, asked, ledger, progress))
     return Sensitivity(

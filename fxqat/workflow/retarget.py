@@ -11,6 +11,7 @@ from torch import Tensor
 from fxqat.checkpoint.network import network_of, records
 from fxqat.errors import Problem
 from fxqat.models.detector import Detector
+from fxqat.models.image_size import ImageSize, SizeLike
 from fxqat.passes import Rules, quantizing
 from fxqat.passes.calibrate import observe, use_method
 from fxqat.passes.corrections.layerwise import silent
@@ -28,7 +29,7 @@ def retarget(
     data: str | Path | Iterable[Tensor] | None = None,
     *,
     images_limit: int | None = None,
-    imgsz: int | None = None,
+    imgsz: SizeLike | None = None,
     batch: int = 8,
     progress: Progress | None = None,
 ) -> tuple[Detector, TransferSummary]:
@@ -42,7 +43,7 @@ def retarget(
         target: ``ort-cpu``, ``openvino`` ..., see ``fxqat.targets.TARGETS``.
         data: as for ``calibrate``; needed where ranges are missing.
         images_limit: so many images, evenly spread; all by default.
-        imgsz: pixels, square, a multiple of the model's stride; as trained or calibrated by default.
+        imgsz: one side, or height and width, multiples of the model's stride; by default as trained or calibrated.
         batch: images at a time.
         progress: called with images done and images in all.
 
@@ -54,7 +55,7 @@ def retarget(
             target that are not at hand.
     """
     expect_calibrated(model, "retarget")
-    size = model.imgsz if imgsz is None else imgsz
+    size = model.imgsz if imgsz is None else ImageSize.of(imgsz)
     shown, total, _ = (None, 0, "") if data is None else batches(data, images_limit, size, batch, model, None)
     step = progress or silent
     return _lowered(model, target, shown, lambda done: step(done, max(total, done)))
