@@ -43,5 +43,5 @@ def test_the_tables_have_every_name() -> None:
 
 def test_every_command_has_a_heading_and_an_example() -> None:
     text = SECTIONS["command-line"]()
-    assert re.findall(r"^##+ (\S+)$", text, re.MULTILINE) == [one.name for one in COMMANDS]
+    assert re.findall(r"^### (\S+)$", text, re.MULTILINE) == [one.name for one in COMMANDS]
     assert [one.name for one in COMMANDS if f"```shell\nfxqat {one.name}" not in text] == []
