@@ -225,6 +225,11 @@ class Metric:
     statistic: str = "average precision"
     labels: str = "boxes"
 
+    @property
+    def name(self) -> str:
+        """Its title with what it is of: ``mask mAP50-95``."""
+        return f"{self.of} {self.title}".lstrip()
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Family:

@@ -15,6 +15,7 @@ from fxqat.data import dataset, images
 from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import Accuracy, evaluate
 from fxqat.evaluation.bootstrap import paired_drift
+from fxqat.evaluation.classification import class_folder
 from fxqat.evaluation.comparison import open_model
 from fxqat.evaluation.drift_report import DriftOptions, read, travel
 from fxqat.evaluation.predictor import Predictor
@@ -50,7 +51,7 @@ class ReportOptions:
         against: the float checkpoint to compare with; the model's own weights in float without it.
         images: for the error analysis and the detections.
         pictures: shown.
-        val: images that mAP is measured on, 0 for none; needs labels.
+        val: images that the task's metric is measured on, 0 for none; needs labels.
         imgsz: of the images; what the model was calibrated with without it.
         trust: let ``against`` run code.
         drift: the record of ``fxqat drift --json`` to show.
@@ -172,6 +173,7 @@ class _Look:
             errors=errors,
             integer_share=base.integer_share,
             size=base.size,
+            metric=before.family.metric.name,
         )
         if self.asked.stages:
             common = {**common, "way": self._way()}
@@ -190,7 +192,7 @@ class _Look:
     def _images(self, limit: int) -> images.ImageList:
         """Of the val split where there is one: what calibration has not seen."""
         data = str(self.asked.data)
-        place = dataset.find(data)
+        place = class_folder(data, "val") if self.model.fit == "crop" else dataset.find(data)
         if dataset.is_yaml(place):
             try:
                 return images.image_paths(place, split="val", limit=limit)
@@ -231,10 +233,10 @@ class _Look:
         return shown
 
     def _accuracy(self, before: Predictor, after: Predictor) -> tuple[tuple[Accuracy, Accuracy] | None, str]:
-        """mAP of both on the same images, or why there is none."""
+        """The task's metric of both on the same images, or why there is none."""
         if not self.asked.val:
             return None, "not asked for"
-        self.on_step("measuring mAP")
+        self.on_step(f"measuring {before.family.metric.name}")
         try:
             first, second = (self._evaluate(one, index) for index, one in enumerate((before, after)))
         except Problem as problem:

@@ -16,6 +16,7 @@ def report_json(content: Content) -> dict[str, Any]:
     return {
         "model": content.title,
         "verdict": asdict(content.verdict),
+        "metric": found.metric,
         "map5095": {"before": found.before, "after": found.after, "images": content.data, "skipped": content.skipped},
         "drift": asdict(found.drift) if found.drift else None,
         "agreement": asdict(found.agreement) if found.agreement else None,
