@@ -106,7 +106,7 @@ def check_counts(options: Namespace) -> None:
     Raises:
         Problem: naming the option.
     """
-    for name in ("images", "batch", "threads", "candidates"):
+    for name in ("images", "batch", "threads", "candidates", "verify"):
         value = getattr(options, name, None)
         if value is not None and value < 1:
             raise Problem(f"--{name}", str(value), expected="1 or more")

@@ -5,15 +5,14 @@ from __future__ import annotations
 import shutil
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fxqat.commands import calibrate, convert, demo_data, export, prepare, train
 from fxqat.commands.arguments import add_quiet
-from fxqat.commands.command import Command, fail, typed
-from fxqat.commands.command_parser import parsed
+from fxqat.commands.command import Command, fail
 from fxqat.commands.progress import progress
+from fxqat.commands.steps import say, step
 
 if TYPE_CHECKING:
     from fxqat.evaluation.comparison import ComparisonRow
@@ -69,7 +68,7 @@ def _materials(folder: Path, options: Namespace) -> tuple[Path, Path]:
 
     weights = folder / "signs.pt"
     shutil.copyfile(Path(fxqat.demo.__file__).with_name("signs_yolov8n.pt"), weights)
-    _say("demo-data", folder / "data", "--images", options.images)
+    say("demo-data", folder / "data", "--images", options.images)
     demo_data.run(Namespace(out=folder / "data", images=options.images, seed=0, quiet=options.quiet))
     return weights, folder / "data" / "data.yaml"
 
@@ -89,27 +88,20 @@ def _chain(folder: Path, weights: Path, data: Path, options: Namespace) -> dict[
     )
     for key, words in steps:
         words = (*words, "-o", made[key])
-        _say(*words)
+        say(*words)
         if made[key].exists() and not options.fresh:
             print(f"kept {made[key]}")
         else:
-            _run(words, options.quiet)
+            step(_STEPS[str(words[0])], *words[1:], quiet=options.quiet, told=False)
     return made
-
-
-def _run(words: Sequence[object], quiet: bool) -> None:
-    """What the command line does with ``words``."""
-    name, *rest = map(str, words)
-    command = _STEPS[name]
-    command.run(Namespace(**{**vars(parsed(command, rest)), "quiet": quiet}))
 
 
 def _validate(models: list[Path], data: Path, options: Namespace) -> list[ComparisonRow]:
     from fxqat.evaluation.comparison import compare
 
-    _say("val", *models, "--data", data, "--imgsz", IMGSZ)
-    with progress("validating", options.quiet) as step:
-        return compare(models, data, imgsz=IMGSZ, progress=step)
+    say("val", *models, "--data", data, "--imgsz", IMGSZ)
+    with progress("validating", options.quiet) as count:
+        return compare(models, data, imgsz=IMGSZ, progress=count)
 
 
 def _verify(made: dict[str, Path], data: Path, options: Namespace) -> str | None:
@@ -117,10 +109,10 @@ def _verify(made: dict[str, Path], data: Path, options: Namespace) -> str | None
     import fxqat
 
     images = data.parent / "images" / "calibration"
-    _say("verify", made["trained"], "--onnx", made["qat_onnx"], "--data", images, "--imgsz", IMGSZ, "--images", 4)
-    with progress("verifying", options.quiet) as step:
+    say("verify", made["trained"], "--onnx", made["qat_onnx"], "--data", images, "--imgsz", IMGSZ, "--images", 4)
+    with progress("verifying", options.quiet) as count:
         found = fxqat.verify(
-            fxqat.load(made["trained"]), made["qat_onnx"], images, images_limit=4, imgsz=IMGSZ, progress=step
+            fxqat.load(made["trained"]), made["qat_onnx"], images, images_limit=4, imgsz=IMGSZ, progress=count
         )
     total = found.total("reference_runtime")
     print(f"INT8 reference graph against ONNX Runtime: {total.differing} of {total.codes} codes differ")
@@ -150,10 +142,6 @@ def _table(rows: list[ComparisonRow]) -> str:
             f"{row.megabytes:>5.1f}{row.milliseconds:>7.1f}{speed:>7.2f}x"
         )
     return "\n".join([*lines, f"{rows[0].accuracy.images} images, {rows[0].accuracy.boxes} signs"])
-
-
-def _say(*words: object) -> None:
-    print(f"$ {typed('fxqat', *words)}", flush=True)
 
 
 COMMAND = Command(
