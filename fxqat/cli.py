@@ -12,7 +12,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
-from fxqat.commands.parser import command_line
+from fxqat.commands.completion import complete
+from fxqat.commands.parser import command_line, complete_parser
 from fxqat.errors import Problem
 from fxqat.files import disk_refusals
 from fxqat.models.environment import environment
@@ -23,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, value in environment().items():
         os.environ.setdefault(name, value)
     _print_any_character()
+    if "_ARGCOMPLETE" in os.environ:
+        complete(complete_parser())
     options = command_line(arguments)
     with _ending_cleanly():
         return _run(options)

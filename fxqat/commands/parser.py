@@ -12,6 +12,7 @@ from typing import Any
 from fxqat.commands import (
     analyze,
     calibrate,
+    completion,
     convert,
     demo,
     demo_data,
@@ -63,7 +64,7 @@ GROUPS: tuple[Group, ...] = (
         *("measure", "what quantization costs, and where"),
         *(val, verify, report, drift, analyze, sensitivity),
     ),
-    _group("explain", "what fxqat sees and decides", doctor, targets, sites, explain, text, diff, why_not),
+    _group("explain", "what fxqat sees and decides", doctor, targets, sites, explain, text, diff, why_not, completion),
     _group("demo", "with nothing at hand", demo, demo_data),
 )
 COMMANDS: tuple[Command, ...] = tuple(command for group in GROUPS for command in group.commands)
@@ -105,6 +106,15 @@ def parser() -> argparse.ArgumentParser:
         )
         one.build = command.arguments
         one.set_defaults(run=command.run)
+    return top
+
+
+def complete_parser() -> argparse.ArgumentParser:
+    """The parser with the arguments of every command, as a shell's completion looks at them."""
+    top = parser()
+    for action in top._subparsers._group_actions if top._subparsers else ():
+        for one in (action.choices or {}).values():
+            one.add_arguments()
     return top
 
 
