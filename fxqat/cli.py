@@ -12,8 +12,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
+from fxqat.commands.command import check_places
 from fxqat.commands.completion import complete
-from fxqat.commands.parser import command_line, complete_parser
+from fxqat.commands.parser import command_line, parser
 from fxqat.errors import Problem
 from fxqat.files import disk_refusals
 from fxqat.models.environment import environment
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault(name, value)
     _print_any_character()
     if "_ARGCOMPLETE" in os.environ:
-        complete(complete_parser())
+        complete(parser(whole=True))
     options = command_line(arguments)
     with _ending_cleanly():
         return _run(options)
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     try:
         with disk_refusals():
+            check_places(options)
             options.run(options)
             print(end="", flush=True)
     except Problem as problem:

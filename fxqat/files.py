@@ -158,12 +158,13 @@ def check_writable(target: str | Path) -> None:
 
 
 def check_folder(folder: str | Path) -> None:
-    """Raise a Problem when ``folder`` is none and cannot be made, or cannot be written to; nothing is made."""
+    """Raise a Problem when ``folder`` is none (also a link that leads nowhere) and cannot be made, or cannot be
+    written to; nothing is made."""
     folder = Path(folder)
     try:
-        there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+        there = next(one for one in (folder, *folder.absolute().parents) if one.exists() or one.is_symlink())
         if not there.is_dir():
-            raise Problem(there, "is a file", expected="a folder", remedy="choose another")
+            raise Problem(there, "is no folder", expected="a folder", remedy="choose another")
         _probe(there / "probe")
     except OSError as error:
         raise Problem(folder, f"cannot be written ({error.strerror or error})", remedy="choose another") from error

@@ -27,7 +27,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "policy": ("errors", "graph", "models", "quant", "targets"),
     "passes": ("errors", "files", "graph", "models", "policy", "quant", "targets"),
     "checkpoint": ("errors", "files", "graph", "models", "passes", "policy", "quant", "version"),
-    "runtime": ("data", "errors", "files", "graph", "models", "passes", "quant", "targets", "version"),
+    "runtime": ("errors", "files", "graph", "models", "passes", "quant", "targets", "version"),
     "workflow": ("checkpoint", "data", "errors", "graph", "models", "passes", "policy", "quant", "runtime"),
     "evaluation": ("checkpoint", "data", "errors", "files", "graph", "models", "passes", "runtime", "workflow"),
     "sensitivity": ("data", "errors", "evaluation", "files", "graph", "models", "passes", "quant", "workflow"),

@@ -294,6 +294,51 @@ def test_bad_input_is_one_line(words: list[str], line: str, capsys: pytest.Captu
     assert line in refused(capsys, *words)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(
+            ("sensitivity", "none.fxqat", "--work"),
+            ("search", "none.pt", "--work"),
+            ("analyze", "none.fxqat", "--plots"),
+        ),
+        ("demo", "-o"),
+    ],
+)
+def test_folders_are_refused_before_the_model_is_read(
+    words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").write_text("")
+    data = ["--data", "none.yaml"] if words[0] != "demo" else []
+    line = refused(capsys, *words, str(tmp_path / "taken" / "in"), *data)
+    assert line == f"fxqat: {tmp_path / 'taken'}: is no folder; expected a folder; choose another\n"
+
+
+def test_the_folder_of_tensorboards_events_is_refused_before_the_model_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = tmp_path / "x" / "tensorboard"
+    taken.parent.mkdir()
+    taken.write_text("")
+    words = ("train", "none.fxqat", "--data", "none.yaml", "-o", str(tmp_path / "x.fxqat"), "--tensorboard")
+    assert refused(capsys, *words) == f"fxqat: {taken}: is no folder; expected a folder; choose another\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("analyze", "--csv"), ("analyze", "--json"), ("report", "--json"), ("verify", "--json"), ("drift", "--json")),
+        *(("sensitivity", "--json"), ("search", "--json"), ("val", "--json"), ("train", "--json")),
+    ],
+)
+def test_files_beside_the_output_are_refused_before_the_model_is_read(
+    words: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "none" / "x.json"
+    line = refused(capsys, words[0], "none.fxqat", "--data", "none.yaml", words[1], str(file))
+    assert line.startswith(f"fxqat: {file}: its folder does not exist; ")
+
+
 def test_refusals_on_real_files_write_nothing(
     chain: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

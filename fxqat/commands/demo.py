@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from fxqat.commands import calibrate, convert, demo_data, export, prepare, train
 from fxqat.commands.arguments import add_quiet
-from fxqat.commands.command import Command, fail
+from fxqat.commands.command import Command, fail, write_json
 from fxqat.commands.progress import progress
 from fxqat.commands.steps import say, step
 
 if TYPE_CHECKING:
     from fxqat.evaluation.comparison import ComparisonRow
+    from fxqat.runtime.verify import Verification
 
 
 IMGSZ = 320
@@ -42,23 +43,27 @@ def arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--images", type=int, default=400, metavar="N", help="images to draw (default: %(default)s)")
     parser.add_argument("--fresh", action="store_true", help="make again what is there already")
+    parser.add_argument("--json", metavar="FILE", help="write every number here, too")
     add_quiet(parser)
 
 
 def run(options: Namespace) -> None:
     """From nothing to a proven INT8 file; every step is shown as the command that does it on a model of your own."""
+    from fxqat.files import check_folder
     from fxqat.runtime.exactness import inexact_here
 
     start, folder = time.perf_counter(), Path(options.output)
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights, data = _materials(folder, options)
     made = _chain(folder, weights, data, options)
     rows = _validate([made[key] for key in ("fp32", "ptq_onnx", "qat_onnx")], data, options)
-    failure = _verify(made, data, options)
+    found = _verify(made, data, options)
     print("\n" + _table(rows))
     picture = _picture(folder, made)
     print(f"\nwrote {picture}; {time.perf_counter() - start:.0f} s in all")
-    if failure:
+    write_json(options, {"models": [row.summary() for row in rows], "verified": found.summary()["totals"]})
+    if failure := found.failure(_BOUND):
         fail(f"{failure}; {inexact_here(made['qat_onnx']) or 'the cause is not the processor: please report it'}")
 
 
@@ -104,8 +109,8 @@ def _validate(models: list[Path], data: Path, options: Namespace) -> list[Compar
         return compare(models, data, imgsz=IMGSZ, progress=count)
 
 
-def _verify(made: dict[str, Path], data: Path, options: Namespace) -> str | None:
-    """Count differing codes; what to say where they contradict the promise."""
+def _verify(made: dict[str, Path], data: Path, options: Namespace) -> Verification:
+    """Count differing codes."""
     import fxqat
 
     images = data.parent / "images" / "calibration"
@@ -116,7 +121,7 @@ def _verify(made: dict[str, Path], data: Path, options: Namespace) -> str | None
         )
     total = found.total("reference_runtime")
     print(f"INT8 reference graph against ONNX Runtime: {total.differing} of {total.codes} codes differ")
-    return found.failure(_BOUND)
+    return found
 
 
 def _picture(folder: Path, made: dict[str, Path]) -> Path:

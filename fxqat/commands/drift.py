@@ -41,12 +41,10 @@ def run(options: Namespace) -> None:
     """``fxqat drift``."""
     import fxqat
     from fxqat.evaluation.drift_report import DriftOptions, travel
-    from fxqat.files import check_writable, temporary_folder, write_text
+    from fxqat.files import temporary_folder, write_text
     from fxqat.workflow.stage_checks import expect_calibrated
 
     check_counts(options)
-    if options.json:
-        check_writable(options.json)
     model = fxqat.load(options.model)
     expect_calibrated(model, "drift")
     asked = DriftOptions(

@@ -84,8 +84,8 @@ fxqat COMMAND --help tells more, with an example.
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line."""
+def parser(*, whole: bool = False) -> argparse.ArgumentParser:
+    """The parser of the whole command line; ``whole``: with the arguments of every command at once, not when used."""
     top = CommandParser(
         prog="fxqat",
         usage="fxqat [-h] [--version] COMMAND ...",
@@ -106,14 +106,7 @@ def parser() -> argparse.ArgumentParser:
         )
         one.build = command.arguments
         one.set_defaults(run=command.run)
-    return top
-
-
-def complete_parser() -> argparse.ArgumentParser:
-    """The parser with the arguments of every command, as a shell's completion looks at them."""
-    top = parser()
-    for action in top._subparsers._group_actions if top._subparsers else ():
-        for one in (action.choices or {}).values():
+        if whole:
             one.add_arguments()
     return top
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fxqat.commands.arguments import add_output, add_quiet, add_trust
+from fxqat.commands.arguments import add_image_size, add_output, add_quiet, add_trust
 from fxqat.commands.command import Command, check_counts, output
 from fxqat.commands.decision import next_command
 from fxqat.commands.progress import Step, progress
@@ -37,7 +37,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--val", type=int, default=128, metavar="N", help="images for mAP, 0 for none (default: %(default)s)"
     )
-    parser.add_argument("--imgsz", type=int, metavar="PX", help="pixels, square (default: as calibrated)")
+    add_image_size(parser, "as calibrated")
     parser.add_argument(
         "--drift", metavar="FILE", help="show the record of fxqat drift --json: stages, classes, latency, memory"
     )
@@ -73,7 +73,7 @@ def run(options: Namespace) -> None:
 
 def reported(options: Namespace) -> Content:
     """``fxqat report``; what the page shows."""
-    from fxqat.files import check_writable, write_text
+    from fxqat.files import write_text
     from fxqat.report.collect import ReportOptions, collect
     from fxqat.report.page import render
     from fxqat.report.report_json import report_json
@@ -81,8 +81,6 @@ def reported(options: Namespace) -> Content:
     check_counts(options)
     _check_not_negative(options)
     path = output(options, str(Path(options.model).with_suffix(".html")))
-    if options.json:
-        check_writable(options.json)
     asked = ReportOptions(
         model=Path(options.model),
         data=options.data,

@@ -56,11 +56,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """The chain, each step shown as the command that does it alone, and what it came to."""
-    from fxqat.files import check_writable
-
     check_counts(options)
-    if options.json:
-        check_writable(options.json)
     model = _trained(options) if options.train else _calibrated(options)
     size = _given("--imgsz", options.imgsz)
     shape = (*size, *_given("--input", options.input if options.input != "float" else None))

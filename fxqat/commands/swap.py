@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from fxqat.commands.arguments import add_output, add_trust
-from fxqat.commands.command import Command, default_name, output, typed
+from fxqat.commands.command import Command, default_name, output, say_unnamed, typed
 
 if TYPE_CHECKING:
     pass
@@ -28,7 +28,9 @@ def run(options: Namespace) -> None:
     from fxqat.passes.swap_activation import swap_activation
 
     path = output(options, default_name(options.model, f"_{options.to}.fxqat"), ".fxqat")
-    fxqat.save(swap_activation(fxqat.load(options.model, trust=options.trust), options.to), path)
+    model = fxqat.load(options.model, trust=options.trust)
+    say_unnamed(model, options.model)
+    fxqat.save(swap_activation(model, options.to), path)
     print(f"wrote {path}")
     tail = ("--data", "D", "--epochs", 30, "--unlabelled", "--set", "lr0=0.0005", "--set", "freeze_bn=1.0")
     print(f"it has to learn again: {typed('fxqat', 'train', path, '--teacher', options.model, *tail)}")

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fxqat.commands.arguments import add_output, add_quiet, add_trust
+from fxqat.commands.arguments import add_image_size, add_output, add_quiet, add_trust
 from fxqat.commands.command import Command, default_name, output
 from fxqat.commands.progress import progress
 from fxqat.errors import Problem
-from fxqat.files import check_folder, check_writable, write_text
+from fxqat.files import check_folder, write_text
 from fxqat.training.command_words import SWITCHES, VALUES
 
 if TYPE_CHECKING:
@@ -29,12 +29,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="D", help="data set YAML; its val split needs labels")
     parser.add_argument("--epochs", type=int, metavar="N", help="all in all (default: 3)")
     parser.add_argument("--batch", type=int, metavar="N", help="images a step (default: 4)")
-    parser.add_argument(
-        "--imgsz",
-        type=int,
-        metavar="N",
-        help="pixels, square, a multiple of the model's stride (default: as calibrated, or 640)",
-    )
+    add_image_size(parser, "as calibrated, or 640")
     parser.add_argument("--device", metavar="D", help="cpu, 0, 0,1 ... (default: a GPU where there is one)")
     parser.add_argument("--seed", type=int, metavar="N", help="of augmentation and everything random (default: 0)")
     parser.add_argument("--lsq", action=BooleanOptionalAction, help="learn the scales of activations too")
@@ -67,10 +62,8 @@ def run(options: Namespace) -> None:
 
     path = output(options, default_name(options.model, "_qat.fxqat"), ".fxqat")
     folder = path.with_suffix("")
-    check_folder(folder)
+    check_folder(folder / "tensorboard" if options.tensorboard else folder)
     chosen = _options(options)
-    if options.json:
-        check_writable(options.json)
     model = fxqat.load(options.model)
     teacher = fxqat.load(options.teacher, trust=options.trust) if options.teacher else None
     try:

@@ -14,6 +14,7 @@ from fxqat.evaluation.classification import evaluate_classes
 from fxqat.evaluation.metrics import Accuracy, ClassAccuracy, Matches, from_statistics
 from fxqat.evaluation.predictor import Predictor, from_onnx
 from fxqat.files import temporary_folder
+from fxqat.models.image_size import DEFAULT_SIZE, ImageSize, SizeLike
 
 __all__ = ["Accuracy", "ClassAccuracy", "Matches", "Predictor", "evaluate", "from_onnx"]
 
@@ -22,18 +23,18 @@ def evaluate(
     model: Predictor,
     data: str | Path,
     *,
-    imgsz: int = 640,
+    imgsz: SizeLike = DEFAULT_SIZE,
     batch: int = 8,
     split: str = "val",
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Accuracy:
-    """Measure a detector as ``yolo val`` does with ``rect=False``; nothing is left on disk and ``data`` is only read.
+    """Measure a detector as ``yolo val`` does a file of this size; nothing is left on disk and ``data`` is only read.
 
     Args:
         model: what to measure.
         data: data set YAML, or the name of one that Ultralytics ships.
-        imgsz: pixels, square, a multiple of the model's stride.
+        imgsz: one side, or height and width, multiples of the model's stride.
         batch: images at a time.
         split: which split of the YAML.
         limit: so many images, evenly spread; all of them by default.
@@ -43,12 +44,12 @@ def evaluate(
         Problem: the data set is missing, malformed or without labels, the model does not predict its classes or does
             not take this image size.
     """
-    images.check_imgsz(imgsz, model.stride)
-    if model.imgsz not in (None, imgsz):
-        raise Problem(f"imgsz {imgsz}", f"{model.name} takes {model.imgsz} only", remedy=f"use {model.imgsz}")
+    size = ImageSize.of(imgsz).checked(model.stride)
+    if model.imgsz not in (None, size):
+        raise Problem(f"imgsz {size}", f"{model.name} takes {model.imgsz} only", remedy=f"use {model.imgsz}")
     if model.family.fit == "crop":
         return evaluate_classes(
-            model, data, imgsz=imgsz, batch=batch, split=split, limit=limit, progress=progress or _quietly
+            model, data, size=size, batch=batch, split=split, limit=limit, progress=progress or _quietly
         )
     place = dataset.find(data)
     if not dataset.is_yaml(place):
@@ -58,7 +59,7 @@ def evaluate(
     found = images.image_paths(place, split=split, limit=limit)
     check_labels(data_set.file, split, found.paths, len(data_set.names))
     with temporary_folder("fxqat-val-") as folder:
-        return _measure(model, data_set, found, folder, imgsz, batch, progress or _quietly)
+        return _measure(model, data_set, found, folder, size, batch, progress or _quietly)
 
 
 def _quietly(done: int, total: int) -> None:
@@ -93,7 +94,7 @@ def _measure(
     data_set: dataset.DataSet,
     found: images.ImageList,
     folder: Path,
-    imgsz: int,
+    size: ImageSize,
     batch: int,
     progress: Callable[[int, int], None],
 ) -> Accuracy:
@@ -104,7 +105,7 @@ def _measure(
         raise images.no_readable_image(found.source, len(found))
     try:
         kind = square_validator(model.family, ImageValidator)
-        validator = kind(model, folder, data_set, imgsz=imgsz, batch=batch)
+        validator = kind(model, folder, data_set, size=size, batch=batch)
     except RuntimeError as error:  # Ultralytics refused every image or label file
         raise Problem(data_set.file, f"split '{found.split}' has no usable image: {error}") from error
     accepted = [file.name for file in validator.files]

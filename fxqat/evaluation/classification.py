@@ -14,6 +14,7 @@ from fxqat.errors import Problem
 from fxqat.evaluation.metrics import Accuracy, ClassAccuracy, Matches
 from fxqat.evaluation.predictor import Predictor
 from fxqat.graph.site import nearest
+from fxqat.models.image_size import ImageSize
 
 FEW = 5  # guesses of top-5
 
@@ -22,7 +23,7 @@ def evaluate_classes(
     model: Predictor,
     data: str | Path,
     *,
-    imgsz: int,
+    size: ImageSize,
     batch: int = 8,
     split: str = "val",
     limit: int | None = None,
@@ -35,7 +36,7 @@ def evaluate_classes(
     Args:
         model: of the task ``classify``.
         data: folder with a folder for each split, or for each class; folders of images are named as the classes.
-        imgsz: pixels, square.
+        size: of the images.
         batch: images at a time.
         split: which split.
         limit: so many images, evenly spread.
@@ -52,7 +53,7 @@ def evaluate_classes(
         shown = list[Tensor]()
         for path in paths[start : start + batch]:
             try:
-                shown.append(images.load_image(path, imgsz, model.family.fit))
+                shown.append(images.load_image(path, size, model.family.fit))
                 readable.append(path)
             except images.Unreadable as error:
                 skipped.append((path, str(error)))

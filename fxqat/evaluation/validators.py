@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from fxqat.data.dataset import DataSet
+from fxqat.data.rectangle import in_rectangle
 from fxqat.evaluation.predictor import Predictor
 from fxqat.models import offline  # noqa: F401 - before ultralytics
 from fxqat.models.family import Family, imported
+from fxqat.models.image_size import ImageSize
 
 # isort: split
 from ultralytics.engine.validator import BaseValidator
@@ -56,17 +58,22 @@ class ImageValidator(SquareValidator):
         model: to evaluate.
         root: folder with ``images/`` and ``labels/`` and room for Ultralytics' label cache.
         data_set: whose images they are.
-        imgsz: pixels, square.
+        size: of the images.
         batch: images at a time.
     """
 
-    def __init__(self, model: Predictor, root: Path, data_set: DataSet, *, imgsz: int, batch: int) -> None:
-        super().__init__(save_dir=root / "runs", args=_arguments(model.family, imgsz, batch))
+    def __init__(self, model: Predictor, root: Path, data_set: DataSet, *, size: ImageSize, batch: int) -> None:
+        super().__init__(save_dir=root / "runs", args=_arguments(model.family, size.longest, batch))
+        self.size = size
         self.training, self.device, self.stride = False, torch.device("cpu"), 32
         self.names, self.rows_are_final = data_set.names, model.final[0].axis == 2
         own = {"val": str(root / "images"), "names": self.names, "nc": len(self.names), "channels": 3}
         self.data = {**{key: data_set.keys[key] for key in _OWN_KEYS if key in data_set.keys}, **own}
         self.dataloader = self.get_dataloader(self.data["val"], batch)
+
+    def build_dataset(self, img_path: str, mode: str = "val", batch: int | None = None) -> Any:
+        """Ultralytics' data set, its images of ``size``."""
+        return in_rectangle(super().build_dataset(img_path, mode, batch), self.size)
 
     @property
     def files(self) -> list[Path]:
@@ -77,7 +84,7 @@ class ImageValidator(SquareValidator):
         """Evaluate every image and return Ultralytics' statistics, one entry an image; metrics are in ``metrics``.
 
         Args:
-            predict: images (N, 3, imgsz, imgsz) in 0..1 to the family's final outputs.
+            predict: images (N, 3, height, width) in 0..1 to the family's final outputs.
             progress: called with images done and images in all.
         """
         self.init_metrics(SimpleNamespace(names=self.names, end2end=self.rows_are_final))
@@ -104,11 +111,11 @@ def _image_by_image(preds: Any) -> Iterator[Any]:
         yield from zip(*(one.split(1) for one in final), strict=True)
 
 
-def _arguments(family: Family, imgsz: int, batch: int) -> dict[str, Any]:
+def _arguments(family: Family, side: int, batch: int) -> dict[str, Any]:
     return {
         "task": family.task,
         "mode": "val",
-        "imgsz": imgsz,
+        "imgsz": side,
         "batch": batch,
         "rect": False,
         "workers": 0,

@@ -1,4 +1,4 @@
-"""What is known of a node beside its operation: a typed note in ``node.meta``, handed on where rules replace nodes."""
+"""Typed metadata of a node in ``node.meta``, which rewrites hand on to the nodes that they insert."""
 
 from __future__ import annotations
 

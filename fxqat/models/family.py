@@ -1,8 +1,8 @@
-"""The contract of a model family: all that the rest of fxqat knows of a task, its heads, their outputs and metrics.
+"""Interface of a model family: everything that is specific to a task, its heads, their outputs and metrics.
 
 A family is one object, made in fxqat/models/families. Tracing asks it for the adapters of heads, policies for roles,
 distillation and analysis for the links of raw outputs, evaluation and training for Ultralytics' own classes, export for
-the names of outputs and for metadata. Nothing else says what a detection is.
+the names of outputs and for metadata. No other module is specific to a task.
 """
 
 from __future__ import annotations

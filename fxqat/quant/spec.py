@@ -1,4 +1,4 @@
-"""How a tensor is quantized: QuantSpec (the configuration), QConfig (that of one layer), QParams (scale, zero point)."""
+"""How a tensor is quantized: QuantSpec (configuration), QConfig (of one layer), QParams (scale, zero point)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:  # imported where a dtype is asked for: policies and targets need no torch
-    import torch
+import torch
 
 OBSERVERS = ("minmax", "moving_average", "histogram")
 METHODS = ("standard", "percentile", "entropy", "mse")
@@ -89,8 +88,6 @@ class QuantSpec:
     @property
     def dtype(self) -> torch.dtype:
         """The integer type that stores the codes: int8, uint8, int16 or uint16."""
-        import torch
-
         if self.bits <= 8:
             return torch.int8 if self.signed else torch.uint8
         return torch.int16 if self.signed else torch.uint16

@@ -23,6 +23,7 @@ from fxqat.evaluation.predictor import Predictor
 from fxqat.files import temporary_folder
 from fxqat.graph.pipeline import Pipeline
 from fxqat.models.detector import Detector
+from fxqat.models.image_size import DEFAULT_SIZE, ImageSize
 from fxqat.passes.unquantize import Unquantize
 from fxqat.report.diffs import PassDiff, changed
 from fxqat.report.model_breakdown import Breakdown, break_down
@@ -53,7 +54,7 @@ class ReportOptions:
         images: for the error analysis and the detections.
         pictures: shown.
         val: images that mAP is measured on, 0 for none; needs labels.
-        imgsz: pixels; what the model was calibrated with without it.
+        imgsz: of the images; what the model was calibrated with without it.
         trust: let ``against`` run code.
         drift: the record of ``fxqat drift --json`` to show.
         stages: measure that record here, on ``val`` images, with memory and latency.
@@ -69,13 +70,17 @@ class ReportOptions:
     images: int = 16
     pictures: int = 4
     val: int = 128
-    imgsz: int | None = None
+    imgsz: ImageSize | None = None
     trust: bool = False
     drift: Path | None = None
     stages: bool = False
     latency: bool = False
     threads: int = 2
     verify: int = 1
+
+    def __post_init__(self) -> None:
+        if self.imgsz is not None:
+            object.__setattr__(self, "imgsz", ImageSize.of(self.imgsz))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +98,7 @@ class Content:
     runner: str = ""
     floats: str = ""
     data: str = ""
-    imgsz: int = 640
+    imgsz: ImageSize = DEFAULT_SIZE
     skipped: str = ""
     way: Mapping[str, Any] | None = None
 
@@ -117,7 +122,7 @@ def collect(
     breakdown = break_down(model)
     if asked.data:
         expect_calibrated(model, "report")
-    imgsz = images.check_imgsz(model.imgsz if asked.imgsz is None else asked.imgsz, model.stride)
+    imgsz = (asked.imgsz or model.imgsz).checked(model.stride)
     trained = bool(model.recipe.training)
     base = Measurements(integer_share=breakdown.integer_share, size=_size(model, asked.onnx), trained=trained)
     common = {
@@ -137,7 +142,7 @@ def collect(
 def _check(asked: ReportOptions) -> None:
     """Refuse before any work what cannot be used."""
     if asked.imgsz is not None:
-        images.check_imgsz(asked.imgsz)
+        asked.imgsz.checked(images.STRIDE)
     if asked.data is not None:
         dataset.find(asked.data)
     if asked.onnx is not None and not asked.onnx.is_file():
@@ -154,7 +159,7 @@ def _check(asked: ReportOptions) -> None:
 class _Look:
     asked: ReportOptions
     model: Detector
-    imgsz: int
+    imgsz: ImageSize
     on_step: Say
     progress: Progress
 

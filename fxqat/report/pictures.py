@@ -12,6 +12,7 @@ import numpy as np
 
 from fxqat.data import images
 from fxqat.evaluation.predictor import Predictor
+from fxqat.models.image_size import ImageSize
 from fxqat.report.detections import Agreement, Detection, agreement, detect, paired
 
 LONG_SIDE, QUALITY = 480, 76  # pixels, JPEG
@@ -56,7 +57,13 @@ class Shown:
 
 
 def look(
-    paths: Sequence[Path], before: Predictor, after: Predictor, names: Mapping[int, str], *, imgsz: int, count: int
+    paths: Sequence[Path],
+    before: Predictor,
+    after: Predictor,
+    names: Mapping[int, str],
+    *,
+    imgsz: ImageSize,
+    count: int,
 ) -> Iterator[Shown]:
     """Run both detectors over the images; what is known so far is yielded after each.
 
@@ -65,7 +72,7 @@ def look(
         before: the float detector.
         after: the quantized one.
         names: of the classes.
-        imgsz: pixels, square.
+        imgsz: of the images.
         count: so many of them are pictured: the first with anything on them.
     """
     found: list[tuple[list[Detection], list[Detection]]] = []
@@ -83,14 +90,14 @@ def look(
 
 
 def _picture(
-    path: Path, pair: tuple[list[Detection], list[Detection]], names: Mapping[int, str], imgsz: int
+    path: Path, pair: tuple[list[Detection], list[Detection]], names: Mapping[int, str], imgsz: ImageSize
 ) -> Picture:
     pixels = images.read_pixels(path)
     height, width = pixels.shape[:2]
     scale = min(1.0, LONG_SIDE / max(height, width))
     small = cv2.resize(pixels, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
-    ratio = imgsz / max(height, width)  # as load_image: the long side is scaled to imgsz, up or down
-    pad = ((imgsz - width * ratio) / 2, (imgsz - height * ratio) / 2)
+    ratio = min(imgsz.height / height, imgsz.width / width)  # as load_image, which scales up and down
+    pad = ((imgsz.width - width * ratio) / 2, (imgsz.height - height * ratio) / 2)
     place = _Place(factor=scale / ratio, left=pad[0], top=pad[1], names=names)
     both = [(one, other) for one, other in paired(*pair) if other is not None]
     kept = {id(one) for couple in both for one in couple}

@@ -12,6 +12,7 @@ from typing import Any
 
 from fxqat.checkpoint.fxqat_format import versions
 from fxqat.models.detector import Detector
+from fxqat.models.image_size import ImageSize
 from fxqat.training.command_words import restated
 from fxqat.version import library_versions
 
@@ -46,7 +47,7 @@ def commands(model: Detector, path: Path, onnx: Path | None) -> tuple[str, ...]:
             "--images",
             how.get("images", "?"),
             "--imgsz",
-            how.get("imgsz", 640),
+            ImageSize.of(how.get("imgsz", 640)),
         ]
         method = ["--method", how["method"]] if how.get("method") else []
         ptq = path.name if not recipe.training else f"{Path(source).stem}_ptq.fxqat"
@@ -58,7 +59,7 @@ def commands(model: Detector, path: Path, onnx: Path | None) -> tuple[str, ...]:
             usual = configured(model.with_graph(model.gm, training={}), "", {}).summary()
             done.append(["train", ptq, "--data", how["data"], *restated(how, usual), "-o", path.name])
     if onnx:
-        size = str(recipe.calibration.get("imgsz", 640))
+        size = str(model.imgsz)
         done.append(["export", path.name, "--imgsz", size, "-o", onnx.name])
     return tuple(shlex.join(["fxqat", *words]) for words in done)
 
@@ -72,11 +73,15 @@ def _provenance(model: Detector) -> dict[str, str]:
         "Classes": str(len(source.names)),
         "Policy": recipe.policy_name,
         "Target": recipe.target,
-        "Calibrated on": f"{how['images']} images of {how['data']}, {how['imgsz']} px" if how else "not calibrated",
+        "Calibrated on": _calibrated(how),
         "Trained": _trained(recipe.training),
         "Rules of your own": ", ".join(file.name for file in recipe.patterns) or "none",
     }
     return known
+
+
+def _calibrated(how: Mapping[str, Any]) -> str:
+    return f"{how['images']} images of {how['data']}, {ImageSize.of(how['imgsz'])} px" if how else "not calibrated"
 
 
 def _trained(record: Mapping[str, Any]) -> str:
@@ -84,7 +89,7 @@ def _trained(record: Mapping[str, Any]) -> str:
         return "no"
     how, measured = record["config"], record["map5095"]
     epoch = record.get("epoch", record["best_epoch"])
-    trained = f"{how['epochs']} epochs on {how['data']}, {how['imgsz']} px; this is epoch {epoch}"
+    trained = f"{how['epochs']} epochs on {how['data']}, {ImageSize.of(how['imgsz'])} px; this is epoch {epoch}"
     return f"{trained}: mAP50-95 {measured[epoch]:.4f}, {measured[0]:.4f} before training"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fxqat.data.dataset import DataSet
+from fxqat.data.rectangle import in_rectangle
 from fxqat.errors import Problem
 from fxqat.files import write_text
 from fxqat.models import offline  # noqa: F401 - before ultralytics
@@ -45,13 +46,15 @@ def images_digest(found: DataSet) -> str:
 
 
 def ultralytics_images(trainer: Any, listed: str, mode: str, batch: int | None) -> Any:
-    """Ultralytics' data set of the images in ``listed``; square in validation too, as a runtime is given its images.
+    """Ultralytics' data set of the images in ``listed``, all of the plan's size, in validation too, as a runtime is
+    given its images.
 
     Raises:
         Problem: Ultralytics refuses every image or label file.
     """
     how = {"mode": mode, "rect": False, "stride": trainer.trainee.detector.stride}
     try:
-        return build_yolo_dataset(trainer.args, listed, batch, trainer.data, **how)
+        found = build_yolo_dataset(trainer.args, listed, batch, trainer.data, **how)
     except RuntimeError as error:
         raise Problem(trainer.args.data, f"split '{mode}' has no usable image: {error}") from error
+    return in_rectangle(found, trainer.plan.imgsz)

@@ -50,9 +50,9 @@ Row = dict[str, Any]
 class Trainer(BaseTrainer):
     """Trainer of a Detector at any stage; a float detector is trained in FP32.
 
-    The moving average (EMA) of the weights is validated once before training (epoch 0) and after each epoch, on square
-    images as in ``fxqat val``. The result is the average of the best epoch, or the detector as given if no epoch is
-    better than epoch 0. After each epoch the whole state is written to
+    The moving average (EMA) of the weights is validated once before training (epoch 0) and after each epoch, on images
+    as ``fxqat val`` and an exported file see them. The result is the average of the best epoch, or the detector as
+    given if no epoch is better than epoch 0. After each epoch the whole state is written to
     ``weights/state.safetensors`` in the run's folder.
 
     Made by ``create_trainer``.
@@ -149,7 +149,7 @@ class Trainer(BaseTrainer):
         return list_images(found, Path(self.save_dir))
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
-        """Ultralytics' data set, with square images in validation too."""
+        """Ultralytics' data set, all images of one size, in validation too."""
         return ultralytics_images(self, img_path, mode, batch)
 
     def get_validator(self) -> Any:
@@ -164,7 +164,7 @@ class Trainer(BaseTrainer):
         average: Trainee = self.ema.ema
         shown = average.detector if self.epoch >= 0 else copy.deepcopy(self.given).to(self.device)
         images = len(self.test_loader.dataset)
-        with average.predicting(runtime(shown, images=images, imgsz=self.args.imgsz)):
+        with average.predicting(runtime(shown, images=images, size=self.plan.imgsz)):
             return super().validate()
 
     def label_loss_items(self, loss_items: Any = None, prefix: str = "train") -> Any:
