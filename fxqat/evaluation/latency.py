@@ -197,5 +197,5 @@ def _line(row: tuple[str, ...], widths: list[int]) -> str:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise Problem(path, "no such file", expected="an ONNX model")
+        raise Problem(path, "no such file", expected="an ONNX model", remedy="make it with fxqat export")
     return path

@@ -154,7 +154,7 @@ def _session(path: Path, threads: int | None) -> Any:
     import onnxruntime
 
     if not path.is_file():
-        raise Problem(path, "no such file", expected="an ONNX model")
+        raise Problem(path, "no such file", expected="an ONNX model", remedy="make it with fxqat export")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors, which arrive as exceptions anyway
     if threads is not None:
