@@ -15,7 +15,6 @@ from fxqat.data import dataset, images
 from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import Accuracy, evaluate
 from fxqat.evaluation.bootstrap import paired_drift
-from fxqat.evaluation.classification import class_folder
 from fxqat.evaluation.comparison import open_model
 from fxqat.evaluation.drift_report import ROUNDS, DriftOptions, read, travel
 from fxqat.evaluation.float_export import export_float
@@ -203,14 +202,11 @@ class _Look:
 
     def _images(self, limit: int) -> images.ImageList:
         """Of the val split where there is one: what calibration has not seen."""
-        data = str(self.asked.data)
-        place = class_folder(data, "val") if self.model.fit == "crop" else dataset.find(data)
-        if dataset.is_yaml(place):
-            try:
-                return images.image_paths(place, split="val", limit=limit)
-            except Problem:
-                return images.image_paths(place, limit=limit)
-        return images.image_paths(place, limit=limit)
+        place = dataset.find(self.asked.data)
+        try:
+            return images.image_paths(place, split="val", limit=limit)
+        except Problem:
+            return images.image_paths(place, limit=limit)
 
     def _before(self) -> Predictor:
         if self.asked.against:
