@@ -68,7 +68,7 @@ def exported(options: Namespace) -> Path:
         print(account(model.gm))
         _say_exactness(path, model.recipe.target)
     if path.suffix == ".tflite":
-        print(f"in float in the file: {_float_operations(path)}")
+        print(_float_operations(path))
     return path
 
 
@@ -89,9 +89,9 @@ def _say_exactness(path: Path, name: str) -> None:
 
 def _float_operations(path: Path) -> str:
     from fxqat.runtime.tflite_file import TFLiteFile
+    from fxqat.runtime.tflite_summary import float_operations
 
-    found = TFLiteFile.read(path).operations()
-    return ", ".join(f"{count} {kind}" for (kind, type_), count in sorted(found.items()) if type_ == "float32")
+    return str(float_operations(TFLiteFile.read(path)))
 
 
 COMMAND = Command(

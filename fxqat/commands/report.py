@@ -25,7 +25,9 @@ def arguments(parser: ArgumentParser) -> None:
         metavar="D",
         help="data set YAML (its val split), folder of images, list file, or one image; nothing is measured without",
     )
-    parser.add_argument("--onnx", metavar="FILE", help="the file exported from it: detections, mAP and codes are its")
+    parser.add_argument(
+        "--file", "--onnx", metavar="FILE", help="exported from it, .onnx or .tflite: detections, mAP and codes are its"
+    )
     parser.add_argument(
         "--against", metavar="M.pt", help="the float model to compare with (default: the same weights in float)"
     )
@@ -64,7 +66,7 @@ def run(options: Namespace) -> None:
     asked = ReportOptions(
         model=Path(options.model),
         data=options.data,
-        onnx=Path(options.onnx) if options.onnx else None,
+        file=Path(options.file) if options.file else None,
         against=Path(options.against) if options.against else None,
         images=options.images,
         pictures=options.pictures,
@@ -101,7 +103,7 @@ def _check_not_negative(options: Namespace) -> None:
 def _command(options: Namespace, path: Path) -> str:
     """The command line that was given, file names without their folders."""
     words = ["fxqat", "report", Path(options.model).name]
-    for name in ("data", "onnx", "against", "drift"):
+    for name in ("data", "file", "against", "drift"):
         if value := getattr(options, name):
             words += [f"--{name}", "/".join(Path(value).parts[-2:]) if name == "data" else Path(value).name]
     words += ["--images", str(options.images), "--val", str(options.val)] if options.data else []
@@ -112,7 +114,7 @@ def _command(options: Namespace, path: Path) -> str:
 COMMAND = Command(
     name="report",
     help="one HTML page: verdict, detections, graph, errors, policy, passes",
-    example="fxqat report yolov8n_ptq.fxqat --data coco.yaml --onnx yolov8n_int8.onnx -o report.html",
+    example="fxqat report yolov8n_ptq.fxqat --data coco.yaml --file yolov8n_int8.onnx -o report.html",
     arguments=arguments,
     run=run,
 )

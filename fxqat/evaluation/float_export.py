@@ -14,7 +14,7 @@ from fxqat.models.detector import Detector
 from fxqat.passes import Rules, converting
 from fxqat.passes.quant_graph import annotate, layer_of
 from fxqat.passes.unquantize import no_quantizer, silu
-from fxqat.runtime import onnx_export
+from fxqat.runtime.exporters import export
 
 
 def export_float(model: Detector, path: str | Path, *, imgsz: int = 640, batch: int = 1) -> Path:
@@ -22,7 +22,7 @@ def export_float(model: Detector, path: str | Path, *, imgsz: int = 640, batch: 
 
     Args:
         model: stage ``qat``; it stays as it is.
-        path: ends in .onnx.
+        path: ends in .onnx or .tflite.
         imgsz: pixels, square.
         batch: images at a time.
     """
@@ -34,7 +34,7 @@ def export_float(model: Detector, path: str | Path, *, imgsz: int = 640, batch: 
     drop_unused_modules(gm)
     gm.recompile()
     lowered, _ = converting(Rules.load(), policy_of(model.recipe).target).run(gm)
-    return onnx_export.export(model.with_graph(lowered, stage="float"), path, imgsz=imgsz, batch=batch)
+    return export(model.with_graph(lowered, stage="float"), path, imgsz=imgsz, batch=batch)
 
 
 def _forget(node: fx.Node) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fxqat.errors import Problem
+from fxqat.evaluation.exported_file import is_exported
 from fxqat.evaluation.latency import measure
 
 WORKER = "fxqat.evaluation.memory_worker"
@@ -26,7 +27,7 @@ class Memory:
 
 
 def memory(paths: Sequence[str | Path], *, imgsz: int = 640, batch: int = 1) -> list[Memory]:
-    """Measure .onnx files in ONNX Runtime alone, .pt and .fxqat files in torch.
+    """Measure exported files in their runtimes alone, .pt and .fxqat files in torch.
 
     Raises:
         Problem: a file is missing or cannot be run.
@@ -36,9 +37,9 @@ def memory(paths: Sequence[str | Path], *, imgsz: int = 640, batch: int = 1) -> 
 
 def _one(path: Path, imgsz: int, batch: int) -> Memory:
     if not path.is_file():
-        raise Problem(path, "no such file", expected="a .pt, .fxqat or .onnx file")
+        raise Problem(path, "no such file", expected="a .pt, .fxqat, .onnx or .tflite file")
     size = path.stat().st_size / 1e6
-    if path.suffix == ".onnx":
+    if is_exported(path):
         (found,) = measure([path], rounds=1, runs=1, warmup=1)
         return Memory(name=path.name, file=size, peak=found.rss)
     command = [sys.executable, "-m", WORKER, str(path), str(imgsz), str(batch)]

@@ -17,6 +17,7 @@ from fxqat.evaluation.accuracy import Accuracy, evaluate
 from fxqat.evaluation.bootstrap import paired_drift
 from fxqat.evaluation.comparison import open_model
 from fxqat.evaluation.drift_report import DriftOptions, read, travel
+from fxqat.evaluation.exported_file import is_exported, runtime_title
 from fxqat.evaluation.predictor import Predictor
 from fxqat.files import temporary_folder
 from fxqat.graph.pipeline import Pipeline
@@ -45,7 +46,7 @@ class ReportOptions:
     Attributes:
         model: a .fxqat file, prepared, calibrated or trained.
         data: data set YAML, folder, list or image; None measures nothing.
-        onnx: the file exported from the model.
+        file: exported from the model, .onnx or .tflite.
         against: the float checkpoint to compare with; the model's own weights in float without it.
         images: for the error analysis and the detections.
         pictures: shown.
@@ -58,7 +59,7 @@ class ReportOptions:
 
     model: Path
     data: str | None = None
-    onnx: Path | None = None
+    file: Path | None = None
     against: Path | None = None
     images: int = 16
     pictures: int = 4
@@ -109,12 +110,12 @@ def collect(
     if asked.data:
         expect_calibrated(model, "report")
     imgsz = images.check_imgsz(model.imgsz if asked.imgsz is None else asked.imgsz, model.stride)
-    base = Measurements(integer_share=breakdown.integer_share, size=_size(model, asked.onnx))
+    base = Measurements(integer_share=breakdown.integer_share, size=_size(model, asked.file))
     common = {
         "title": asked.model.name,
         "breakdown": breakdown,
         "passes": tuple(map(changed, breakdown.passes)),
-        "provenance": provenance(model, asked.model, command, asked.onnx),
+        "provenance": provenance(model, asked.model, command, asked.file),
         "imgsz": imgsz,
         "way": read(asked.drift, asked.model) if asked.drift else None,
     }
@@ -130,8 +131,8 @@ def _check(asked: ReportOptions) -> None:
         images.check_imgsz(asked.imgsz)
     if asked.data is not None:
         dataset.find(asked.data)
-    if asked.onnx is not None and not asked.onnx.is_file():
-        raise Problem(asked.onnx, "no such file", expected="an .onnx file", remedy="run fxqat export first")
+    if asked.file is not None and not asked.file.is_file():
+        raise Problem(asked.file, "no such file", expected="an exported file", remedy="run fxqat export first")
     if asked.drift is not None and asked.stages:
         raise Problem("--stages", "would measure what --drift holds", remedy="give one of them")
     if asked.stages and not (asked.data and asked.val):
@@ -156,14 +157,15 @@ class _Look:
         errors = self._errors(found)
         shown = self._shown(found, before, after)
         accuracy, skipped = self._accuracy(before, after)
-        codes = self._codes(found) if self.asked.onnx else None
+        codes = self._codes(found) if self.asked.file else None
         measured = Measurements(
             drift=paired_drift(*accuracy) if accuracy else None,
             before=accuracy[0].map5095 if accuracy else None,
             after=accuracy[1].map5095 if accuracy else None,
             agreement=shown.agreement if shown else None,
             codes=codes,
-            inexact=inexact_here(self.asked.onnx) if self.asked.onnx else None,
+            inexact=inexact_here(self.asked.file) if self.asked.file else None,
+            runtime=self._runtime() or base.runtime,
             errors=errors,
             integer_share=base.integer_share,
             size=base.size,
@@ -176,7 +178,7 @@ class _Look:
             verdict=judge(measured),
             spreads=self._spreads(found),
             shown=shown,
-            runner="ONNX Runtime" if self.asked.onnx else "torch, fake-quantized",
+            runner=self._runtime() or "torch, fake-quantized",
             floats=before.name,
             data=Path(str(self.asked.data)).name,
             skipped=skipped,
@@ -201,8 +203,12 @@ class _Look:
         name = "the same weights in float"
         return Predictor.of(float_model, _predict(float_model), name=name)
 
+    def _runtime(self) -> str | None:
+        """The runtime of the exported file, in words."""
+        return None if self.asked.file is None else runtime_title(self.asked.file)
+
     def _after(self) -> Predictor:
-        return open_model(self.asked.onnx or self.asked.model)
+        return open_model(self.asked.file or self.asked.model)
 
     def _batches(self, found: images.ImageList, limit: int | None = None) -> list[Tensor]:
         chosen = images.spread(list(found.paths), limit)
@@ -240,7 +246,7 @@ class _Look:
         def step(done: int, total: int) -> None:
             self.progress(index * total + done, 2 * total)
 
-        limit, batch = self.asked.val, 1 if one.path and one.path.suffix == ".onnx" else 4
+        limit, batch = self.asked.val, 1 if one.path and is_exported(one.path) else 4
         return evaluate(one, str(self.asked.data), imgsz=self.imgsz, batch=batch, limit=limit, progress=step)
 
     def _way(self) -> Mapping[str, Any]:
@@ -265,10 +271,10 @@ class _Look:
             return travel(self.model, self.asked.model, asked, folder, step).summary()
 
     def _codes(self, found: images.ImageList) -> Difference:
-        self.on_step("comparing codes with ONNX Runtime")
-        assert self.asked.onnx is not None
+        assert self.asked.file is not None
+        self.on_step(f"comparing codes with {self._runtime()}")
         batches = self._batches(found, 1)
-        verified = api.verify(self.model, self.asked.onnx, batches)
+        verified = api.verify(self.model, self.asked.file, batches)
         return verified.total("reference_runtime")
 
 
@@ -281,9 +287,9 @@ def _predict(model: Detector) -> Callable[[Tensor], Any]:
     return predict
 
 
-def _size(model: Detector, onnx: Path | None) -> float | None:
+def _size(model: Detector, file: Path | None) -> float | None:
     """The exported file's size as a part of 32 bits for each weight."""
-    if onnx is None or not onnx.is_file():
+    if file is None or not file.is_file():
         return None
     weights = sum(parameter.numel() for parameter in model.gm.parameters())
-    return onnx.stat().st_size / (4 * weights)
+    return file.stat().st_size / (4 * weights)

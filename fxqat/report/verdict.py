@@ -24,8 +24,9 @@ class Measurements:
         before: mAP50-95 of the float model, 0..1.
         after: of the quantized one.
         agreement: on the images.
-        codes: of the INT8 reference graph against the exported file in ONNX Runtime.
-        inexact: why ONNX Runtime on this machine cannot compute the file exactly.
+        codes: of the INT8 reference graph against the exported file in its runtime.
+        inexact: why that runtime on this machine cannot compute the file exactly.
+        runtime: its name in words.
         errors: site by site.
         integer_share: multiply-adds in integers as a part of all.
         size: of the exported file, as a part of the float weights' in 32 bits.
@@ -37,6 +38,7 @@ class Measurements:
     agreement: Agreement | None = None
     codes: Difference | None = None
     inexact: str | None = None
+    runtime: str = "ONNX Runtime"
     errors: ErrorReport | None = None
     integer_share: float = 0.0
     size: float | None = None
@@ -98,15 +100,15 @@ def _reasons(found: Measurements) -> Iterator[str]:
             f"scores move by {same.shift:+.3f} in the mean, boxes overlap by {same.overlap:.1%}."
         )
     if found.codes is not None:
-        yield _same_codes(found.codes)
+        yield _same_codes(found.codes, found.runtime)
     if found.integer_share:
         yield f"{found.integer_share:.1%} of all multiply-adds run in integers."
 
 
-def _same_codes(codes: Difference) -> str:
+def _same_codes(codes: Difference, runtime: str) -> str:
     if not codes.differing:
-        return f"What runs is what was made: all {codes.codes:,} codes in ONNX Runtime equal the reference graph's."
-    return f"{codes.differing:,} of {codes.codes:,} codes in ONNX Runtime differ from the reference graph's."
+        return f"What runs is what was made: all {codes.codes:,} codes in {runtime} equal the reference graph's."
+    return f"{codes.differing:,} of {codes.codes:,} codes in {runtime} differ from the reference graph's."
 
 
 def worst(errors: ErrorReport, count: int = 8) -> Sequence[SiteError]:

@@ -27,12 +27,13 @@ from fxqat.quant.torch_ao import (
     quantize_per_tensor,
 )
 from fxqat.runtime.fused_kernels import computed_from
-from fxqat.runtime.litert_session import are_boxes_and_scores
 from fxqat.runtime.metadata import metadata
 from fxqat.runtime.native_output import hidden
 from fxqat.runtime.redundant_qdq import as_exported
 from fxqat.runtime.tensor_names import CODES, back, permuted
-from fxqat.runtime.tflite_file import TFLiteFile, check_installed
+from fxqat.runtime.tflite_file import TFLiteFile, channels_last, check_installed
+from fxqat.runtime.tflite_floats import restore_floats
+from fxqat.runtime.tflite_outputs import LAST, MAP
 from fxqat.targets import target_of
 
 FORMS = {
@@ -41,15 +42,15 @@ FORMS = {
     "int8": "int8 NHWC, RGB in 0..255 less 128",
 }
 # How a tensor of the graph may lie in the file: channels last, as it is, or rows of channels.
-ORDERS = {4: ((0, 2, 3, 1), (0, 1, 2, 3)), 3: ((0, 1, 2), (0, 2, 1))}
+ORDERS = {4: ((0, 2, 3, 1), (0, 1, 2, 3)), 3: ((0, 1, 2), (0, 2, 1)), 2: ((0, 1),)}
 _MOVED = ("PAD", "PADV2", "TRANSPOSE")  # the converter's own; what they make is no tensor of the graph
 _BYTE = (1 / 255, 0)
 
 
 @torch.no_grad()
 def export(model: Detector, path: str | Path, *, imgsz: int = 640, batch: int = 1, input: str = "float") -> Path:
-    """Write ``model`` with input ``images`` (B, imgsz, imgsz, 3) and output ``output0``, boxes and scores
-    (B, C, A) float32, boxes as parts of the image's size, as ``ultralytics.YOLO`` reads it.
+    """Write ``model`` with input ``images`` (B, imgsz, imgsz, 3) and the final outputs of its family, float32, as
+    ``ultralytics.YOLO`` reads them: lengths on the image as parts of its size, maps (B, H, W, C).
 
     Values that are codes are named by their site, ``model.0.conv.codes``, with the order of axes where it is another:
     ``model.0.conv.codes.permuted.0.2.3.1``. Weights and biases are the codes of the graph.
@@ -62,8 +63,8 @@ def export(model: Detector, path: str | Path, *, imgsz: int = 640, batch: int = 
         input: ``float``: float32 in 0..1; ``uint8``: bytes; ``int8``: bytes less 128.
 
     Raises:
-        Problem: a bad size or path, another target, outputs other than boxes and scores, an unknown input, litert-torch
-            is not installed, or it leaves an integer layer in float.
+        Problem: a bad size or path, another target, an unknown input, litert-torch is not installed, or it leaves an
+            integer layer in float.
     """
     path = Path(path)
     _check(model, path, imgsz, batch, input)
@@ -77,10 +78,10 @@ def export(model: Detector, path: str | Path, *, imgsz: int = 640, batch: int = 
     _fold_grids(graph, probe.grids, imgsz)
     _weights_as_floats(graph)
     file = TFLiteFile(_converted(graph, example, codes=bool(probe.tensors)))
-    _name_by_site(file, probe.tensors)
+    restore_floats(file, _name_by_site(file, probe.tensors))
     _restore_codes(file, layers)
     _take(file, input)
-    file.name_ends("images", ["output0"])
+    file.name_ends("images", [one.name for one in model.final])
     file.metadata = {**metadata(model, imgsz, batch, dynamic=False), "input": FORMS[input]}
     with replacing(path) as temporary:
         file.write(temporary)
@@ -99,13 +100,6 @@ def _check(model: Detector, path: Path, imgsz: int, batch: int, form: str) -> No
     if model.stage == "int8" and model.recipe.target != "litert":
         given = f"is a file for LiteRT, and the model was prepared for {model.recipe.target}"
         raise Problem(path, given, expected="a model of target litert", remedy="retarget it: --target litert")
-    if not are_boxes_and_scores(model.final):
-        raise Problem(
-            path,
-            f"cannot hold the outputs of {model.source.name}, a model for the task '{model.source.task}'",
-            expected="a detector that predicts boxes and scores, with NMS to follow",
-            remedy="write an .onnx file",
-        )
     check_installed("litert_torch", "--target litert")
 
 
@@ -215,15 +209,17 @@ def _codes(graph: fx.GraphModule, node: Any) -> np.ndarray | None:
 
 
 class _ChannelsLast(nn.Module):
-    """The graph on images (B, H, W, 3)."""
+    """The graph on images (B, H, W, 3), maps among its outputs likewise."""
 
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__()
         self.detector = graph  # "graph" would be that of the GraphModule that the converter makes of this
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """What the graph gives."""
-        return self.detector(images.permute(0, 3, 1, 2))
+        found = self.detector(images.permute(0, 3, 1, 2))
+        outputs = found if isinstance(found, tuple) else (found,)
+        return tuple(one.permute(LAST) if one.dim() == MAP else one for one in outputs)
 
 
 def _converted(graph: fx.GraphModule, example: Tensor, *, codes: bool) -> bytes:
@@ -241,26 +237,33 @@ def _converted(graph: fx.GraphModule, example: Tensor, *, codes: bool) -> bytes:
         return bytes(model.model_content())
 
 
-def _name_by_site(file: TFLiteFile, tensors: list[_Tensor]) -> None:
+def _name_by_site(file: TFLiteFile, tensors: list[_Tensor]) -> set[int]:
     """Give each value of codes the name of its site. The converter keeps the order of the graph; scale, zero point and
     sizes say that it did.
+
+    Returns:
+        The tensors of the file that are codes of the graph.
 
     Raises:
         Problem: an integer tensor of the graph is not in the file.
         RuntimeError: one of several in the file is its.
     """
-    known = _integer_tensors(file)
+    known, last = _integer_tensors(file), channels_last(file)
     for index in range(len(file.graph.tensors)):
         file.rename(index, f"tensor.{index}")
-    used = set()
+    used, named = set(), set[int]()
     for tensor in tensors:
         order = next((one for one in ORDERS.get(len(tensor.shape), ()) if known[_key(tensor, one)]), None)
         if order is None:
             raise _lost(tensor.site)
         used.add(_key(tensor, order))
-        file.rename(known[_key(tensor, order)].popleft(), permuted(tensor.site, order))
+        index = known[_key(tensor, order)].popleft()
+        order = _order(tensor, index in last) or order
+        file.rename(index, permuted(tensor.site, order))
+        named.add(index)
     if left := [key for key in used if known[key]]:
         raise RuntimeError(f"the file has more integer tensors of {left} than the graph")
+    return named
 
 
 def _integer_tensors(file: TFLiteFile) -> dict[tuple[Any, ...], deque[int]]:
@@ -271,6 +274,14 @@ def _integer_tensors(file: TFLiteFile) -> dict[tuple[Any, ...], deque[int]]:
         if file.type(index) == "int8" and numbers is not None and kind not in _MOVED:
             known[numbers[0].item(), numbers[1].item(), file.shape(index)].append(index)
     return known
+
+
+def _order(tensor: _Tensor, is_last: bool) -> tuple[int, ...] | None:
+    """How ``tensor`` lies where its sizes do not tell, as 80 channels of 80 x 80 cells."""
+    orders = ORDERS[len(tensor.shape)]
+    if len({_key(tensor, order) for order in orders}) == len(orders):
+        return None
+    return next((order for order in orders if (order[-1] == 1) is is_last), None)
 
 
 def _key(tensor: _Tensor, order: tuple[int, ...]) -> tuple[Any, ...]:

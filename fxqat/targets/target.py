@@ -44,6 +44,7 @@ class Target:
         arithmetic: of its integer kernels, by its name in fxqat.quant.arithmetic; None where it is not known.
         restates: what only moves codes (Concat, MaxPool, Split ...) is quantized again in the file, which a runtime may
             need to run it on codes; else they are carried through (see runtime/redundant_qdq.py).
+        restates_for_floats: it is quantized again also where floats alone read it, before another scale.
         integer_bias: biases are int32 codes at the accumulator's scale; else they stay in float.
         fixed: operations whose output range is known without observing it.
         float_roles: roles that stay in float whatever a policy says, and why.
@@ -58,6 +59,7 @@ class Target:
     runtime: str = "ort"
     readers: frozenset[str] | None = None
     restates: bool = True
+    restates_for_floats: bool = True
     integer_bias: bool = True
     channels_last: bool = False
     pair_orders: tuple[Order, ...] = ()

@@ -8,12 +8,11 @@ from pathlib import Path
 from torch import fx
 
 from fxqat.checkpoint.network import policy_of, records
-from fxqat.errors import Problem
 from fxqat.graph.pipeline import Report
 from fxqat.models.detector import Detector
 from fxqat.passes import Rules, converting, preparing
 from fxqat.policy import Policy
-from fxqat.runtime import litert_export, onnx_export
+from fxqat.runtime import exporters
 from fxqat.workflow.stage_checks import expect_calibrated
 
 Files = Sequence[str | Path]
@@ -67,11 +66,7 @@ def export(
         gm, _ = converting(Rules.load(), Policy.load("float").target).run(_float(model))
         model = model.with_graph(gm)
     imgsz = model.imgsz if imgsz is None else imgsz
-    if Path(path).suffix != ".tflite":
-        return onnx_export.export(model, path, imgsz=imgsz, batch=batch, dynamic=dynamic, opset=opset, input=input)
-    if dynamic:
-        raise Problem(path, "has a batch of one size", expected="no dynamic batch", remedy="give the size as batch")
-    return litert_export.export(model, path, imgsz=imgsz, batch=batch, input=input)
+    return exporters.export(model, path, imgsz=imgsz, batch=batch, dynamic=dynamic, opset=opset, input=input)
 
 
 def _float(model: Detector) -> fx.GraphModule:
