@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import warnings
 from collections import defaultdict, deque
@@ -77,6 +78,7 @@ def export(model: Detector, path: str | Path, *, imgsz: int = 640, batch: int = 
     layers = _integer_layers(graph)
     _fold_grids(graph, probe.grids, imgsz)
     _weights_as_floats(graph)
+    _pools_apart(graph)
     file = TFLiteFile(_converted(graph, example, codes=bool(probe.tensors)))
     restore_floats(file, _name_by_site(file, probe.tensors))
     _restore_codes(file, layers)
@@ -151,6 +153,23 @@ def _fold_grids(graph: fx.GraphModule, grids: Mapping[fx.Node, Tensor], imgsz: i
             node.replace_all_uses_with(graph.graph.get_attr(name))
         graph.graph.erase_node(node)
     graph.recompile()
+
+
+def _pools_apart(graph: fx.GraphModule) -> None:
+    """Write each average ``pool(x)`` as ``2 pool(x / 2)``, the same bits, in place: the converter refuses one between
+    codes of two scales, and behind a product it is none."""
+    for node in list(graph.graph.nodes):
+        if node.op != "call_module" or not isinstance(module_of(node), _POOLS):
+            continue
+        with graph.graph.inserting_before(node):
+            node.args = (graph.graph.call_function(operator.mul, (node.args[0], 0.5)), *node.args[1:])
+        with graph.graph.inserting_after(node):
+            doubled = graph.graph.call_function(operator.mul, (node, 2.0))
+        node.replace_all_uses_with(doubled, delete_user_cb=lambda user, doubled=doubled: user is not doubled)
+    graph.recompile()
+
+
+_POOLS = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 
 
 def _weights_as_floats(graph: fx.GraphModule) -> None:
