@@ -21,6 +21,7 @@ from fxqat.graph.site import site_of
 from fxqat.models.detector import Detector, cut
 from fxqat.quant.torch_ao import quantize_per_tensor
 from fxqat.runtime.metadata import metadata
+from fxqat.runtime.onnx_simplify import simplify
 from fxqat.runtime.opsets import OPSETS, WRITTEN, to_opset
 from fxqat.runtime.ort_layout import arrange
 from fxqat.runtime.redundant_qdq import as_exported
@@ -99,7 +100,10 @@ def _exported(graph: fx.GraphModule, names: list[str], imgsz: int, batch: int, d
                 output_names=names,
                 dynamic_shapes=shapes,
                 verbose=False,
+                optimize=dynamic,  # only its rules find that a shape has one free size at most
             )
+            if program is not None and not dynamic:
+                simplify(program.model)
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)

@@ -1,5 +1,8 @@
-"""Trainers on Ultralytics' trainer of the task: its data, augmentation, loss, validator, loop; our graph, state,
-gate."""
+"""The trainer of float and quantized detectors, a subclass of Ultralytics' trainer.
+
+Data, augmentation, loss, validator and loop are Ultralytics'. Graph, saved state, and the comparison with epoch 0 are
+ours.
+"""
 
 from __future__ import annotations
 
@@ -45,11 +48,11 @@ Row = dict[str, Any]
 
 
 class Trainer(BaseTrainer):
-    """Trains a Detector of any stage; the FP32 baseline where it is float.
+    """Trainer of a Detector at any stage; a float detector is trained in FP32.
 
-    The moving average of the weights is what is validated, once before training (epoch 0) and after each epoch, on
-    square images as ``fxqat val`` and an exported file see them. The average of the best epoch is the result, and where
-    no epoch is better than epoch 0 the detector as it was given. After each epoch the whole state is written to
+    The moving average (EMA) of the weights is validated once before training (epoch 0) and after each epoch, on square
+    images as in ``fxqat val``. The result is the average of the best epoch, or the detector as given if no epoch is
+    better than epoch 0. After each epoch the whole state is written to
     ``weights/state.safetensors`` in the run's folder.
 
     Made by ``create_trainer``.
@@ -58,8 +61,8 @@ class Trainer(BaseTrainer):
         history: one row an epoch, epoch 0 first: ``epoch``, ``map5095``, ``map50``, ``lr``, and the parts of the loss.
         best_epoch: of the highest validated mAP50-95.
         compiled: whether quantizers compute with compiled kernels.
-        data_digest: of the names of the data set's images, by which a moved one is known again.
-        phase: the phase of an epoch (0 is the first trained), of a schedule that has phases.
+        data_digest: hash of the names of the data set's images, by which a moved data set is recognised on resuming.
+        phase: function from an epoch (0 is the first trained) to its phase, for a schedule that has phases.
     """
 
     plan: TrainingConfig
@@ -81,12 +84,12 @@ class Trainer(BaseTrainer):
 
     @property
     def metric(self) -> Metric:
-        """What decides."""
+        """The metric that decides which epoch is best."""
         return self.given.source.family.metric
 
     @property
     def state_file(self) -> Path:
-        """Where the state after each epoch is."""
+        """The path of the state that is saved after each epoch."""
         return Path(self.wdir) / "state.safetensors"
 
     @property
@@ -101,7 +104,7 @@ class Trainer(BaseTrainer):
         return self._made(self.kept if self.best_epoch else {}, self.best_epoch, gain=found and asdict(found))
 
     def latest(self) -> Detector:
-        """The detector of the newest epoch, the same way."""
+        """The detector of the last finished epoch, in eval mode, with ``training`` in its recipe."""
         return self._made(self._average(), len(self.history) - 1)
 
     def _made(self, tensors: dict[str, Tensor], epoch: int, **more: Any) -> Detector:
@@ -111,7 +114,7 @@ class Trainer(BaseTrainer):
         return made.with_graph(made.gm, training={**self._record(epoch), **more}).eval()
 
     def _record(self, epoch: int) -> dict[str, Any]:
-        """What is kept of the training in the recipe of ``epoch``'s detector."""
+        """The record of the training in the recipe of the detector of ``epoch``."""
         summary = self.plan.summary()
         summary["data"] = Path(summary["data"]).name
         measured = [row["map5095"] for row in self.history]
@@ -136,17 +139,17 @@ class Trainer(BaseTrainer):
             self._recall(resume_state.read(self.state_file))
 
     def check_resume(self, overrides: Any) -> None:
-        """Resuming is not Ultralytics', which needs pickled checkpoints."""
+        """Disable Ultralytics' resuming, which needs pickled checkpoints; ours reads ``state_file``."""
         self.resume = False
 
     def get_dataset(self) -> dict[str, Any]:
-        """The data set as every command reads it."""
+        """The data set, read by the same function as in every command."""
         found = dataset.read(Path(self.args.data))
         self.data_digest = images_digest(found)
         return list_images(found, Path(self.save_dir))
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
-        """Ultralytics' data set, square in validation too."""
+        """Ultralytics' data set, with square images in validation too."""
         return ultralytics_images(self, img_path, mode, batch)
 
     def get_validator(self) -> Any:
