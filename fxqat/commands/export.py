@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from fxqat.commands.arguments import SIZE, add_input, add_output, add_target, add_trust
 from fxqat.commands.command import Command, check_counts, default_name, image_size, mark, output, say_inexact, suffix_of
 from fxqat.commands.retarget import add_observed, retargeted
+from fxqat.errors import Problem
 
 if TYPE_CHECKING:
-    pass
+    from fxqat.models.detector import Detector
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -29,6 +30,12 @@ def arguments(parser: ArgumentParser) -> None:
         help="13 to 21 (ONNX), for runtimes that stop at an older one (default: %(default)s)",
     )
     add_input(parser)
+    parser.add_argument(
+        "--integers",
+        metavar="X.npz",
+        help="write plain integer weights, biases, scales, zero points and the graph as JSON instead, for FPGAs and "
+        "kernels of your own",
+    )
     add_target(parser, "what X was prepared for")
     add_observed(parser)
     add_output(parser, "X_int8.onnx, or .tflite for target litert; X.onnx where nothing is INT8")
@@ -46,13 +53,15 @@ def exported(options: Namespace) -> Path:
     from fxqat.runtime.int8_summary import account
 
     check_counts(options)
-    output(options, default_name(options.model, "_int8.onnx"), ".onnx", ".tflite")
+    _check_names(options)
     model = fxqat.load(options.model, trust=options.trust)
     suffix = suffix_of(model, options.target)
     if options.target and options.target != model.recipe.target and model.stage != "float":
         model = retargeted(options, model)
     if model.stage == "qat":
         model, _ = fxqat.convert(model)
+    if options.integers:
+        return _integers(options, model)
     path = output(options, default_name(options.model, f"{mark(model, '')}{suffix}"))
     fxqat.export(
         model,
@@ -69,6 +78,28 @@ def exported(options: Namespace) -> Path:
         _say_exactness(path, model.recipe.target)
     if path.suffix == ".tflite":
         print(_float_operations(path))
+    return path
+
+
+def _check_names(options: Namespace) -> None:
+    """Refuse before any work what cannot be written."""
+    from fxqat.files import check_suffix, check_writable
+
+    if not options.integers:
+        output(options, default_name(options.model, "_int8.onnx"), ".onnx", ".tflite")
+        return
+    if options.output:
+        raise Problem("-o", "names a file for a runtime", remedy="give it or --integers")
+    check_suffix(Path(options.integers), ".npz")
+    check_writable(options.integers)
+
+
+def _integers(options: Namespace, model: Detector) -> Path:
+    """``fxqat export --integers``; the file that was written."""
+    from fxqat.runtime.integers_export import export_integers
+
+    path = export_integers(model, options.integers, imgsz=image_size(options, model))
+    print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
     return path
 
 
@@ -97,7 +128,7 @@ def _float_operations(path: Path) -> str:
 COMMAND = Command(
     name="export",
     help="write ONNX, or .tflite for LiteRT, also for ultralytics.YOLO",
-    example="fxqat export yolov8n_ptq.fxqat",
+    example="fxqat export yolov8n_ptq.fxqat; fxqat export yolov8n_ptq.fxqat --integers yolov8n.npz",
     arguments=arguments,
     run=run,
 )
