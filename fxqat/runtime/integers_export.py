@@ -32,6 +32,7 @@ from fxqat.targets import target_of
 FORMAT = "fxqat integers 1"
 _BYTE = np.float32(1 / 255)
 Step = dict[str, Any]
+Kernel = tuple[str, list[Any], Step]  # an operation's name, the quantize operations that it reads, its attributes
 
 
 @torch.no_grad()
@@ -151,7 +152,7 @@ class _Writer:
             }
         )
 
-    def _kernel(self, node: Any, name: str) -> tuple[str, list[Any], Step] | None:
+    def _kernel(self, node: Any, name: str) -> Kernel | None:
         """What a fused kernel computes on codes."""
         if (found := self.silus.get(node)) is not None:
             return self._silu(node, name, found)
@@ -171,16 +172,14 @@ class _Writer:
         table = getattr(self.arithmetic, kernel.target.__name__)(rows, columns, scales, zeros, *node.args[3:5])
         return self._table("table of two", node, name, [a.args[0], b.args[0]], table)
 
-    def _silu(self, node: Any, name: str, found: SiLU) -> tuple[str, list[Any], Step]:
+    def _silu(self, node: Any, name: str, found: SiLU) -> Kernel:
         return self._table("table", node, name, [found.x], found.table(found.x.args[5], self.arithmetic))
 
-    def _table(
-        self, kind: str, node: Any, name: str, operands: list[Any], table: Tensor
-    ) -> tuple[str, list[Any], Step]:
+    def _table(self, kind: str, node: Any, name: str, operands: list[Any], table: Tensor) -> Kernel:
         self.arrays[f"{name}.table"] = table.to(node.args[5]).numpy()
         return kind, operands, {"input_low": LOWEST[operands[0].args[5]]}
 
-    def _layer(self, node: Any, name: str, kernel: Any) -> tuple[str, list[Any], Step]:
+    def _layer(self, node: Any, name: str, kernel: Any) -> Kernel:
         x, weight, bias = kernel.args[:3]
         codes = self.graph.get_buffer(weight.args[0].target)
         scale = self._weight_scale(weight)
@@ -198,15 +197,14 @@ class _Writer:
         scale = weight.args[1]
         return self.graph.get_buffer(scale.target) if isinstance(scale, fx.Node) else torch.tensor([scale])
 
-    def _moved(self, node: Any, source: Any) -> tuple[str, list[Any], Step]:
+    def _moved(self, node: Any, source: Any) -> Kernel:
         """What only moves codes, or the image."""
         if source.op == "placeholder" and np.float32(node.args[1]) == _BYTE:
             return "image", [], {}
         move = _MOVES.get(operation(source))
         values = [source.args[0].args[0]] if operation(source) == "getitem" else source.all_input_nodes
-        if move is None or any(
-            one.target is not dequantize_per_tensor or one.args[1:] != node.args[1:] for one in values
-        ):
+        are_codes = all(one.target is dequantize_per_tensor and one.args[1:] == node.args[1:] for one in values)
+        if move is None or not are_codes:
             raise Problem(
                 site_of(source),
                 f"{operation(source)} is computed in float, between integers",
