@@ -252,8 +252,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 _HEAD = (
-    "tool", "mAP50-95", "against FP32, points [95 %]", "in", *(one.title for one in TIMINGS), "MB", "of FP32", "made in",
-    "peak memory",
+    "tool", "mAP50-95", "against FP32, points [95 %]", "in", *(one.title for one in TIMINGS), "MB", "of FP32",
+    "made in", "peak memory",
 )  # fmt: skip
 
 
