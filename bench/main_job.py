@@ -102,7 +102,7 @@ def _make(options: argparse.Namespace, policy: str, folder: Path) -> Made:
         policy=policy,
         ptq=Path(f"{stem}.fxqat"),
         int8=Path(f"{stem}_int8.fxqat"),
-        file=path,
+        onnx=path,
         seconds=seconds,
         integer_convolutions=integer_convolutions(path),
         verification=found,

@@ -66,7 +66,7 @@ def head_of(path: Path, file: TFLiteFile) -> Head:
     Raises:
         Problem: the file has no metadata of Ultralytics' form, or those of a task that no family has.
     """
-    names, task = file.metadata.get("names"), file.metadata.get("task")
+    names, task = file.metadata.get("names"), str(file.metadata.get("task"))
     if not isinstance(names, dict) or task not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise Problem(path, "does not say what it predicts", expected=f"Ultralytics' metadata, a task of: {known}")
