@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fxqat.errors import Problem
-from fxqat.files import check_writable, write_text
+from fxqat.files import check_folder, check_writable, write_text
 
 
 def parser(name: str, doc: str | None) -> argparse.ArgumentParser:
@@ -29,10 +29,12 @@ def run(options: argparse.Namespace, measure: Callable[[argparse.Namespace], Any
     Returns:
         The exit code: 0, or 2 after a Problem, which is printed to stderr.
     """
-    file = getattr(options, "json", None)
+    file, work = getattr(options, "json", None), getattr(options, "work", None)
     try:
         if file:
             check_writable(file)
+        if work:
+            check_folder(work)
         result = measure(options)
         if file:
             write_text(file, json.dumps(result, indent=2) + "\n")

@@ -244,14 +244,14 @@ PEERS = (
     Peer(name="nncf_onnx", title="NNCF, ONNX", make=lambda job: _nncf_onnx(job, decode=True), package="nncf"),
     Peer(
         name="nncf_onnx_decode",
-        title="the same, decode in float",
+        title="NNCF, ONNX, decode in float",
         make=lambda job: _nncf_onnx(job, decode=False),
         package="nncf",
     ),
     Peer(name="nncf_openvino", title="NNCF, OpenVINO IR", make=_nncf_openvino, package="nncf", runtime="openvino"),
     Peer(
         name="ultralytics_openvino",
-        title="Ultralytics OpenVINO `quantize=8` (NNCF)",
+        title="Ultralytics `quantize=8` (NNCF)",
         make=_ultralytics_openvino,
         package="nncf",
         runtime="openvino",
@@ -265,13 +265,13 @@ PEERS = (
     Peer(name="fxqat_ort_w8a8", title="fxqat w8a8, ort-cpu", make=lambda job: _fxqat(job, _W8A8, "ort-cpu")),
     Peer(
         name="fxqat_openvino_w8a8",
-        title="fxqat w8a8, re-lowered: openvino",
+        title="fxqat w8a8, retargeted to openvino",
         make=lambda job: _retargeted(job, _W8A8, "openvino"),
         runtime="openvino",
     ),
     Peer(
         name="fxqat_openvino_critical",
-        title="fxqat critical, re-lowered: openvino",
+        title="fxqat critical, retargeted to openvino",
         make=lambda job: _retargeted(job, _CRITICAL, "openvino"),
         runtime="openvino",
     ),
@@ -280,7 +280,7 @@ PEERS = (
         # evaluated in ONNX Runtime: OpenVINO's low-precision passes (2026.4) compute the convolution behind a Concat of
         # signed codes wrong, on processors with VNNI too (mAP 0.0065); with them switched off, or the same codes as
         # uint8 of zero point 128, it computes what ONNX Runtime does
-        title="fxqat w8a8, re-lowered: tensorrt",
+        title="fxqat w8a8, retargeted to tensorrt",
         make=lambda job: _retargeted(job, _W8A8, "tensorrt"),
     ),
     Peer(

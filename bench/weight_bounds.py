@@ -21,7 +21,8 @@ import fxqat
 from bench.command import parser, run
 from fxqat.checkpoint.fxqat_format import versions
 from fxqat.quant.modules import QATConv2d, QATLinear
-from fxqat.quant.pairs import PAIR_MAX, Order, pair_sums, partners
+from fxqat.quant.pair_order import Order
+from fxqat.quant.pairs import PAIR_MAX, pair_sums, partners
 from fxqat.sensitivity.output_divergence import FloatOutputs, shown, summary
 
 Layer = QATConv2d | QATLinear

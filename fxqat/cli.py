@@ -12,7 +12,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
-from fxqat.commands.parser import parser
+from fxqat.commands.command import check_places
+from fxqat.commands.completion import complete
+from fxqat.commands.parser import command_line, parser
 from fxqat.errors import Problem
 from fxqat.files import disk_refusals
 from fxqat.models.environment import environment
@@ -23,7 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, value in environment().items():
         os.environ.setdefault(name, value)
     _print_any_character()
-    options = _parsed(arguments)
+    if "_ARGCOMPLETE" in os.environ:
+        complete(parser(whole=True))
+    options = command_line(arguments)
     with _ending_cleanly():
         return _run(options)
 
@@ -31,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     try:
         with disk_refusals():
+            check_places(options)
             options.run(options)
             print(end="", flush=True)
     except Problem as problem:
@@ -81,17 +86,6 @@ def _ending_cleanly() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options; unlike argparse alone, a GLOB may also stand after the options."""
-    top = parser()
-    options, rest = top.parse_known_args(arguments)
-    if len(rest) == 1 and not rest[0].startswith("-") and getattr(options, "glob", None) == "**":
-        options.glob, rest = rest[0], []
-    if rest:
-        top.error(f"unrecognized arguments: {' '.join(rest)}")
-    return options
 
 
 if __name__ == "__main__":

@@ -133,6 +133,18 @@ def write_text(target: str | Path, text: str) -> None:
     write_bytes(target, text.encode(errors="replace"))
 
 
+def link(source: str | Path, target: Path) -> None:
+    """Make ``target`` a link to the file ``source``, a copy where there can be no links; what is there stays."""
+    if target.exists():
+        return
+    try:
+        target.symlink_to(os.path.abspath(source))
+    except FileExistsError:  # another process was faster
+        return
+    except OSError:  # Windows without the privilege, or a file system without links
+        shutil.copyfile(source, target)
+
+
 def check_suffix(target: str | Path, *suffixes: str) -> None:
     """Raise a Problem when ``target`` ends in none of ``suffixes``, by which commands know files again."""
     found = Path(target).suffix
@@ -158,12 +170,13 @@ def check_writable(target: str | Path) -> None:
 
 
 def check_folder(folder: str | Path) -> None:
-    """Raise a Problem when ``folder`` is none and cannot be made, or cannot be written to; nothing is made."""
+    """Raise a Problem when ``folder`` is none (also a link that leads nowhere) and cannot be made, or cannot be
+    written to; nothing is made."""
     folder = Path(folder)
     try:
-        there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+        there = next(one for one in (folder, *folder.absolute().parents) if one.exists() or one.is_symlink())
         if not there.is_dir():
-            raise Problem(there, "is a file", expected="a folder", remedy="choose another")
+            raise Problem(there, "is no folder", expected="a folder", remedy="choose another")
         _probe(there / "probe")
     except OSError as error:
         raise Problem(folder, f"cannot be written ({error.strerror or error})", remedy="choose another") from error

@@ -91,7 +91,10 @@ def test_a_folder_that_can_be_made_is_not_made_yet(tmp_path):
     check_folder(tmp_path / "a" / "b")
     assert not list(tmp_path.iterdir())
     (tmp_path / "a").write_text("")
-    assert refusal(check_folder, tmp_path / "a" / "b").startswith(f"{tmp_path / 'a'}: is a file; expected a folder")
+    (tmp_path / "c").symlink_to(tmp_path / "nowhere")
+    for folder, inner in (("a", "b"), ("a", ""), ("c", "")):
+        line = f"{tmp_path / folder}: is no folder; expected a folder; choose another"
+        assert refusal(check_folder, tmp_path / folder / inner) == line
 
 
 def test_devices_and_pipes_are_written_to_not_replaced(tmp_path):

@@ -41,18 +41,16 @@ def run(options: Namespace) -> None:
     """``fxqat analyze``."""
     import fxqat
     from fxqat.data import images
-    from fxqat.files import check_writable, write_text
+    from fxqat.files import write_text
     from fxqat.sensitivity.error_report import analyze, check_column, check_probes
     from fxqat.workflow.stage_checks import expect_calibrated
 
     check_counts(options)
     check_probes(options.probes)
     check_column(options.by)
-    for path in filter(None, (options.csv, options.json)):
-        check_writable(path)
     model = fxqat.load(options.model)
     expect_calibrated(model, "analyze")
-    size = images.check_imgsz(image_size(options, model), model.stride)
+    size = image_size(options, model).checked(model.stride)
     found = images.image_paths(options.data, limit=options.images)
     skipped: list[tuple[Path, str]] = []
     with progress("analyzing", options.quiet) as step:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fxqat.commands.arguments import add_output, add_patterns, add_policy, add_target, add_trust
-from fxqat.commands.command import Command, default_name, output
+from fxqat.commands.command import Command, default_name, output, say_unnamed
 
 if TYPE_CHECKING:
     from fxqat.graph.pipeline import Gap
@@ -44,10 +44,7 @@ def run(options: Namespace) -> None:
 
     path = output(options, Path(default_name(options.model, ".fxqat")).name, ".fxqat")
     model = fxqat.load(options.model, trust=options.trust, classes=options.classes, nms_free=options.nms_free)
-    if model.source.unnamed:
-        print(
-            f"{model.source.unnamed} of {len(model.names)} classes have no name in {options.model}: their number is it"
-        )
+    say_unnamed(model, options.model)
     qat, report = fxqat.prepare(
         model,
         options.policy,

@@ -57,12 +57,10 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """``fxqat sensitivity``."""
-    from fxqat.files import check_writable, write_text
+    from fxqat.files import write_text
     from fxqat.sensitivity.sensitivity import SensitivityOptions, measure
 
     check_counts(options)
-    if options.json:
-        check_writable(options.json)
     asked = SensitivityOptions(
         by=options.by,
         group=options.group,

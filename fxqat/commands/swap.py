@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from fxqat.commands.arguments import add_output, add_trust
-from fxqat.commands.command import Command, default_name, output, typed
+from fxqat.commands.command import Command, default_name, output, say_unnamed, typed
 
 if TYPE_CHECKING:
     pass
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def arguments(parser: ArgumentParser) -> None:
     """What ``fxqat swap`` takes."""
     parser.add_argument("model", metavar="MODEL", help="yolov8n.pt, or a float .fxqat")
-    from fxqat.passes.swap_activation import ACTIVATIONS
+    from fxqat.models.activations import ACTIVATIONS
 
     parser.add_argument("--to", default="relu", help=f"{', '.join(ACTIVATIONS)} (default: %(default)s)")
     add_output(parser, "MODEL_TO.fxqat")
@@ -28,7 +28,9 @@ def run(options: Namespace) -> None:
     from fxqat.passes.swap_activation import swap_activation
 
     path = output(options, default_name(options.model, f"_{options.to}.fxqat"), ".fxqat")
-    fxqat.save(swap_activation(fxqat.load(options.model, trust=options.trust), options.to), path)
+    model = fxqat.load(options.model, trust=options.trust)
+    say_unnamed(model, options.model)
+    fxqat.save(swap_activation(model, options.to), path)
     print(f"wrote {path}")
     tail = ("--data", "D", "--epochs", 30, "--unlabelled", "--set", "lr0=0.0005", "--set", "freeze_bn=1.0")
     print(f"it has to learn again: {typed('fxqat', 'train', path, '--teacher', options.model, *tail)}")
@@ -36,7 +38,7 @@ def run(options: Namespace) -> None:
 
 COMMAND = Command(
     name="swap",
-    help="put ReLU, LeakyReLU or Hardswish in the place of SiLU, before training",
+    help="put another activation in the place of SiLU, before training",
     example="fxqat swap yolov8n.pt --to relu",
     arguments=arguments,
     run=run,

@@ -35,11 +35,9 @@ def arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """``fxqat val``."""
     from fxqat.evaluation.comparison import compare
-    from fxqat.files import check_writable, write_text
+    from fxqat.files import write_text
 
     check_counts(options)
-    if options.json:
-        check_writable(options.json)
     say_inexact(options.models)
     with progress("validating", options.quiet) as step:
         rows = compare(
@@ -72,7 +70,7 @@ def _table(rows: list[ComparisonRow]) -> str:
     )
     a = rows[0].accuracy
     skipped = f", {len(a.skipped)} skipped: {', '.join(path.name for path, _ in a.skipped[:5])}" if a.skipped else ""
-    return f"{text}\n{a.images} images, {a.boxes} boxes{skipped}"
+    return f"{text}\n{a.images} images, {a.boxes} {a.metric.labels}{skipped}"
 
 
 def _named(accuracy: Accuracy) -> str:

@@ -68,13 +68,11 @@ def arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """``fxqat verify``."""
     import fxqat
-    from fxqat.files import check_writable, temporary_folder, write_text
+    from fxqat.files import temporary_folder, write_text
     from fxqat.runtime.exactness import inexact_here
     from fxqat.targets import target_of
 
     check_counts(options)
-    if options.json:
-        check_writable(options.json)
     if options.target is not None:
         _hold_against_rules(options)
         return
@@ -203,7 +201,7 @@ COMMAND = Command(
     name="verify",
     help="count differing codes: fake-quant graph, INT8 reference graph, runtime; or prove a file free of overflow, or "
     "legal for TensorRT",
-    example="fxqat verify yolov8n_ptq.fxqat --data coco128.yaml; fxqat verify yolov8n_int8.onnx",
+    example="fxqat verify yolov8n_ptq.fxqat --data coco128.yaml\nfxqat verify yolov8n_int8.onnx",
     arguments=arguments,
     run=run,
 )

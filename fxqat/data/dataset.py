@@ -17,6 +17,7 @@ from fxqat.models import offline
 
 SUFFIXES = frozenset({"avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp"})
 YAML_SUFFIXES = frozenset({".yaml", ".yml"})
+CHANNELS = 3
 SPLITS = ("train", "val", "test", "minival")
 # The keys that Ultralytics checks the types of, without those of other tasks.
 _TYPES: Mapping[str, tuple[type, ...]] = {
@@ -96,7 +97,7 @@ def read(file: Path) -> DataSet:
     """Read a data set YAML, downloading a data set that Ultralytics ships and that is not here yet.
 
     Raises:
-        Problem: the file is no YAML mapping, or its classes are malformed.
+        Problem: the file is no YAML mapping, its classes are malformed, or its images are not RGB.
     """
     keys = _parse(file)
     _check_types(file, keys)
@@ -169,6 +170,13 @@ def _check_types(file: Path, keys: dict[str, Any]) -> None:
         if value is not None and not isinstance(value, kinds):
             kind = " or ".join(_WORDS[one] for one in kinds)
             raise Problem(file, f"'{key}' is {value!r}", expected=kind)
+    if keys.get("channels", CHANNELS) != CHANNELS:
+        raise Problem(
+            file,
+            f"'channels' is {keys['channels']!r}",
+            expected=f"{CHANNELS} (RGB)",
+            remedy="leave it out to have grey images read as colour images",
+        )
 
 
 _WORDS: Mapping[type, str] = {str: "a path", list: "a list", dict: "a mapping of numbers to names"}

@@ -20,6 +20,7 @@ from fxqat.evaluation.bootstrap import Drift, paired_drift
 from fxqat.evaluation.exported_file import from_file, runtime_title
 from fxqat.evaluation.predictor import Predictor
 from fxqat.models.detector import Detector
+from fxqat.models.image_size import DEFAULT_SIZE, SizeLike
 from fxqat.passes.selective import asleep
 from fxqat.runtime.exporters import suffix_of
 from fxqat.runtime.integer_model import predictor
@@ -90,7 +91,7 @@ class Stage:
 
 
 def stages(
-    model: Detector, folder: Path, *, imgsz: int, source: str | Path | None = None, trust: bool = False
+    model: Detector, folder: Path, *, imgsz: SizeLike, source: str | Path | None = None, trust: bool = False
 ) -> list[Predictor]:
     """The stages of a calibrated or trained detector, from float to its target's runtime; the file is exported to
     ``folder``, see ``runtime_file``.
@@ -135,7 +136,7 @@ def drift(
     data: str | Path,
     *,
     threshold: float = 0.25,
-    imgsz: int = 640,
+    imgsz: SizeLike = DEFAULT_SIZE,
     batch: int = 8,
     split: str = "val",
     images_limit: int | None = None,
@@ -147,7 +148,7 @@ def drift(
         found: see ``stages``, or any detectors of the same classes and anchors.
         data: data set YAML with labels.
         threshold: of confidence, above 0 and below 1.
-        imgsz: pixels, square.
+        imgsz: one side, or height and width.
         batch: images at a time.
         split: of the data set.
         images_limit: so many, evenly spread.

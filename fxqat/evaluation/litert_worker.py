@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,19 @@ def load(model: str, threads: int) -> Any:
     return interpreter
 
 
-def feed(interpreter: Any, imgsz: int) -> np.ndarray:
+def sides(text: str) -> list[int]:
+    """Height and width in ``text``: ``640``, ``384x640``; none where it is ``0``."""
+    found = [int(word) for word in text.split("x")]
+    return [found[0], found[-1]] if any(found) else []
+
+
+def feed(interpreter: Any, size: Sequence[int] = ()) -> np.ndarray:
     """Random pixels for the model's input."""
     (source,) = interpreter.get_input_details()
     shape, dtype = [int(size) for size in source["shape"]], source["dtype"]
     sizes = shape[1:3] if shape[-1] == 3 else shape[2:]
-    if imgsz and sizes != [imgsz, imgsz]:
-        raise ValueError(f"takes images of {sizes}, not {imgsz}")
+    if size and sizes != list(size):
+        raise ValueError(f"takes images of {sizes}, not {list(size)}")
     pixels = np.random.default_rng(0).random(shape, dtype=np.float32)
     if dtype is np.float32:
         return pixels
@@ -66,7 +73,7 @@ def main(model: str, threads: str, imgsz: str) -> None:
     """Load, announce, then serve until stdin closes."""
     try:
         interpreter = load(model, int(threads))
-        pixels = feed(interpreter, int(imgsz))
+        pixels = feed(interpreter, sides(imgsz))
         timed(interpreter, pixels)
     except Exception as error:  # the parent turns whatever it is into one line for the user
         say({"error": f"{error}".strip().splitlines()[0]})

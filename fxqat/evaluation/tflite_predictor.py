@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fxqat.errors import Problem
 from fxqat.evaluation.predictor import Predictor
+from fxqat.models.image_size import ImageSize
 from fxqat.runtime.litert_session import Run, as_pixels, interpreter
 from fxqat.runtime.tflite_file import TFLiteFile
 from fxqat.runtime.tflite_outputs import Outputs, head_of, outputs_of
@@ -37,7 +38,7 @@ def from_tflite(path: str | Path, *, threads: int | None = None) -> Predictor:
         predict=_Predict(run=run, kind=file.type(file.graph.inputs[0]), outputs=outputs),
         names=head.names,
         path=path,
-        imgsz=outputs.shape[-1],
+        imgsz=ImageSize.of(outputs.shape[2:]),
         stride=max(32, int(file.metadata.get("stride", 32))),
         family=head.family,
         spec=head.spec,

@@ -83,7 +83,7 @@ def build(architecture: str | Path | dict[str, Any], *, classes: int | None = No
         classes: number of classes, instead of the architecture's.
 
     Raises:
-        Problem: an unknown name, or an architecture whose entries are not layers.
+        Problem: an unknown name, an architecture whose entries are not layers, or one for other images than RGB.
     """
     content = architecture if isinstance(architecture, dict) else _architecture(str(architecture))
     where = "architecture" if isinstance(architecture, dict) else str(architecture)
@@ -98,6 +98,7 @@ def build(architecture: str | Path | dict[str, Any], *, classes: int | None = No
     finally:
         torch.random.set_rng_state(torch_state)
         Conv.default_act = activation  # Ultralytics sets it for the process, and leaves it so where building fails
+    _expect_colour(model, where)
     return model.float().eval(), _source(model, where, "")
 
 
@@ -175,7 +176,7 @@ def _check_content(content: dict[Any, Any], path: Path) -> None:
         )
 
 
-def _expect_colour(model: nn.Module, path: Path) -> None:
+def _expect_colour(model: nn.Module, path: str | Path) -> None:
     """Refuse models of other images than RGB."""
     channels = next((layer.in_channels for layer in model.modules() if isinstance(layer, nn.Conv2d)), 0)
     if channels != 3:

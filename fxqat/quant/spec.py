@@ -1,4 +1,4 @@
-"""How a tensor is quantized: QuantSpec (the configuration), QConfig (that of one layer), QParams (scale, zero point)."""
+"""How a tensor is quantized: QuantSpec (configuration), QConfig (of one layer), QParams (scale, zero point)."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fxqat.errors import Problem
 from fxqat.models.detector import Detector
+from fxqat.models.image_size import SizeLike
 from fxqat.runtime import litert_export, onnx_export
 from fxqat.targets import suffix_of as suffix_of_target
 
@@ -19,7 +20,7 @@ def export(
     model: Detector,
     path: str | Path,
     *,
-    imgsz: int,
+    imgsz: SizeLike,
     batch: int = 1,
     dynamic: bool = False,
     opset: int = 20,

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
-from fxqat.data.images import check_imgsz
 from fxqat.errors import Problem
 from fxqat.files import check_suffix, check_writable, replacing
 from fxqat.graph.site import module_of, operation, site_of
 from fxqat.models.detector import Detector, cut
+from fxqat.models.image_size import DEFAULT_SIZE, ImageSize, SizeLike
 from fxqat.quant import ort_kernels
 from fxqat.quant.arithmetic import ARITHMETICS, Arithmetic
 from fxqat.quant.torch_ao import dequantize_per_tensor, quantize_per_tensor
@@ -36,7 +36,7 @@ Kernel = tuple[str, list[Any], Step]  # an operation's name, the quantize operat
 
 
 @torch.no_grad()
-def export_integers(model: Detector, path: str | Path, *, imgsz: int = 640) -> Path:
+def export_integers(model: Detector, path: str | Path, *, imgsz: SizeLike = DEFAULT_SIZE) -> Path:
     """Write an .npz with ``graph``, a JSON text, and the arrays of its operations: ``NAME.weight`` int8 (O, I, kH, kW),
     ``NAME.bias`` int32 (O,), ``NAME.weight_scale`` and ``NAME.multiplier`` float32 (O,), ``NAME.table``, what becomes
     of each code or pair of codes.
@@ -49,7 +49,7 @@ def export_integers(model: Detector, path: str | Path, *, imgsz: int = 640) -> P
     Args:
         model: stage ``int8``, of a target whose arithmetic is known.
         path: ends in .npz.
-        imgsz: pixels, square, for the shapes.
+        imgsz: one side, or height and width, for the shapes.
 
     Raises:
         Problem: another stage or target, a path that cannot be written, or floats between integers.
@@ -57,18 +57,18 @@ def export_integers(model: Detector, path: str | Path, *, imgsz: int = 640) -> P
     path = Path(path)
     check_suffix(path, ".npz")
     check_writable(path)
-    check_imgsz(imgsz, model.stride)
+    size = ImageSize.of(imgsz).checked(model.stride)
     name = arithmetic_of(model)
     if model.stage != "int8" or name is None:
         given = f"the model's integers are those of target {model.recipe.target}, whose arithmetic is not known"
         raise Problem("--integers", given, expected="a model of target ort-cpu, ort-arm or litert")
     graph = as_exported(cut(model.gm, 0).eval(), target_of(model.recipe.target))
-    writer = _Writer(graph, ARITHMETICS[name], imgsz)
+    writer = _Writer(graph, ARITHMETICS[name], size)
     writer.run()
     says = {
         "format": FORMAT,
         "arithmetic": name,
-        "imgsz": imgsz,
+        "imgsz": list(size.shape),
         "task": model.source.task,
         "names": dict(model.names),
         "policy": model.recipe.policy_name,
@@ -102,11 +102,11 @@ class _Writer:
         arrays: by ``NAME.what``.
     """
 
-    def __init__(self, graph: fx.GraphModule, arithmetic: Arithmetic, imgsz: int) -> None:
+    def __init__(self, graph: fx.GraphModule, arithmetic: Arithmetic, size: ImageSize) -> None:
         self.graph, self.arithmetic = graph, arithmetic
         self.steps, self.arrays = list[Step](), dict[str, np.ndarray]()
         probe = _Shapes(graph)
-        probe.run(torch.zeros(1, 3, imgsz, imgsz))
+        probe.run(torch.zeros(1, 3, *size.shape))
         self.shapes = probe.shapes
         nodes = list(graph.graph.nodes)
         self.silus = {node: found for node in nodes if (found := silu(node)) is not None}

@@ -14,7 +14,8 @@ import onnx
 
 from fxqat.errors import Problem
 from fxqat.graph.site import nearest
-from fxqat.quant.pairs import Order
+from fxqat.models.image_size import ImageSize
+from fxqat.quant.pair_order import Order
 from fxqat.runtime import litert_session
 from fxqat.runtime.tensor_names import CODES, PERMUTED, back
 from fxqat.runtime.tflite_file import TFLiteFile
@@ -189,18 +190,19 @@ class OnnxSession:
         }
 
 
-def fixed_sizes(path: Path) -> tuple[int, int]:
-    """How many images at a time a file takes, and how many pixels a side; 0 where it leaves that open.
+def fixed_sizes(path: Path) -> tuple[int, ImageSize | None]:
+    """How many images at a time a file takes, and of which size; 0 and None where it leaves that open.
 
     Raises:
         Problem: it is missing, or none.
     """
     if path.suffix == ".tflite":
         file = TFLiteFile.read(path)
-        batch, *sides = file.shape(int(file.graph.inputs[0]))
+        batch, *sizes = map(int, file.shape(int(file.graph.inputs[0])))
     else:
-        batch, *sides = (size.dim_value for size in read(path).graph.input[0].type.tensor_type.shape.dim)
-    return batch, max(sides, default=0)
+        batch, *sizes = (size.dim_value for size in read(path).graph.input[0].type.tensor_type.shape.dim)
+    sides = sizes[:2] if sizes[-1:] == [3] else sizes[1:]
+    return batch, ImageSize.of(sides) if len(sides) == 2 and all(sides) else None
 
 
 def open_file(path: Path, sites: Sequence[str], runtime: Runtime) -> Session:

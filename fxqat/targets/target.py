@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from fxqat.errors import Problem
-from fxqat.quant.pairs import Order
+from fxqat.quant.pair_order import Order
 from fxqat.quant.spec import QConfig, QuantSpec
 
 

@@ -13,6 +13,7 @@ from torch import fx, nn
 from fxqat.checkpoint.model_io import save
 from fxqat.data import images
 from fxqat.errors import Problem
+from fxqat.files import check_folder
 from fxqat.graph.site import covers, nearest
 from fxqat.models.detector import Detector
 from fxqat.passes.calibrate import before_silu
@@ -163,7 +164,7 @@ class TensorBoardLogger:
         folder: where event files go.
 
     Raises:
-        Problem: TensorBoard is not installed.
+        Problem: TensorBoard is not installed, or the folder cannot be written to.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -173,6 +174,7 @@ class TensorBoardLogger:
             raise Problem(
                 "TensorBoardLogger", "tensorboard is not installed", remedy="pip install tensorboard"
             ) from error
+        check_folder(folder)
         self.writer: Any = SummaryWriter(str(folder))
 
     def scalars(self, values: Mapping[str, float], epoch: int) -> None:
@@ -265,7 +267,7 @@ def site_sqnr(gm: fx.GraphModule, batches: Any) -> dict[str, float]:
 def inference_images(trainer: Any, count: int) -> Any:
     """``count`` training images as inference sees them, spread evenly, in batches on the trainer's device."""
     found = images.image_paths(trainer.args.data, limit=count)
-    for batch in images.batches(found, trainer.args.imgsz, 8, lambda path, why: None, fit=trainer.given.fit):
+    for batch in images.batches(found, trainer.plan.imgsz, 8, lambda path, why: None, fit=trainer.given.fit):
         yield batch.to(trainer.device)
 
 

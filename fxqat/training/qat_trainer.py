@@ -33,8 +33,8 @@ class QATTrainer(Trainer):
         self.trainee.refresh()
 
     def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> optim.Optimizer:
-        """Ultralytics' optimizer, with learned scales in a group without weight decay; absorbed batch norm factors are not
-        trained."""
+        """Ultralytics' optimizer, with learned scales in a group without weight decay; absorbed batch norm factors
+        are not trained."""
         optimizer: optim.Optimizer = super().build_optimizer(model, *args, **kwargs)
         scales, factors = learned_scales(model), [layer.bn.weight.requires_grad_(False) for layer in normed(model)]
         chosen = {id(parameter) for parameter in (*scales, *factors)}

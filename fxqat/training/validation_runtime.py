@@ -12,6 +12,7 @@ from torch import Tensor
 from fxqat.evaluation.exported_file import from_file
 from fxqat.files import temporary_folder
 from fxqat.models.detector import Detector
+from fxqat.models.image_size import ImageSize
 from fxqat.runtime.exactness import target_here
 from fxqat.runtime.exporters import export, suffix_of
 from fxqat.runtime.integer_model import in_integers, lowered
@@ -25,8 +26,8 @@ Predict = Callable[[Tensor], Any]
 WORTH_AN_EXPORT = {"ort": 50 * 640**2, "litert": 300 * 640**2}
 
 
-def runtime(detector: Detector, *, images: int, imgsz: int) -> Predict | None:
-    """What the file exported from ``detector`` predicts: images (B, 3, imgsz, imgsz) in 0..1 give the final outputs.
+def runtime(detector: Detector, *, images: int, size: ImageSize) -> Predict | None:
+    """What the file exported from ``detector`` predicts: images (B, 3, height, width) in 0..1 give the final outputs.
 
     For more than a few images, on a CPU that computes it exactly, it is that file in the runtime; else its integers in
     torch. None where the runtime's arithmetic is not known, see ``fxqat.runtime.integer_model``.
@@ -34,14 +35,14 @@ def runtime(detector: Detector, *, images: int, imgsz: int) -> Predict | None:
     Args:
         detector: as it is now; later changes are not seen.
         images: how many are to come.
-        imgsz: pixels.
+        size: of them.
     """
     int8 = lowered(detector)
     if int8 is None:
         return None
     on_cpu = next(detector.parameters()).device.type == "cpu"
-    if on_cpu and _is_worth_an_export(int8, images * imgsz**2):
-        return _file(int8, imgsz)
+    if on_cpu and _is_worth_an_export(int8, images * size.pixels):
+        return _file(int8, size)
     return in_integers(int8).run
 
 
@@ -54,7 +55,7 @@ def _is_worth_an_export(int8: Detector, pixels: int) -> bool:
     return target_here(target)[0] is True
 
 
-def _file(int8: Detector, imgsz: int) -> Predict:
+def _file(int8: Detector, size: ImageSize) -> Predict:
     with temporary_folder("fxqat-train-") as folder:
-        path = export(int8, folder / f"epoch{suffix_of(int8)}", imgsz=imgsz)
+        path = export(int8, folder / f"epoch{suffix_of(int8)}", imgsz=size)
         return from_file(path, threads=torch.get_num_threads())

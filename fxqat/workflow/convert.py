@@ -10,6 +10,7 @@ from torch import fx
 from fxqat.checkpoint.network import policy_of, records
 from fxqat.graph.pipeline import Report
 from fxqat.models.detector import Detector
+from fxqat.models.image_size import ImageSize, SizeLike
 from fxqat.passes import Rules, converting, preparing
 from fxqat.policy import Policy
 from fxqat.runtime import exporters
@@ -39,7 +40,7 @@ def export(
     model: Detector,
     path: str | Path,
     *,
-    imgsz: int | None = None,
+    imgsz: SizeLike | None = None,
     batch: int = 1,
     dynamic: bool = False,
     opset: int = 20,
@@ -50,7 +51,8 @@ def export(
     Args:
         model: stage ``int8``; a calibrated ``qat`` detector is converted first, a ``float`` one is exported in float.
         path: ends in .onnx or, for target ``litert`` and models in float, in .tflite.
-        imgsz: pixels, square, a multiple of the model's stride; as trained or calibrated by default, or 640.
+        imgsz: one side, or height and width, multiples of the model's stride; by default as trained or calibrated, or
+            640.
         batch: images at a time; with ``dynamic`` any number.
         dynamic: leave the batch size open (ONNX only).
         opset: 13 to 21 (ONNX only); the numbers are the same in all.
@@ -65,8 +67,8 @@ def export(
     if model.stage == "float":
         gm, _ = converting(Rules.load(), Policy.load("float").target).run(_float(model))
         model = model.with_graph(gm)
-    imgsz = model.imgsz if imgsz is None else imgsz
-    return exporters.export(model, path, imgsz=imgsz, batch=batch, dynamic=dynamic, opset=opset, input=input)
+    size = model.imgsz if imgsz is None else ImageSize.of(imgsz)
+    return exporters.export(model, path, imgsz=size, batch=batch, dynamic=dynamic, opset=opset, input=input)
 
 
 def _float(model: Detector) -> fx.GraphModule:

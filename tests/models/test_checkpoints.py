@@ -18,7 +18,7 @@ from torchvision import transforms
 import fxqat
 from fxqat.graph.info import info_of
 from fxqat.graph.site import operation
-from fxqat.models.load import load_pt
+from fxqat.models.load import build, load_pt
 from fxqat.models.trace import trace
 from fxqat.models.unpickle import unpickled
 
@@ -146,9 +146,13 @@ def test_roles_do_not_need_the_architecture(tmp_path):
     assert roles[0] == roles[1]
 
 
-def test_prepare_tells_how_many_classes_have_no_name(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [(("prepare", "--policy", "float"), "best.fxqat"), (("swap",), "best.fxqat"), (("export",), "best.onnx")],
+)
+def test_commands_tell_how_many_classes_have_no_name(command, name, tmp_path, capsys):
     path = files.write(tmp_path / "best.pt", {"model": files.detector(names={0: "cat"})})
-    words = said(capsys, "prepare", str(path), "--policy", "float", "-o", str(tmp_path / "best.fxqat"))
+    words = said(capsys, *command, str(path), "-o", str(tmp_path / name))
     assert words.startswith(f"1 of 2 classes have no name in {path}: their number is it\n")
 
 
@@ -176,6 +180,13 @@ def test_images_that_are_not_of_three_channels(channels, word, tmp_path):
     path = files.write(tmp_path / "grey.pt", {"model": model})
     line = f"takes images of {word}; expected 3 channels (RGB); use a model that was trained on colour images"
     assert refusal(load_pt, path) == f"{path}: {line}"
+
+
+def test_grey_architectures_are_refused_as_grey_checkpoints_are():
+    line = "takes images of 1 channel; expected 3 channels (RGB); use a model that was trained on colour images"
+    # Ultralytics heeds the key for classifiers alone; a detector's channels are its data set's
+    content = {"nc": 2, "channels": 1, "backbone": [[-1, 1, "Conv", [8, 3, 2]]], "head": [[-1, 1, "Classify", ["nc"]]]}
+    assert refusal(build, content) == f"architecture: {line}"
 
 
 def renamed(old, new):

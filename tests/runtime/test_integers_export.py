@@ -89,7 +89,7 @@ def test_the_file_needs_no_pickle_and_says_what_it_holds(file, int8):
         graph = json.loads(str(held["graph"]))
         arrays = dict(held)
     steps = {step["name"]: step for step in graph["operations"]}
-    assert (graph["format"], graph["imgsz"], graph["task"]) == ("fxqat integers 1", 64, "segment")
+    assert (graph["format"], graph["imgsz"], graph["task"]) == ("fxqat integers 1", [64, 64], "segment")
     layers = [step["name"] for step in graph["operations"] if step["op"] == "convolution"]
     assert layers
     for name in layers:

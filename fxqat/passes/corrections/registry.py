@@ -23,7 +23,7 @@ from fxqat.quant.torch_ao import disable_fake_quant
 
 
 class Correction(Protocol):
-    """A change to a graph in place, learned from images. In practice a frozen dataclass whose fields are its options."""
+    """A change to a graph in place, learned from images. In practice a frozen dataclass; its fields are options."""
 
     @property
     def name(self) -> str:
