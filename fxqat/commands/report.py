@@ -47,7 +47,7 @@ def arguments(parser: ArgumentParser) -> None:
         "--stages", action="store_true", help="measure that record here, on --val images, with latency and memory"
     )
     parser.add_argument(
-        "--latency", action="store_true", help="time one image in the file of --onnx, in turns with the float network"
+        "--latency", action="store_true", help="time one image in the file of --file, in turns with the float network"
     )
     parser.add_argument("--threads", type=int, default=2, help="threads when timing (default: %(default)s)")
     parser.add_argument(
@@ -67,7 +67,7 @@ def run(options: Namespace) -> None:
         source=options.against or content.provenance.model["Float model"],
         data=options.data or "DATA.yaml",
         model=options.model,
-        file=options.onnx,
+        file=options.file,
     )
     if said:
         print(f"next: {said}")

@@ -153,8 +153,8 @@ def _check(asked: ReportOptions) -> None:
         raise Problem("--stages", "would measure what --drift holds", remedy="give one of them")
     if asked.stages and not (asked.data and asked.val):
         raise Problem("--stages", "has no images", expected="--data with labels, and --val above 0")
-    if asked.latency and not (asked.data and asked.file and asked.file.suffix == ".onnx"):
-        raise Problem("--latency", "has no file to time", expected="--data, and an .onnx file with --onnx")
+    if asked.latency and not (asked.data and asked.file):
+        raise Problem("--latency", "has no file to time", expected="--data, and an exported file with --file")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -131,8 +131,8 @@ def _reasons(found: Measurements) -> Iterator[str]:
         yield _same_codes(found.codes, found.runtime)
     if (fast := found.latency) is not None:
         yield (
-            f"One image takes {fast.median:.1f} ms in {found.runtime}: {fast.speed:.2f} times as fast as float, between "
-            f"{fast.speed_low:.2f} and {fast.speed_high:.2f}."
+            f"One image takes {fast.median:.1f} ms in {found.runtime}: {fast.speed:.2f} times as fast as float, "
+            f"between {fast.speed_low:.2f} and {fast.speed_high:.2f}."
         )
     if found.integer_share:
         yield f"{found.integer_share:.1%} of all multiply-adds run in integers."
