@@ -75,8 +75,9 @@ def export_integers(model: Detector, path: str | Path, *, imgsz: SizeLike = DEFA
         "operations": writer.steps,
         "outputs": writer.outputs(),
     }
+    arrays: dict[str, Any] = {"graph": np.array(json.dumps(says)), **writer.arrays}
     with replacing(path) as temporary:
-        np.savez_compressed(temporary, graph=np.array(json.dumps(says)), **writer.arrays)
+        np.savez_compressed(temporary, **arrays)
     return path
 
 
@@ -195,7 +196,7 @@ class _Writer:
 
     def _weight_scale(self, weight: Any) -> Tensor:
         scale = weight.args[1]
-        return self.graph.get_buffer(scale.target) if isinstance(scale, fx.Node) else torch.tensor([scale])
+        return self.graph.get_buffer(str(scale.target)) if isinstance(scale, fx.Node) else torch.tensor([scale])
 
     def _moved(self, node: Any, source: Any) -> Kernel:
         """What only moves codes, or the image."""
