@@ -119,6 +119,11 @@ RUNTIMES: Mapping[str, Runtime] = {
 }
 
 
+def default_runtime(suffix: str) -> Runtime:
+    """The runtime of files whose names end in ``suffix``, where no other is asked for."""
+    return next(one for one in RUNTIMES.values() if one.suffix == suffix)
+
+
 def chosen(names: str | Sequence[str] | None, suffix: str = ".onnx") -> tuple[list[Runtime], list[Runtime]]:
     """The runtimes of a comma-separated list: those installed, and those missing.
 

@@ -119,7 +119,7 @@ def test_table_is_plain_text(model):
 
 class TestProblems:
     def test_missing(self, tmp_path):
-        with pytest.raises(Problem, match=r"^.*gone\.onnx: no such file; expected an ONNX model$"):
+        with pytest.raises(Problem, match=r"^.*gone\.onnx: no such file; expected an exported model$"):
             measure([tmp_path / "gone.onnx"])
 
     def test_junk(self, tmp_path):
