@@ -17,11 +17,13 @@ from fxqat.data import dataset
 from fxqat.errors import Problem
 
 STRIDE = 32  # what Ultralytics rounds sizes to at least, also where a network's coarsest level has a smaller one
-_JPEG_END = b"\xff\xd9"
 
 
 class Unreadable(Exception):
-    """An image file that cannot be decoded, or only in part; the text says why."""
+    """An image file that cannot be decoded, or only in part; the text says why, in one line."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(" ".join(why.split()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,7 @@ def load_image(path: str | Path, imgsz: int, fit: str = "letterbox") -> Tensor:
         Tensor (3, imgsz, imgsz), float32 in 0..1, RGB.
 
     Raises:
-        Unreadable: the file is missing, no image, or cut short.
+        Unreadable: the file is missing, no image, cut short, or not of bytes.
         Problem: imgsz is not a multiple of 32.
     """
     check_imgsz(imgsz)
@@ -123,7 +125,7 @@ def read_pixels(path: str | Path) -> np.ndarray:
     """Decode one image with Ultralytics' reader: (H, W, 3) uint8, BGR, upright.
 
     Raises:
-        Unreadable: the file is missing, no image, or cut short.
+        Unreadable: the file is missing, no image, cut short, or not of bytes.
     """
     from ultralytics.utils.patches import imread
 
@@ -138,6 +140,8 @@ def read_pixels(path: str | Path) -> np.ndarray:
         raise Unreadable(f"damaged: {error}") from error
     if picture is None:
         raise Unreadable("not an image")
+    if picture.dtype != np.uint8 or picture.shape[2] != dataset.CHANNELS:
+        raise Unreadable(f"holds {picture.shape[2]} channels of {picture.dtype}, not 3 of bytes")
     return picture
 
 
@@ -198,16 +202,41 @@ def _scale(picture: np.ndarray, imgsz: int) -> np.ndarray:
 
 
 def _cut_short(path: Path) -> str | None:
-    """Why a JPEG is incomplete, or None; OpenCV would fill the rest with grey and say nothing."""
+    """Why a JPEG or PNG is incomplete, or None; OpenCV would leave the rest grey or black and say nothing.
+
+    What ends as it should is not decoded twice; what does not may be complete, with other bytes after its end.
+    """
+    content = path.read_bytes()
+    for start, end, decode in _ENDS:
+        if content.startswith(start) and not content.endswith(end):
+            return decode(path)
+    return None
+
+
+def _jpeg_fault(path: Path) -> str | None:
+    # the plugins, not Image.open: Ultralytics patches that one to pip install a HEIF decoder
     from PIL import JpegImagePlugin
 
-    if path.suffix.lower() not in {".jpg", ".jpeg"} or path.read_bytes()[-2:] == _JPEG_END:
-        return None
-    try:  # the plugin, not Image.open: Ultralytics patches that one to pip install a HEIF decoder
-        with JpegImagePlugin.JpegImageFile(path) as image:
+    return _fault(JpegImagePlugin.JpegImageFile, path)
+
+
+def _png_fault(path: Path) -> str | None:
+    from PIL import PngImagePlugin
+
+    return _fault(PngImagePlugin.PngImageFile, path)
+
+
+def _fault(decoder: Callable[[Path], Any], path: Path) -> str | None:
+    try:
+        with decoder(path) as image:
             image.load()
-    except SyntaxError:
-        return None  # another format under a JPEG's name, which the decoder judges
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError) as error:
         return f"cut short: {error}"
-    return None  # complete, with other bytes after its end
+    return None
+
+
+# How the files of a format begin and end, and what says why one that ends otherwise is incomplete.
+_ENDS: tuple[tuple[bytes, bytes, Callable[[Path], str | None]], ...] = (
+    (b"\xff\xd8\xff", b"\xff\xd9", _jpeg_fault),
+    (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82", _png_fault),
+)

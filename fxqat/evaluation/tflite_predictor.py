@@ -15,7 +15,10 @@ from fxqat.errors import Problem
 from fxqat.evaluation.predictor import Predictor
 from fxqat.models.families import DEFAULT
 from fxqat.runtime.litert_session import Run, are_boxes_and_scores, as_pixels, in_pixels, interpreter
+from fxqat.runtime.refusals import guarded
 from fxqat.runtime.tflite_file import TFLiteFile
+
+_RUNTIME = "LiteRT"
 
 
 def from_tflite(path: str | Path, *, threads: int = 1) -> Predictor:
@@ -32,7 +35,7 @@ def from_tflite(path: str | Path, *, threads: int = 1) -> Predictor:
     file = TFLiteFile.read(path)
     kind, shape = _input(path, file)
     predict = _Predict(
-        run=interpreter(file.content(), xnnpack=True, threads=threads),
+        run=guarded(lambda: interpreter(file.content(), xnnpack=True, threads=threads), path, _RUNTIME),
         kind=kind,
         shape=shape,
         is_last=file.shape(file.graph.inputs[0])[-1] == 3,
@@ -52,7 +55,10 @@ def _input(path: Path, file: TFLiteFile) -> tuple[str, tuple[int, ...]]:
 def _names(path: Path, metadata: Mapping[str, Any]) -> dict[int, str]:
     if metadata.get("task") != DEFAULT.task or not isinstance(metadata.get("names"), dict):
         raise Problem(path, "does not say what it detects", expected="Ultralytics' metadata of a detector")
-    names = {int(index): str(name) for index, name in metadata["names"].items()}
+    try:
+        names = {int(index): str(name) for index, name in metadata["names"].items()}
+    except ValueError as error:
+        raise Problem(path, "its metadata 'names' is no mapping of numbers to names") from error
     spec = DEFAULT.described({key: str(value) for key, value in metadata.items()}, len(names), [])
     if not are_boxes_and_scores(DEFAULT.final(spec)):
         raise Problem(path, "predicts without NMS", expected="a detector that predicts boxes and scores")
