@@ -15,7 +15,7 @@ import random
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from fxqat.models.detector import Detector
 from fxqat.runtime.tflite_file import TFLiteFile, is_installed
 
 Dice = random.Random
+RunAll = Callable[[Callable[[int], str], int], Iterable[str]]
 IMGSZ = 64
 _NUMBERS = (-(2**31), -1, 0, 1, 2, 7, 255, 10**6, 2**31 - 1)
 
@@ -90,8 +91,10 @@ def examples(folder: Path) -> Iterator[Example]:
         yield Example(path=fxqat.export(calibrated, folder / f"good{suffix}", imgsz=IMGSZ), model=calibrated)
 
 
-def trials(example: Example, folder: Path, count: int, seed: int) -> dict[str, Counter[str]]:
-    """``count`` damaged copies of a file, each given to ``val`` and ``verify``.
+def trials(
+    example: Example, folder: Path, count: int, seed: int, run_all: RunAll = isolated
+) -> dict[str, Counter[str]]:
+    """``count`` damaged copies of a file, each given to ``val`` and ``verify`` by ``run_all``.
 
     Returns:
         For each kind of damage and command, how many were ``refused``, how many ``ran``, and how many ended otherwise.
@@ -107,7 +110,7 @@ def trials(example: Example, folder: Path, count: int, seed: int) -> dict[str, C
         path.write_bytes(kinds[names[index % len(names)]](content, Dice(f"{seed} {index}")))
         return outcome(list(commands.values())[command], example, path)
 
-    for number, word in enumerate(isolated(trial, count * len(commands))):
+    for number, word in enumerate(run_all(trial, count * len(commands))):
         index, command = divmod(number, len(commands))
         counts[f"{names[index % len(names)]}, {list(commands)[command]}"][word] += 1
     return counts
@@ -117,12 +120,13 @@ def outcome(act: Callable[[Example, Path], None], example: Example, path: Path) 
     """``refused`` with one line, or ``ran``.
 
     Raises:
-        AssertionError: the refusal has several lines.
+        Problem: the refusal has several lines.
     """
     try:
         act(example, path)
     except Problem as problem:
-        assert "\n" not in str(problem), problem
+        if "\n" in str(problem):
+            raise
         return "refused"
     return "ran"
 
@@ -242,8 +246,10 @@ def _version(proto: onnx.ModelProto, dice: Dice) -> None:
 
 def _operand(file: TFLiteFile, dice: Dice) -> None:
     operation = dice.choice(file.graph.operators)
-    part = dice.choice([one for one in (operation.inputs, operation.outputs) if one is not None])
+    name = dice.choice([name for name in ("inputs", "outputs") if getattr(operation, name) is not None])
+    part = [int(index) for index in getattr(operation, name)]
     part[dice.randrange(len(part))] = dice.choice((-2, -1, 10**6, dice.randrange(len(file.graph.tensors))))
+    setattr(operation, name, part)
 
 
 def _opcode(file: TFLiteFile, dice: Dice) -> None:

@@ -6,8 +6,8 @@ Each command of the chain runs once to its end, on a small detector and drawn im
 again and are ended at random moments of that time: by kill -9, Ctrl-C, SIGTERM, or by a reader that closes the pipe.
 Whatever the moment, files are as before or equal to those of the whole run, bit for bit; the exit code is as a shell
 tells of the signal; nothing is left behind, also in TMPDIR, but by kill -9. A training then goes on with ``--resume``,
-or begins again where no epoch was finished, and must end with the same tensors. ``start`` is a process of its own, ended
-while Python and its libraries are imported.
+or begins again where no epoch was finished, and must end with the same tensors. ``start`` is a process of its own,
+ended while Python and its libraries are imported.
 """
 
 from __future__ import annotations
@@ -57,10 +57,11 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "report": ("report", "n_ptq.fxqat", *_FEW, "--pictures", "1"),
     "demo-data": ("demo-data", "signs", "--images", "20"),
 }
+_NEEDED = ("prepare", "calibrate", "convert", "export")  # by those after them
 START = "start"
 _MARK = ".fxqat-"  # how temporary names begin, see fxqat.files
-# Times, of which two runs differ.
-_TIMED = frozenset({"val.json", "n_ptq.html"})
+# What holds times, and the folder of a training's state: two runs differ there.
+_TIMED = frozenset({"val.json", "n_ptq.html", "n_qat"})
 _PATIENCE = 600  # seconds
 
 
@@ -138,7 +139,7 @@ def trials(folder: Path, names: Sequence[str], moments: int, seed: int) -> dict[
         the trainings that ``went on to the same bits``, and those that were ``wrong``, each of which is printed.
     """
     torch.set_num_threads(1)  # threads do not follow into a copy of the process
-    dice, whole = random.Random(seed), _whole(folder / "whole")
+    dice, whole = random.Random(seed), _whole(folder / "whole", names)
     counts: dict[str, Counter[str]] = {}
     for name in names:
         for way in WAYS:
@@ -150,13 +151,14 @@ def trials(folder: Path, names: Sequence[str], moments: int, seed: int) -> dict[
     return counts
 
 
-def _whole(folder: Path) -> Whole:
+def _whole(folder: Path, names: Sequence[str]) -> Whole:
     """Run the chain in this process, so that everything is imported, and then in copies, which are measured."""
     make_dataset(folder / "data", images=20, imgsz=160)
     architecture = {**ARCHITECTURE, "nc": len(CLASSES)}
     (folder / "n.yaml").write_text(yaml.safe_dump(architecture))
     before, seconds = {}, {}
-    for name, words in COMMANDS.items():
+    for name in (one for one in COMMANDS if one in names or one in _NEEDED):
+        words = COMMANDS[name]
         before[name] = frozenset(str(path.relative_to(folder)) for path in _files(folder))
         with chdir(folder), redirect_stdout(io.StringIO()):
             fxqat_main(words)
@@ -165,12 +167,14 @@ def _whole(folder: Path) -> Whole:
         start = time.monotonic()
         ended = _run(words, folder, lambda _: None)
         seconds[name] = time.monotonic() - start
-        if os.environ.get("DBG"): print(name, seconds[name], flush=True)
+        if os.environ.get("DBG"):
+            print(name, seconds[name], flush=True)
         if ended.code:
             raise Problem(f"fxqat {name}", f"ended with {ended.code}: {ended.said}")
-    start = time.monotonic()
-    _run_alone(COMMANDS["prepare"], folder, lambda _: None)
-    before[START], seconds[START] = before["prepare"], time.monotonic() - start
+    if START in names:
+        start = time.monotonic()
+        _run_alone(COMMANDS["prepare"], folder, lambda _: None)
+        before[START], seconds[START] = before["prepare"], time.monotonic() - start
     return Whole(folder=folder, before=before, seconds=seconds)
 
 
@@ -181,7 +185,7 @@ def _trial(whole: Whole, place: Path, name: str, way: str, share: float, title: 
         (place / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(whole.folder / file, place / file)
     ended = run_it(words, place, _ending(WAYS[way], share * whole.seconds[name]))
-    left = [path for path in _files(place) if path.name.startswith(_MARK) or "tmp" in path.parts]
+    left = [file for file in (path.relative_to(place) for path in _files(place)) if _is_temporary(file)]
     faults = list(_faults(whole, place, ended, name, way))
     faults += [f"left {path}" for path in left if way != "kill -9"]
     yield "ended" if ended.code else "finished before"
@@ -203,14 +207,13 @@ def _faults(whole: Whole, place: Path, ended: Ended, name: str, way: str) -> Ite
         yield "a traceback"
     known = whole.digests()
     for path in _files(place):
-        file = str(path.relative_to(place))
-        if _is_kept(file) and sha256(path) != known.get(file):
+        file = path.relative_to(place)
+        if not (_is_temporary(file) or file.parts[0] in _TIMED) and sha256(path) != known.get(str(file)):
             yield f"{file} differs"
 
 
-def _is_kept(file: str) -> bool:
-    """Whether ``file`` must be as after a whole run: it is no temporary, no run's own folder, and holds no times."""
-    return not (file.startswith((_MARK, "tmp/", "n_qat/")) or f"/{_MARK}" in file or file in _TIMED)
+def _is_temporary(file: Path) -> bool:
+    return file.parts[0] == "tmp" or any(part.startswith(_MARK) for part in file.parts)
 
 
 def _resumed(whole: Whole, place: Path) -> Iterator[str]:

@@ -12,6 +12,7 @@ import argparse
 import copy
 import random
 import sys
+import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,20 +24,24 @@ from bench.damaged_checkpoints import ARCHITECTURE
 from fxqat.errors import Problem
 from fxqat.models.load import build
 from fxqat.models.trace import trace
-from fxqat.passes.assign import Assign
 from fxqat.passes import Rules, fusing
+from fxqat.passes.assign import Assign
 from fxqat.policy import Policy
 from fxqat.policy.resources import find, shipped
 from fxqat.targets import TARGETS
 
 Dice = random.Random
 _VALUES: tuple[Any, ...] = (
-    *(None, True, False, -1, 0, 1, 4, 8, 33, 10**30, 0.5, float("nan"), float("inf"), "", " ", "x", "**", "*", "[", "[!]"),
+    *(None, True, False, -1, 0, 1, 4, 8, 33, 10**30, 0.5, float("nan"), float("inf")),
+    *("", " ", "x", "**", "*", "[", "[!]"),
     *("model.**", "a..b", "\n", "\u00e9\u0301", "x" * 5000, "__class__", "yes", "1e3", [], [[]], {}, {"a": {}}, [None]),
     *(["**"], {"bits": 8}, "mse", "histogram", "through", "silu", "uint8", "no: [", "2026-01-01"),
 )
 _NOISE = "\t\n\x00\x07:-[]{}#&*!|>'\"%@`,?~\u2028\ud7ff \ufeff"
-_KEYS = ("site", "role", "float", "weight", "activation", "bits", "observer", "method", "extends", "target", "qat", "<<", "x")
+_KEYS = (
+    *("site", "role", "op", "float", "weight", "activation", "bits", "observer", "method"),
+    *("extends", "target", "qat", "<<", "x"),
+)
 
 
 def main() -> int:
@@ -48,11 +53,18 @@ def main() -> int:
 
 
 def measure(options: argparse.Namespace) -> dict[str, dict[str, int]]:
-    """Count the outcomes of each kind of change, and print them."""
+    """Count the outcomes of each kind of change, and print them.
+
+    Raises:
+        Problem: a trial ended in anything but a decision or a line.
+    """
     counts = trials(options.count, options.seed)
-    print("| changed | refused when read | refused by the sites | decided |\n| --- | --- | --- | --- |")
+    words = ("unreadable", "unfit", "decided", "wrong")
+    print("| changed | refused when read | refused for the sites | decided | wrong |\n| --- | --- | --- | --- | --- |")
     for kind, row in counts.items():
-        print(f"| {kind} | {row['unreadable']} | {row['unfit']} | {row['decided']} |")
+        print(f"| {kind} | {' | '.join(str(row[word]) for word in words)} |")
+    if wrong := sum(row["wrong"] for row in counts.values()):
+        raise Problem("mutated_policies", f"{wrong} trials ended in no line", remedy="see above")
     return {kind: dict(row) for kind, row in counts.items()}
 
 
@@ -60,11 +72,8 @@ def trials(count: int, seed: int) -> dict[str, Counter[str]]:
     """``count`` changed policies, read one after another.
 
     Returns:
-        For each kind of change, how many were ``unreadable``, ``unfit`` for the sites, and how many ``decided``.
-
-    Raises:
-        Exception: what reading raised beside Problem; nothing may.
-        AssertionError: a refusal has several lines.
+        For each kind of change, how many were ``unreadable``, ``unfit`` for the sites, how many ``decided``, and how
+        many raised anything beside a Problem of one line, which is ``wrong``.
     """
     dice, graph = Dice(seed), fusing(Rules.load()).run(trace(build(ARCHITECTURE)[0]))[0]
     texts = [find("policies", name).read_text(encoding="utf-8") for name in shipped("policies")]
@@ -72,23 +81,33 @@ def trials(count: int, seed: int) -> dict[str, Counter[str]]:
     for trial in range(count):
         kind = list(CHANGES)[trial % len(CHANGES)]
         text = CHANGES[kind](dice.choice(texts), dice)
-        try:
-            counts[kind][outcome(text, graph)] += 1
-        except Exception as error:
-            error.add_note(f"trial {trial}, {kind}:\n{text}")
-            raise
+        counts[kind][_judged(text, graph, f"trial {trial}, {kind}")] += 1
     return counts
 
 
+def _judged(text: str, graph: Any, title: str) -> str:
+    """As ``outcome``; ``wrong`` where it raises anything, which is printed."""
+    try:
+        return outcome(text, graph)
+    except Exception:
+        print(f"{title}:\n{text}\n{traceback.format_exc(limit=-3)}", flush=True)
+        return "wrong"
+
+
 def outcome(text: str, graph: Any) -> str:
-    """``unreadable``, ``unfit`` for the graph's sites, or ``decided``."""
+    """``unreadable``, ``unfit`` for the graph's sites, or ``decided``.
+
+    Raises:
+        Problem: the refusal has several lines.
+    """
     word = "unreadable"
     try:
         policy = Policy.parse(text, "changed.yaml")
         word = "unfit"
         Assign(policy=policy)(copy.deepcopy(graph))
     except Problem as problem:
-        assert "\n" not in str(problem), problem
+        if "\n" in str(problem):
+            raise
         return word
     return "decided"
 
@@ -108,12 +127,9 @@ def change_keys(text: str, dice: Dice) -> str:
     """A key taken out, put in or renamed."""
     content = yaml.safe_load(text)
     part = dice.choice([one for one in _parts(content) if isinstance(one, dict)])
-    if part and dice.random() < 0.7:
-        value = part.pop(dice.choice(list(part)))
-    else:
-        value = copy.deepcopy(dice.choice(_VALUES))
+    taken = part.pop(dice.choice(list(part))) if part and dice.random() < 0.7 else dice.choice(_VALUES)
     if dice.random() < 0.7:
-        part[dice.choice((*_KEYS, *_VALUES[:12]))] = value
+        part[dice.choice((*_KEYS, *_VALUES[:12]))] = copy.deepcopy(taken)
     return str(yaml.safe_dump(content, allow_unicode=True))
 
 
@@ -125,7 +141,8 @@ def change_entries(text: str, dice: Dice) -> str:
         entry = part[dice.randrange(len(part))]
         if dice.random() < 0.5:
             part.remove(entry)
-        part.insert(dice.randrange(len(part) + 1), copy.deepcopy(entry)) if dice.random() < 0.7 else None
+        if dice.random() < 0.7:
+            part.insert(dice.randrange(len(part) + 1), copy.deepcopy(entry))
     return str(yaml.safe_dump(content, allow_unicode=True))
 
 

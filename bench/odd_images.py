@@ -86,7 +86,8 @@ def outcome(path: Path, near: float) -> str:
     try:
         pixels, planes = read_pixels(path), load_image(path, IMGSZ)
     except Unreadable as error:
-        assert "\n" not in str(error), error
+        if "\n" in str(error):
+            raise
         return "refused"
     assert planes.shape == (3, IMGSZ, IMGSZ)
     assert 0 <= float(planes.min()) <= float(planes.max()) <= 1

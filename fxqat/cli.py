@@ -18,7 +18,6 @@ from fxqat.errors import Problem
 from fxqat.files import disk_refusals
 from fxqat.models.environment import environment
 
-
 _PIPE_CLOSED = 128 + 13  # as a shell tells of SIGPIPE, a number that Windows does not know
 
 

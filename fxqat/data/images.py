@@ -16,6 +16,7 @@ from torch import Tensor
 from fxqat.data import dataset
 from fxqat.errors import Problem
 
+_JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 STRIDE = 32  # what Ultralytics rounds sizes to at least, also where a network's coarsest level has a smaller one
 
 
@@ -202,41 +203,16 @@ def _scale(picture: np.ndarray, imgsz: int) -> np.ndarray:
 
 
 def _cut_short(path: Path) -> str | None:
-    """Why a JPEG or PNG is incomplete, or None; OpenCV would leave the rest grey or black and say nothing.
-
-    What ends as it should is not decoded twice; what does not may be complete, with other bytes after its end.
-    """
-    content = path.read_bytes()
-    for start, end, decode in _ENDS:
-        if content.startswith(start) and not content.endswith(end):
-            return decode(path)
-    return None
-
-
-def _jpeg_fault(path: Path) -> str | None:
-    # the plugins, not Image.open: Ultralytics patches that one to pip install a HEIF decoder
+    """Why a JPEG is incomplete, or None; OpenCV would fill the rest with grey and say nothing, of other formats it
+    reads nothing."""
     from PIL import JpegImagePlugin
 
-    return _fault(JpegImagePlugin.JpegImageFile, path)
-
-
-def _png_fault(path: Path) -> str | None:
-    from PIL import PngImagePlugin
-
-    return _fault(PngImagePlugin.PngImageFile, path)
-
-
-def _fault(decoder: Callable[[Path], Any], path: Path) -> str | None:
-    try:
-        with decoder(path) as image:
+    content = path.read_bytes()
+    if not content.startswith(_JPEG_START) or content.endswith(_JPEG_END):
+        return None
+    try:  # the plugin, not Image.open: Ultralytics patches that one to pip install a HEIF decoder
+        with JpegImagePlugin.JpegImageFile(path) as image:
             image.load()
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError) as error:
         return f"cut short: {error}"
-    return None
-
-
-# How the files of a format begin and end, and what says why one that ends otherwise is incomplete.
-_ENDS: tuple[tuple[bytes, bytes, Callable[[Path], str | None]], ...] = (
-    (b"\xff\xd8\xff", b"\xff\xd9", _jpeg_fault),
-    (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82", _png_fault),
-)
+    return None  # complete, with other bytes after its end

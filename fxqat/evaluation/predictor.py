@@ -158,7 +158,7 @@ def _session(path: Path, threads: int | None) -> Any:
     if threads is not None:
         options.intra_op_num_threads = threads
     with runtime_refusals(path, _RUNTIME):
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 def _image_shape(path: Path, session: Any) -> tuple[int | None, ...]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
 from fxqat.errors import Problem
@@ -24,21 +24,26 @@ def read(path: Path) -> onnx.ModelProto:
         raise Problem(path, "no such file", expected="an .onnx file", remedy="run fxqat export first")
     try:
         proto = onnx.load(path)
-    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
+        check(proto, path)
+    except Problem:
+        raise
+    except Exception as error:  # protobuf has types of its own, and names may be no UTF-8
         raise Problem(path, "is not an ONNX file", expected=_EXPECTED) from error
-    check(proto, path)
     return proto
 
 
 def check(proto: onnx.ModelProto, path: Path) -> None:
-    """Refuse a model without nodes, with other than one input, or with a constant that is not as large as it says.
+    """Refuse a model without nodes, with names that are no text, with other than one input, or with a constant that is
+    not as large as it says.
 
     Raises:
-        Problem: naming the constant.
+        Problem: saying which.
     """
     graph = proto.graph
     if not graph.node or not graph.output:
         raise Problem(path, "is not an ONNX file", expected=_EXPECTED)
+    if not all(isinstance(word, str) for word in _words(graph)):  # protobuf gives what is no UTF-8 as bytes
+        raise Problem(path, "is damaged: a name is no text", expected=_EXPECTED)
     constants = {tensor.name for tensor in graph.initializer}
     inputs = [one for one in graph.input if one.name not in constants]  # files of IR 3 list constants as inputs too
     if len(inputs) != 1 or not inputs[0].type.HasField("tensor_type"):
@@ -46,6 +51,12 @@ def check(proto: onnx.ModelProto, path: Path) -> None:
     for tensor in graph.initializer:
         if not _is_whole(tensor):
             raise Problem(path, f"is damaged: constant {tensor.name!r} is not as large as it says", expected=_EXPECTED)
+
+
+def _words(graph: onnx.GraphProto) -> Iterator[object]:
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+    yield from (one.name for part in (graph.initializer, graph.input, graph.output) for one in part)
 
 
 def _is_whole(tensor: TensorProto) -> bool:

@@ -9,7 +9,8 @@ from typing import ParamSpec, TypeVar
 
 from fxqat.errors import Problem
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @contextmanager

@@ -55,7 +55,9 @@ def _onnx_runtime(proto: onnx.ModelProto, *, optimized: bool) -> Callable[[Mappi
     options.log_severity_level = 3
     if not optimized:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"], enable_fallback=0
+    )
     return lambda inputs: session.run(None, dict(inputs))
 
 
