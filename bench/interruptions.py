@@ -60,8 +60,8 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
 _NEEDED = ("prepare", "calibrate", "convert", "export")  # by those after them
 START = "start"
 _MARK = ".fxqat-"  # how temporary names begin, see fxqat.files
-# What holds times, and the folder of a training's state: two runs differ there.
-_TIMED = frozenset({"val.json", "n_ptq.html", "n_qat"})
+# What holds times: two runs differ there. Of a training the tensors are compared in the end.
+_TIMED = frozenset({"val.json", "n_ptq.html", "n_qat", "n_qat.fxqat"})
 _PATIENCE = 600  # seconds
 
 

@@ -65,6 +65,8 @@ def _print_any_character() -> None:
 
 def _drop_output() -> None:
     """Let Python's own flush at the end of the process find nobody to complain to."""
+    if sys.stdout is None:  # closed by the shell (>&-)
+        return
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         return

@@ -110,7 +110,7 @@ def test_openvino_takes_the_file_of_every_opset(converted, image, tmp_path):
 
 
 class TestOpenCV:
-    """OpenCV reads files for ONNX Runtime, float and INT8; in those for OpenVINO it fails in the forward."""
+    """OpenCV reads files for ONNX Runtime, float and INT8."""
 
     def forward(self, path, pixels):
         network = cv2.dnn.readNetFromONNX(str(path))
