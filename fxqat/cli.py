@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import os
@@ -19,6 +18,8 @@ from fxqat.errors import Problem
 from fxqat.files import disk_refusals
 from fxqat.models.environment import environment
 
+_PIPE_CLOSED = 128 + 13  # as a shell tells of SIGPIPE, a number that Windows does not know
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
@@ -27,20 +28,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _print_any_character()
     if "_ARGCOMPLETE" in os.environ:
         complete(parser(whole=True))
-    options = command_line(arguments)
     with _ending_cleanly():
-        return _run(options)
+        return _run(arguments)
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         with disk_refusals():
+            options = command_line(arguments)
             check_places(options)
             options.run(options)
             print(end="", flush=True)
     except Problem as problem:
         print(f"fxqat: {problem}", file=sys.stderr)
-        _drop_output()
         return 2
     except UnicodeEncodeError as error:
         if error.encoding != sys.getfilesystemencoding():
@@ -49,9 +49,11 @@ def _run(options: argparse.Namespace) -> int:
         print(f"fxqat: {error.object!a}: {what}; set PYTHONUTF8=1", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("fxqat: interrupted; no output was written", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader (head, less) has seen enough
+        print("fxqat: interrupted; nothing is half-written", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader (head, less) has seen enough, and the command did not come to its end
+        return _PIPE_CLOSED
+    finally:
         _drop_output()
     return 0
 
@@ -65,6 +67,8 @@ def _print_any_character() -> None:
 
 def _drop_output() -> None:
     """Let Python's own flush at the end of the process find nobody to complain to."""
+    if sys.stdout is None:  # closed by the shell (>&-)
+        return
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         return
@@ -73,7 +77,8 @@ def _drop_output() -> None:
 
 @contextlib.contextmanager
 def _ending_cleanly() -> Iterator[None]:
-    """When the process is asked to end (SIGTERM), what is half-written is removed first; the exit code is 143."""
+    """When the process is asked to end (SIGTERM, or SIGHUP unless nohup has it ignored), what is half-written is
+    removed first; the exit code is 128 and the signal's number, as a shell tells it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -81,11 +86,13 @@ def _ending_cleanly() -> Iterator[None]:
     def end(number: int, frame: object) -> NoReturn:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    asked = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {one: signal.signal(one, end) for one in asked if signal.getsignal(one) not in {signal.SIG_IGN, None}}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 if __name__ == "__main__":

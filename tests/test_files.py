@@ -162,26 +162,51 @@ class TestTheCommandLine:
         words = f"has characters that file names have not in this locale ({sys.getfilesystemencoding()})"
         assert err.getvalue().decode() == f"fxqat: '\\xf6.jpg': {words}; set PYTHONUTF8=1\n"
 
-    def test_a_command_that_is_asked_to_end_leaves_nothing_half_written(self, monkeypatch, tmp_path):
+    @pytest.mark.parametrize("raised", [KeyboardInterrupt, BrokenPipeError])
+    def test_an_end_while_the_command_line_is_read(self, monkeypatch, capsys, raised):
+        def parsed(arguments: object) -> None:
+            raise raised
+
+        monkeypatch.setattr(cli, "_parsed", parsed)
+        number, said = {
+            KeyboardInterrupt: (signal.SIGINT, "fxqat: interrupted; nothing is half-written\n"),
+            BrokenPipeError: (signal.SIGPIPE, ""),
+        }[raised]
+        assert cli.main([]) == 128 + number
+        assert capsys.readouterr().err == said
+
+    def test_nohup_keeps_a_command_running(self, monkeypatch):
+        def run(options: object) -> None:
+            os.kill(os.getpid(), signal.SIGHUP)
+
+        monkeypatch.setattr(cli, "_parsed", lambda arguments: type("Options", (), {"run": staticmethod(run)})())
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            assert cli.main([]) == 0
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+    def test_a_command_that_is_asked_to_end_leaves_nothing_half_written(self, monkeypatch, tmp_path, number):
         def run(options: object) -> None:
             with replacing(tmp_path / "x") as temporary:
                 temporary.write_text("half")
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), number)
                 time.sleep(60)
 
         monkeypatch.setattr(cli, "_parsed", lambda arguments: type("Options", (), {"run": staticmethod(run)})())
-        before = signal.getsignal(signal.SIGTERM)
+        before = signal.getsignal(number)
         with pytest.raises(SystemExit) as caught:
             cli.main([])
-        assert caught.value.code == 128 + signal.SIGTERM
-        assert signal.getsignal(signal.SIGTERM) is before
+        assert caught.value.code == 128 + number
+        assert signal.getsignal(number) is before
         assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize(
         ("command", "code", "says"),
         [
             ("> /dev/full", 2, f"fxqat: output: {FULL}\n"),
-            ("| head -1", 0, ""),
+            ("| true", 128 + signal.SIGPIPE, ""),
             (">&-", 0, ""),
         ],
     )  # fmt: skip

@@ -127,7 +127,7 @@ def _value(text: str) -> Any:
         return float(text)
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # also a date that is none
         return text
 
 

@@ -134,8 +134,9 @@ def _prove(options: Namespace) -> None:
     """What the weights of a file say about 16-bit sums in each runtime that adds them."""
     from fxqat.files import write_text
     from fxqat.runtime.exactness import REMEDY
+    from fxqat.runtime.onnx_file import read
     from fxqat.runtime.overflow import prove
-    from fxqat.runtime.sessions import RUNTIMES, read
+    from fxqat.runtime.sessions import RUNTIMES
     from fxqat.targets import target_of
 
     proto, pairing = read(Path(options.model)), {one.title: one.pair_orders for one in RUNTIMES.values()}

@@ -157,7 +157,7 @@ def _parse(file: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise Problem(f"{file}:{line}", f"is not valid YAML: {error.problem}") from error
-    except (yaml.YAMLError, OSError) as error:
+    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:  # a date that is none, lists without end
         raise Problem(file, f"cannot be read as YAML: {error}") from error
     if not isinstance(keys, dict):
         raise Problem(file, "is not a data set YAML", expected="keys such as train, val and names")

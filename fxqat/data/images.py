@@ -17,12 +17,15 @@ from fxqat.data import dataset
 from fxqat.errors import Problem
 from fxqat.models.image_size import ImageSize, SizeLike
 
+_JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 STRIDE = 32  # what Ultralytics rounds sizes to at least, also where a network's coarsest level has a smaller one
-_JPEG_END = b"\xff\xd9"
 
 
 class Unreadable(Exception):
-    """An image file that cannot be decoded, or only in part; the text says why."""
+    """An image file that cannot be decoded, or only in part; the text says why, in one line."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(" ".join(why.split()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +91,7 @@ def load_image(path: str | Path, imgsz: SizeLike, fit: str = "letterbox") -> Ten
         Tensor (3, height, width), float32 in 0..1, RGB.
 
     Raises:
-        Unreadable: the file is missing, no image, or cut short.
+        Unreadable: the file is missing, no image, cut short, or not of bytes.
         Problem: a side of imgsz is not a multiple of 32.
     """
     size = ImageSize.of(imgsz).checked(STRIDE)
@@ -118,7 +121,7 @@ def read_pixels(path: str | Path) -> np.ndarray:
     """Decode one image with Ultralytics' reader: (H, W, 3) uint8, BGR, upright.
 
     Raises:
-        Unreadable: the file is missing, no image, or cut short.
+        Unreadable: the file is missing, no image, cut short, or not of bytes.
     """
     from ultralytics.utils.patches import imread
 
@@ -133,6 +136,8 @@ def read_pixels(path: str | Path) -> np.ndarray:
         raise Unreadable(f"damaged: {error}") from error
     if picture is None:
         raise Unreadable("not an image")
+    if picture.dtype != np.uint8 or picture.shape[2] != dataset.CHANNELS:
+        raise Unreadable(f"holds {picture.shape[2]} channels of {picture.dtype}, not 3 of bytes")
     return picture
 
 
@@ -194,16 +199,16 @@ def _scale(picture: np.ndarray, side: int) -> np.ndarray:
 
 
 def _cut_short(path: Path) -> str | None:
-    """Why a JPEG is incomplete, or None; OpenCV would fill the rest with grey and say nothing."""
+    """Why a JPEG is incomplete, or None; OpenCV would fill the rest with grey and say nothing, of other formats it
+    reads nothing."""
     from PIL import JpegImagePlugin
 
-    if path.suffix.lower() not in {".jpg", ".jpeg"} or path.read_bytes()[-2:] == _JPEG_END:
+    content = path.read_bytes()
+    if not content.startswith(_JPEG_START) or content.endswith(_JPEG_END):
         return None
     try:  # the plugin, not Image.open: Ultralytics patches that one to pip install a HEIF decoder
         with JpegImagePlugin.JpegImageFile(path) as image:
             image.load()
-    except SyntaxError:
-        return None  # another format under a JPEG's name, which the decoder judges
-    except OSError as error:
+    except (OSError, SyntaxError) as error:
         return f"cut short: {error}"
     return None  # complete, with other bytes after its end

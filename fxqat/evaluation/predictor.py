@@ -17,6 +17,10 @@ from fxqat.models.detector import Detector
 from fxqat.models.families import DEFAULT, FAMILIES
 from fxqat.models.family import Family, FinalOutput, HeadSpec, LabelRow
 from fxqat.models.image_size import ImageSize
+from fxqat.runtime.onnx_file import read
+from fxqat.runtime.refusals import runtime_refusals
+
+_RUNTIME = "ONNX Runtime"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +96,8 @@ class Predictor:
         with torch.no_grad():
             output = self.predict(images)
         found = output if isinstance(output, tuple | list) else (output,)
+        if len(found) < len(self.final):
+            raise Problem(self.name, f"has {len(found)} outputs", expected=f"{len(self.final)}")
         for wanted, y in zip(self.final, found, strict=False):
             if not wanted.fits(y, len(images)):
                 shape = f"its output {wanted.name} has shape {tuple(y.shape)}"
@@ -120,7 +126,7 @@ def from_onnx(path: str | Path, *, threads: int | None = None) -> Predictor:
         raise Problem(path, f"its input has shape {source.shape}", expected="(N, 3, H, W)")
     return Predictor(
         name=path.name,
-        predict=_Predict(session, source.name, batch),
+        predict=_Predict(path, session, source.name, batch),
         names=names,
         path=path,
         imgsz=ImageSize(height=height, width=width) if height and width else None,
@@ -133,8 +139,8 @@ def from_onnx(path: str | Path, *, threads: int | None = None) -> Predictor:
 class _Predict:
     """Run a session over a batch of any size, on floats in 0..1 or on bytes, as the file wants them."""
 
-    def __init__(self, session: Any, source: str, batch: int | None) -> None:
-        self.session, self.source, self.batch = session, source, batch
+    def __init__(self, path: Path, session: Any, source: str, batch: int | None) -> None:
+        self.path, self.session, self.source, self.batch = path, session, source, batch
         self.bytes, self.last = _takes_bytes(session), _has_channels_last(session)
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -146,23 +152,24 @@ class _Predict:
 
     def _run(self, pixels: np.ndarray, size: int) -> list[np.ndarray]:
         padding = np.zeros((size - len(pixels), *pixels.shape[1:]), pixels.dtype)
-        outputs = self.session.run(None, {self.source: np.concatenate([pixels, padding])})
+        with runtime_refusals(self.path, _RUNTIME):
+            outputs = self.session.run(None, {self.source: np.concatenate([pixels, padding])})
+        for output in outputs:
+            if not isinstance(output, np.ndarray) or not output.ndim or output.dtype.kind not in "fiu":
+                raise Problem(self.path, "has an output that is no numbers for each image")
         return [output[: len(pixels)] for output in outputs]
 
 
 def _session(path: Path, threads: int | None) -> Any:
     import onnxruntime
 
-    if not path.is_file():
-        raise Problem(path, "no such file", expected="an ONNX model", remedy="make it with fxqat export")
+    read(path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors, which arrive as exceptions anyway
     if threads is not None:
         options.intra_op_num_threads = threads
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime raises a type of its own for each way a file can be wrong
-        raise Problem(path, f"ONNX Runtime cannot load it: {error}", remedy="export it again") from error
+    with runtime_refusals(path, _RUNTIME):
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 def _image_shape(path: Path, session: Any) -> tuple[int | None, ...]:

@@ -13,8 +13,11 @@ from fxqat.errors import Problem
 from fxqat.evaluation.predictor import Predictor
 from fxqat.models.image_size import ImageSize
 from fxqat.runtime.litert_session import Run, as_pixels, interpreter
+from fxqat.runtime.refusals import guarded
 from fxqat.runtime.tflite_file import TFLiteFile
 from fxqat.runtime.tflite_outputs import Outputs, head_of, outputs_of
+
+_RUNTIME = "LiteRT"
 
 
 def from_tflite(path: str | Path, *, threads: int | None = None) -> Predictor:
@@ -32,7 +35,7 @@ def from_tflite(path: str | Path, *, threads: int | None = None) -> Predictor:
     _check_input(path, file)
     head = head_of(path, file)
     outputs = outputs_of(file, head.family.final(head.spec))
-    run = interpreter(file.content(), xnnpack=True, threads=threads or 1)
+    run = guarded(lambda: interpreter(file.content(), xnnpack=True, threads=threads or 1), path, _RUNTIME)
     return Predictor(
         name=path.name,
         predict=_Predict(run=run, kind=file.type(file.graph.inputs[0]), outputs=outputs),

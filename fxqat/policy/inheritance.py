@@ -12,7 +12,7 @@ from typing import Any
 
 from fxqat.errors import Problem
 from fxqat.policy.located_yaml import Lines, parse
-from fxqat.policy.resources import find
+from fxqat.policy.resources import find, is_file
 
 _INHERITED = ("doc", "target", "corrections", "qat")
 
@@ -55,7 +55,7 @@ def resolved(content: Lines, folder: Path | None, heirs: tuple[str, ...] = ()) -
 
 def _found(name: str, folder: Path | None, where: str) -> Path:
     beside = None if folder is None else folder / name
-    if beside is not None and beside.is_file():
+    if beside is not None and is_file(beside):
         return beside
     try:
         return find("policies", name)

@@ -77,17 +77,18 @@ def parse(text: str, name: str) -> Any:
     Raises:
         Problem: it is not YAML.
     """
-    loader = _Loader(text)
-    loader.file = name
     try:
+        loader = _Loader(text)
+        loader.file = name
         found = loader.get_single_data()
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise Problem(f"{name}:{line}", f"is not YAML ({error.problem})", expected="a policy file") from error
-    except yaml.YAMLError as error:
-        raise Problem(name, f"is not YAML ({str(error).splitlines()[0]})", expected="a policy file") from error
-    finally:
-        loader.dispose()
+    except yaml.reader.ReaderError as error:
+        line, what = text.count("\n", 0, error.position) + 1, f"is not YAML (the character {error.character:#x})"
+        raise Problem(f"{name}:{line}", what, expected="a policy file") from error
+    except (ValueError, RecursionError) as error:  # a date that is none, lists in lists without end
+        raise Problem(name, f"is not YAML ({error})", expected="a policy file") from error
     if isinstance(found, Lines):
         found.text = text
     return found

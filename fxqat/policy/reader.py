@@ -168,7 +168,7 @@ class Reader:
             raise self._problem(entry, f"the glob {entry['site']!r} is not legal ({error})", "site") from error
 
     def _named_spec(self, entry: Lines, key: str, specs: _Specs) -> QuantSpec:
-        if entry[key] not in specs.entries:
+        if not isinstance(entry[key], str) or entry[key] not in specs.entries:
             known = ", ".join(specs.entries) or "none"
             raise self._problem(
                 entry,

@@ -20,16 +20,24 @@ def find(kind: str, name: str | Path) -> Path:
     Raises:
         Problem: there is none.
     """
-    if Path(name).is_file():
+    if is_file(Path(name)):
         return Path(name)
     for root in _ROOTS:
         for candidate in (root / kind / Path(name).name, root / kind / f"{Path(name).name}{_SUFFIX[kind]}"):
-            if candidate.is_file():
+            if is_file(candidate):
                 return candidate
     names = shipped(kind)
     raise Problem(
         name, "no such file", expected=f"a path or one of: {', '.join(names)}", remedy=nearest(Path(name).stem, names)
     )
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; a name that is too long is none's."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def shipped(kind: str) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +16,8 @@ from fxqat.graph.site import nearest
 from fxqat.models.image_size import ImageSize
 from fxqat.quant.pair_order import Order
 from fxqat.runtime import litert_session
+from fxqat.runtime.onnx_file import read
+from fxqat.runtime.refusals import guarded
 from fxqat.runtime.tensor_names import CODES, PERMUTED, back
 from fxqat.runtime.tflite_file import TFLiteFile
 
@@ -55,7 +56,9 @@ def _onnx_runtime(proto: onnx.ModelProto, *, optimized: bool) -> Callable[[Mappi
     options.log_severity_level = 3
     if not optimized:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"], enable_fallback=0
+    )
     return lambda inputs: session.run(None, dict(inputs))
 
 
@@ -194,15 +197,17 @@ def fixed_sizes(path: Path) -> tuple[int, ImageSize | None]:
     """How many images at a time a file takes, and of which size; 0 and None where it leaves that open.
 
     Raises:
-        Problem: it is missing, or none.
+        Problem: it is missing, damaged, or takes no images.
     """
     if path.suffix == ".tflite":
         file = TFLiteFile.read(path)
-        batch, *sizes = map(int, file.shape(int(file.graph.inputs[0])))
+        sizes = [int(size) for size in file.shape(int(file.graph.inputs[0]))]
     else:
-        batch, *sizes = (size.dim_value for size in read(path).graph.input[0].type.tensor_type.shape.dim)
-    sides = sizes[:2] if sizes[-1:] == [3] else sizes[1:]
-    return batch, ImageSize.of(sides) if len(sides) == 2 and all(sides) else None
+        sizes = [size.dim_value for size in read(path).graph.input[0].type.tensor_type.shape.dim]
+    if len(sizes) != 4 or min(sizes) < 0:
+        raise Problem(path, f"takes {sizes}", expected="images (N, 3, H, W) or (N, H, W, 3)")
+    sides = sizes[1:3] if sizes[-1] == 3 else sizes[2:]
+    return sizes[0], ImageSize.of(sides) if all(sides) else None
 
 
 def open_file(path: Path, sites: Sequence[str], runtime: Runtime) -> Session:
@@ -213,16 +218,11 @@ def open_file(path: Path, sites: Sequence[str], runtime: Runtime) -> Session:
     """
     if path.suffix != runtime.suffix:
         raise Problem(path, f"is no file for {runtime.title}", expected=f"a name that ends in {runtime.suffix}")
-    run = partial(_opened, path, runtime)
+
+    def run(model: Any) -> Callable[[Mapping[str, np.ndarray]], Arrays]:
+        return guarded(lambda: runtime.open(model), path, runtime.title)
+
     return litert_session.open_tflite(path, sites, run) if path.suffix == ".tflite" else _open_onnx(path, sites, run)
-
-
-def _opened(path: Path, runtime: Runtime, model: Any) -> Callable[[Mapping[str, np.ndarray]], Arrays]:
-    try:
-        return runtime.open(model)
-    except Exception as error:  # each runtime raises types of its own
-        words = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise Problem(path, f"{runtime.title} cannot run it: {words}") from error
 
 
 def _open_onnx(path: Path, sites: Sequence[str], run: Open) -> OnnxSession:
@@ -267,17 +267,3 @@ def as_input(images: np.ndarray, source: onnx.ValueInfoProto) -> np.ndarray:
     pixels = np.round(images * 255).astype(np.uint8)
     last = source.type.tensor_type.shape.dim[-1].dim_value == 3
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)) if last else pixels
-
-
-def read(path: Path) -> onnx.ModelProto:
-    """An ONNX file.
-
-    Raises:
-        Problem: it is missing, or none.
-    """
-    if not path.is_file():
-        raise Problem(path, "no such file", expected="an .onnx file", remedy="run fxqat export first")
-    try:
-        return onnx.load(path)
-    except Exception as error:
-        raise Problem(path, "is not an ONNX file", expected="a file written by fxqat export") from error

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import struct
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,10 +15,25 @@ from typing import Any
 import numpy as np
 
 from fxqat.errors import Problem
+from fxqat.runtime.tflite_check import faults
 
 MISSING = "pip install 'fxqat[litert]'"
 _METADATA = "metadata.json"  # what Ultralytics' loader looks for in the zip at the file's end
+# What the schema's reader raises where offsets and lengths lead out of the file, or to something else; and the zip's.
+_DAMAGED = (
+    *(ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError, struct.error),
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),
+)
 _ALIGNMENT = 16  # of a buffer, as the schema asks; kernels read them as they lie in the file
+
+
+def _metadata(path: Path) -> Mapping[str, Any]:
+    """What the zip behind a model says; nothing where there is none, or none of ours."""
+    if not zipfile.is_zipfile(path):
+        return {}
+    with zipfile.ZipFile(path) as archive:
+        found = json.loads(archive.read(_METADATA)) if _METADATA in archive.namelist() else {}
+    return found if isinstance(found, dict) else {}
 
 
 def is_installed(package: str) -> bool:
@@ -55,7 +72,7 @@ class TFLiteFile:
         """The file at ``path``.
 
         Raises:
-            Problem: it is missing, or no .tflite file.
+            Problem: it is missing, no .tflite file, or damaged.
         """
         if not path.is_file():
             raise Problem(path, "no such file", expected="a .tflite file", remedy="run fxqat export first")
@@ -63,10 +80,13 @@ class TFLiteFile:
         if content[4:8] != b"TFL3":
             raise Problem(path, "is not a .tflite file", expected="a file written by fxqat export")
         check_installed("ai_edge_litert", str(path))
-        file = cls(content)
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                file.metadata = json.loads(archive.read(_METADATA)) if _METADATA in archive.namelist() else {}
+        try:
+            file = cls(content)
+            file.metadata = _metadata(path)
+        except _DAMAGED as error:
+            raise Problem(path, f"is damaged ({error})", expected="a file written by fxqat export") from error
+        if fault := next(faults(file.model, file._schema), None):
+            raise Problem(path, f"is damaged: {fault}", expected="a file written by fxqat export")
         return file
 
     @property
