@@ -109,7 +109,7 @@ def run(options: Namespace) -> None:
 def _hold_against_rules(options: Namespace) -> None:
     """What the rules of a target say of a file."""
     from fxqat.files import write_text
-    from fxqat.runtime.sessions import read
+    from fxqat.runtime.onnx_file import read
     from fxqat.runtime.tensorrt_rules import RULES, check
 
     if options.target != "tensorrt":

@@ -205,7 +205,7 @@ class _Look:
 
     def _images(self, limit: int) -> images.ImageList:
         """Of the val split where there is one: what calibration has not seen."""
-        place = dataset.find(self.asked.data)
+        place = dataset.find(str(self.asked.data))
         try:
             return images.image_paths(place, split="val", limit=limit)
         except Problem:
