@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from fxqat.commands.command import check_places
-from fxqat.commands.parser import command_line
+from fxqat.commands.completion import complete
+from fxqat.commands.parser import command_line, parser
 from fxqat.errors import Problem
 from fxqat.files import disk_refusals
 from fxqat.models.environment import environment
@@ -24,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, value in environment().items():
         os.environ.setdefault(name, value)
     _print_any_character()
+    if "_ARGCOMPLETE" in os.environ:
+        complete(parser(whole=True))
     options = command_line(arguments)
     with _ending_cleanly():
         return _run(options)

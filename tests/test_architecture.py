@@ -43,7 +43,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "api": ("checkpoint", "models", "passes", "sensitivity", "training", "workflow"),
     "report": (
         *("api", "checkpoint", "data", "errors", "evaluation", "files", "graph", "models", "passes", "policy"),
-        *("runtime", "sensitivity", "training", "version", "workflow"),
+        *("runtime", "sensitivity", "targets", "training", "version", "workflow"),
     ),
     "fxqat": ("api", "graph", "lazy", "policy", "quant", "version"),  # the public names, found on first use
     "commands": (

@@ -12,11 +12,14 @@ from typing import Any
 
 def command_line() -> str:
     """Every command: what it does, how it is called, its arguments, an example."""
-    from fxqat.commands.parser import COMMANDS, parser
+    from fxqat.commands.parser import GROUPS, parser
 
-    top = parser()
-    words = next(one for one in top._actions if isinstance(one, argparse._SubParsersAction))
-    return "\n\n".join(_command(command, words.choices[command.name]) for command in COMMANDS)
+    words = next(one for one in parser()._actions if isinstance(one, argparse._SubParsersAction))
+    parts: list[str] = []
+    for group in GROUPS:
+        parts += [f"## {group.title.capitalize()}", _sentence(group.purpose)]
+        parts += [_command(command, words.choices[command.name]) for command in group.commands]
+    return "\n\n".join(parts)
 
 
 def _command(command: Any, one: argparse.ArgumentParser) -> str:
@@ -24,13 +27,12 @@ def _command(command: Any, one: argparse.ArgumentParser) -> str:
     one.build = None  # type: ignore[attr-defined]
     options = [action for action in one._actions if action.help is not argparse.SUPPRESS]
     rows = [(f"`{_invocation(action)}`", _cell(_help(action))) for action in options]
-    examples = "\n".join(part.strip() for part in command.example.split(";"))
     parts = (
-        f"## {command.name}",
+        f"### {command.name}",
         f"{_sentence(command.help)}",
         _fence("text", one.format_usage().removeprefix("usage: ").strip()),
         table(("argument", "meaning"), rows),
-        _fence("shell", examples),
+        _fence("shell", command.example),
     )
     return "\n\n".join(parts)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import operator
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -239,7 +240,7 @@ def _modules() -> dict[str, ModuleWord]:
     words += [_biased(kind, names.split()) for kind, names in _WITH_BIAS.items()]
     words += [_fused_conv(), _fused(QATLinear, _biased(nn.Linear, ("in_features", "out_features")), QATLinear.fused)]
     words += [_fake_quantizer(kind) for kind in (FakeQuantize, PerChannelFakeQuantize, LSQFakeQuantize)]
-    words += [_lone_norm(), *(told_by(kind, kind.arguments) for kind in _opaque())]
+    words += [_lone_norm(), *(replace(told_by(kind, kind.arguments), owns=frozenset(kind.owns)) for kind in _opaque())]
     assert FOLDER not in {word.kind.__name__ for word in words}
     return {word.kind.__name__: word for word in words}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from argparse import ArgumentParser, Namespace
@@ -108,7 +109,7 @@ def check_counts(options: Namespace) -> None:
     Raises:
         Problem: naming the option.
     """
-    for name in ("images", "batch", "threads", "candidates"):
+    for name in ("images", "batch", "threads", "candidates", "verify"):
         value = getattr(options, name, None)
         if value is not None and value < 1:
             raise Problem(f"--{name}", str(value), expected="1 or more")
@@ -134,6 +135,14 @@ def say_unnamed(model: Detector, given: str) -> None:
     """A line where ``given``, the file that ``model`` was read from, lacks names of classes."""
     if count := model.source.unnamed:
         print(f"{count} of {len(model.names)} classes have no name in {given}: their number is it")
+
+
+def write_json(options: Namespace, found: object) -> None:
+    """Write ``found`` to ``--json``, where it was given."""
+    from fxqat.files import write_text
+
+    if options.json:
+        write_text(options.json, json.dumps(found, indent=2) + "\n")
 
 
 def say_skipped(skipped: list[tuple[Path, str]]) -> None:

@@ -21,10 +21,14 @@ class CommandParser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """The options, and what was not understood."""
+        self.add_arguments()
+        return super().parse_known_args(_joined(sys.argv[1:] if args is None else args), namespace)
+
+    def add_arguments(self) -> None:
+        """Add the command's arguments, once."""
         build, self.build = self.build, None
         if build is not None:
             build(self)
-        return super().parse_known_args(_joined(sys.argv[1:] if args is None else args), namespace)
 
     def error(self, message: str) -> NoReturn:
         """End with the message in one line and exit code 2."""

@@ -12,6 +12,7 @@ from typing import Any
 from fxqat.commands import (
     analyze,
     calibrate,
+    completion,
     convert,
     demo,
     demo_data,
@@ -63,7 +64,7 @@ GROUPS: tuple[Group, ...] = (
         *("measure", "what quantization costs, and where"),
         *(val, verify, report, drift, analyze, sensitivity),
     ),
-    _group("explain", "what fxqat sees and decides", doctor, targets, sites, explain, text, diff, why_not),
+    _group("explain", "what fxqat sees and decides", doctor, targets, sites, explain, text, diff, why_not, completion),
     _group("demo", "with nothing at hand", demo, demo_data),
 )
 COMMANDS: tuple[Command, ...] = tuple(command for group in GROUPS for command in group.commands)
@@ -83,8 +84,8 @@ fxqat COMMAND --help tells more, with an example.
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line."""
+def parser(*, whole: bool = False) -> argparse.ArgumentParser:
+    """The parser of the whole command line; ``whole``: with the arguments of every command at once, not when used."""
     top = CommandParser(
         prog="fxqat",
         usage="fxqat [-h] [--version] COMMAND ...",
@@ -105,6 +106,8 @@ def parser() -> argparse.ArgumentParser:
         )
         one.build = command.arguments
         one.set_defaults(run=command.run)
+        if whole:
+            one.add_arguments()
     return top
 
 

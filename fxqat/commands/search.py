@@ -105,7 +105,7 @@ def _report(found: SearchResult, max_drop: float) -> str:
         times = (f"{seen.predicted:.2f}", f"{seen.milliseconds:.2f}")
         errors = (f"{100 * seen.divergence / whole:.0f} %", f"{100 * seen.disagreement:.3f} %")
         lines.append((_few(seen.left), *times, *errors, "<- found" if seen is found.best.candidate else ""))
-    rows = [("measured", "mAP50-95", "drift, points [95 %]", "ms", "speed [95 %]", "MB")]
+    rows = [("measured", found.base.accuracy.metric.title, "drift, points [95 %]", "ms", "speed [95 %]", "MB")]
     for name, one, latency in zip(("from", "found"), (found.base, found.best), found.latency[1:], strict=True):
         speed = f"{latency.speed:.2f}x [{latency.speed_low:.2f}, {latency.speed_high:.2f}]"
         figures = (f"{one.accuracy.map5095:.4f}", str(one.drift), f"{latency.median:.1f}", speed, f"{latency.size:.2f}")

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 def arguments(parser: ArgumentParser) -> None:
     """What ``fxqat train`` takes."""
     parser.add_argument("model", metavar="X.fxqat", help="what fxqat calibrate wrote")
-    parser.add_argument("--data", required=True, metavar="D", help="data set YAML; its val split needs labels")
+    parser.add_argument(
+        "--data", required=True, metavar="D", help="data set YAML, of classifiers a folder; its val split needs labels"
+    )
     parser.add_argument("--epochs", type=int, metavar="N", help="all in all (default: 3)")
     parser.add_argument("--batch", type=int, metavar="N", help="images a step (default: 4)")
     add_image_size(parser, "as calibrated, or 640")
@@ -131,13 +133,13 @@ def _value(text: str) -> Any:
 
 def _verdict(record: Mapping[str, Any]) -> str:
     """Which epoch the result is, in words."""
-    measured, best = record["map5095"], record["best_epoch"]
+    measured, best, metric = record["map5095"], record["best_epoch"], record["metric"]
     start = f"{measured[0] * 100:.2f}"
     if best == 0:
-        return f"no epoch was better than the model as given (mAP50-95 {start}): that is the result"
+        return f"no epoch was better than the model as given ({metric} {start}): that is the result"
     points = (measured[best] - measured[0]) * 100
     said = (
-        f"epoch {best} is the result: mAP50-95 {measured[best] * 100:.2f}, {points:+.2f} points on the {start} before"
+        f"epoch {best} is the result: {metric} {measured[best] * 100:.2f}, {points:+.2f} points on the {start} before"
     )
     if not (gain := record.get("gain")):
         return said

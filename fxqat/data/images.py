@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,7 +29,7 @@ class Unreadable(Exception):
 class ImageList:
     """Paths of images in a fixed order.
 
-    ``source`` is the YAML, folder, list or image they come from, ``split`` the YAML's split (None for the others),
+    ``source`` is the YAML, folder, list or image they come from, ``split`` its split (None where it has none),
     ``total`` how many there were before ``limit``.
     """
 
@@ -47,7 +47,8 @@ def image_paths(data: str | Path, *, split: str | None = None, limit: int | None
 
     Args:
         data: the path, or the name of a data set that Ultralytics ships.
-        split: which split of a YAML; ``train`` by default, since that is what calibration may look at.
+        split: which split of a YAML, or of a folder that has a folder for each; ``train`` by default, since that is
+            what calibration may look at.
         limit: at most so many. Of n images, number ``i * n // limit`` is taken for each i, so they are spread evenly.
 
     Raises:
@@ -55,10 +56,13 @@ def image_paths(data: str | Path, *, split: str | None = None, limit: int | None
     """
     if limit is not None and limit < 1:
         raise Problem(f"limit {limit}", "asks for no image", expected="1 or more")
-    place = dataset.find(data)
-    is_yaml = dataset.is_yaml(place)
-    chosen = (split or "train") if is_yaml else None
-    paths = dataset.read(place).images(cast(str, chosen)) if is_yaml else dataset.images_at(place)
+    place, wanted = dataset.find(data), split or "train"
+    has_splits = dataset.is_yaml(place) or (place / wanted).is_dir()
+    chosen = wanted if has_splits else None
+    if dataset.is_yaml(place):
+        paths = dataset.read(place).images(wanted)
+    else:
+        paths = dataset.images_at(place / wanted if has_splits else place)
     return ImageList(source=place, split=chosen, paths=tuple(spread(paths, limit)), total=len(paths))
 
 

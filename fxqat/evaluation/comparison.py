@@ -43,7 +43,12 @@ class ComparisonRow:
             "drift": drift,
             "megabytes": self.megabytes,
             "milliseconds": self.milliseconds,
+            **({"others": [_told(*other) for other in self.others]} if self.others else {}),
         }
+
+
+def _told(accuracy: Accuracy, drift: Drift | None) -> dict[str, Any]:
+    return {**accuracy.summary(), "drift": asdict(drift) if drift else None}
 
 
 def compare(

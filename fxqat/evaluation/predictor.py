@@ -15,7 +15,7 @@ from torch import Tensor
 from fxqat.errors import Problem
 from fxqat.models.detector import Detector
 from fxqat.models.families import DEFAULT, FAMILIES
-from fxqat.models.family import Family, FinalOutput, HeadSpec
+from fxqat.models.family import Family, FinalOutput, HeadSpec, LabelRow
 from fxqat.models.image_size import ImageSize
 
 
@@ -71,7 +71,17 @@ class Predictor:
     @property
     def final(self) -> tuple[FinalOutput, ...]:
         """Its outputs."""
-        return self.family.final(self.spec or HeadSpec(classes=len(self.names)))
+        return self.family.final(self.head)
+
+    @property
+    def head(self) -> HeadSpec:
+        """The sizes of its head."""
+        return self.spec or HeadSpec(classes=len(self.names))
+
+    @property
+    def row(self) -> LabelRow:
+        """A row of the label files that it is measured against."""
+        return self.family.row(self.head)
 
     def __call__(self, images: Tensor) -> Any:
         """The final outputs, float32, a tuple where there are several; without gradients.

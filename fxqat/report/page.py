@@ -129,6 +129,9 @@ class View:
                 f"the speed of float ({fast.threads} threads), between {fast.speed_low:.2f} and {fast.speed_high:.2f}"
             )
             figures.append(Figure(value=f"{fast.speed:.2f}", unit="x", words=words))
+        if timed := found.latency:
+            words = f"the speed of float for one image, between {timed.speed_low:.2f} and {timed.speed_high:.2f}"
+            figures.append(Figure(value=f"{timed.speed:.2f}", unit="x", words=words))
         if found.size:
             figures.append(Figure(value=f"{found.size:.0%}"[:-1], unit="%", words="of the float weights' size"))
         if found.errors:

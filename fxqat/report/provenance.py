@@ -12,6 +12,7 @@ from typing import Any
 
 from fxqat.checkpoint.fxqat_format import versions
 from fxqat.models.detector import Detector
+from fxqat.models.families import DEFAULT
 from fxqat.models.image_size import ImageSize
 from fxqat.training.command_words import restated
 from fxqat.version import library_versions
@@ -90,7 +91,8 @@ def _trained(record: Mapping[str, Any]) -> str:
     how, measured = record["config"], record["map5095"]
     epoch = record.get("epoch", record["best_epoch"])
     trained = f"{how['epochs']} epochs on {how['data']}, {ImageSize.of(how['imgsz'])} px; this is epoch {epoch}"
-    return f"{trained}: mAP50-95 {measured[epoch]:.4f}, {measured[0]:.4f} before training"
+    metric = record.get("metric", DEFAULT.metric.title)  # which older versions did not tell
+    return f"{trained}: {metric} {measured[epoch]:.4f}, {measured[0]:.4f} before training"
 
 
 def _environment() -> dict[str, str]:

@@ -33,6 +33,7 @@ PLACES = {
     "Dropout": Place.SAME,
     "PixelShuffle": Place.SAME,
     "StopGradient": Place.SAME,
+    "PointFlow": Place.SAME,
     "AdaptiveAvgPool2d": Place.NONE,
     "AvgPool2d": Place.NONE,
     "ConvTranspose2d": Place.NONE,

@@ -36,6 +36,8 @@ RECIPE: Mapping[str, Any] = {
     "translate": 0.0,
     "hsv_s": 0.3,
     "hsv_v": 0.2,
+    "auto_augment": None,
+    "erasing": 0.0,
     "patience": 0,
     "plots": False,
 }
@@ -61,6 +63,7 @@ RESERVED: Mapping[str, str] = {
     "exist_ok": "the run lies beside the result",
     "save_dir": "the run lies beside the result",
     "cos_lr": "use schedule",
+    "nms": "the detector was prepared with or without it",
     "split": "the val split decides",
 }
 
@@ -70,7 +73,8 @@ class TrainingConfig:
     """How to train.
 
     Attributes:
-        data: data set YAML; its val split needs labels, its train split only where the task loss is used.
+        data: data set YAML, of classifiers a folder; its val split needs labels, its train split only where the task
+            loss is used.
         epochs: all in all; epoch 0 is the model as given.
         batch: images a step.
         imgsz: of the images, multiples of the model's stride; may be given in any form of ``ImageSize.of``.

@@ -17,20 +17,21 @@ import numpy as np
 import torch
 from torch import Tensor, optim
 
-from fxqat.data import dataset
+from fxqat.data.class_folders import ClassFolders
+from fxqat.data.dataset import DataSet
 from fxqat.errors import Problem
 from fxqat.evaluation.validators import square_validator
 from fxqat.files import locked
 from fxqat.graph.pipeline import Pipeline
 from fxqat.models import offline
 from fxqat.models.detector import Detector, cut
-from fxqat.models.family import Metric
+from fxqat.models.family import Labels, Metric
 from fxqat.passes.unquantize import Unquantize
 from fxqat.quant.modules import freeze_bn_stats, update_bn_stats
 from fxqat.training import resume_state
 from fxqat.training.checks import check_same, widest_site
 from fxqat.training.config import TrainingConfig
-from fxqat.training.data import images_digest, list_images, ultralytics_images
+from fxqat.training.data import images_digest, in_order, ultralytics_data, ultralytics_images
 from fxqat.training.distributed import launch
 from fxqat.training.ema import AveragedModel
 from fxqat.training.improvement import gain, keep
@@ -123,6 +124,7 @@ class Trainer(BaseTrainer):
             "compiled": self.compiled,
             "epoch": epoch,
             "best_epoch": self.best_epoch,
+            "metric": self.metric.title,
             "map5095": measured,
         }
 
@@ -143,14 +145,40 @@ class Trainer(BaseTrainer):
         self.resume = False
 
     def get_dataset(self) -> dict[str, Any]:
-        """The data set, read by the same function as in every command."""
-        found = dataset.read(Path(self.args.data))
+        """Nothing yet, see ``use_data``."""
+        return {}
+
+    def use_data(self, found: DataSet | ClassFolders, *, labelled: bool) -> None:
+        """Train and validate on ``found``, the data set as every command reads it; on its train split's labels where
+        ``labelled``."""
         self.data_digest = images_digest(found)
-        return list_images(found, Path(self.save_dir))
+        self.data = ultralytics_data(found, Path(self.save_dir), labelled=labelled)
+
+    def setup_model(self) -> None:
+        """Nothing: the detector is given."""
+
+    def set_model_attributes(self) -> None:
+        """Ultralytics' own, and the options, which losses read."""
+        super().set_model_attributes()
+        self.trainee.args = self.args
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
         """Ultralytics' data set, all images of one size, in validation too."""
+        if self.given.source.family.labels is Labels.FOLDERS:
+            return super().build_dataset(img_path, mode, batch)
         return ultralytics_images(self, img_path, mode, batch)
+
+    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        """Ultralytics' loader, in order in validation.
+
+        Raises:
+            Problem: none of the split's images can be read.
+        """
+        try:
+            found = super().get_dataloader(dataset_path, batch_size, rank, mode)
+        except FileNotFoundError as error:  # Ultralytics left out every image of a class folder as damaged
+            raise Problem(self.args.data, f"split '{mode}' has no usable image") from error
+        return found if mode == "train" else in_order(found, rank)
 
     def get_validator(self) -> Any:
         """Ultralytics' validator."""
@@ -278,7 +306,7 @@ class Trainer(BaseTrainer):
             self.metrics = {self.metric.key: 0.0, self.metric.second: 0.0}
             self.history.append(self._row(0))
             return
-        if not self.validator.metrics.nt_per_class.sum():
+        if not self.validator.measures:
             raise Problem(self.args.data, "its val split has no labels, so the best epoch could not be told")
         keep(self.validator, self.given.source.family, self.wdir, 0)
         self.history.append(self._row(0))
@@ -318,6 +346,8 @@ class Trainer(BaseTrainer):
         self.stopper.__dict__.update(found.words["stopper"])
         self._recall(found)
         self.start_epoch = found.epochs_done
+        for _ in range(self.start_epoch):
+            self.trainee.criterion.update()  # type: ignore[union-attr]
         self.best_fitness = self.history[self.best_epoch]["map5095"]
         self.run_callbacks("on_start_validated")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +12,12 @@ import yaml
 from models.checkpoint_files import ARCHITECTURE, write
 from torch import nn
 
+from fxqat.checkpoint import vocabulary
 from fxqat.demo import make_dataset
+from fxqat.evaluation import comparison, drift_report
+from fxqat.evaluation.latency import Latency, measure
 from fxqat.models.load import build
+from fxqat.targets import TARGETS
 
 IMGSZ = 64  # small, and what every command takes by default, since the checkpoints say that they were trained so
 CHECKPOINTS = ("yolov8n.pt", "best.pt")
@@ -46,6 +52,27 @@ def random_detector(names: dict[int, str]) -> nn.Module:
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return model.eval()
+
+
+@pytest.fixture
+def quick_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latency from one run of each model: the pages show how to ask for it, not what it is."""
+
+    def once(paths: Sequence[str | Path], **options: Any) -> list[Latency]:
+        return measure(paths, **{**options, "rounds": 1, "runs": 1, "warmup": 0})
+
+    monkeypatch.setattr(comparison, "measure", once)
+    monkeypatch.setattr(drift_report, "measure_latency", once)
+
+
+@pytest.fixture
+def registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a page registers is known as long as it runs."""
+    monkeypatch.setattr(vocabulary, "_WORDS", list(vocabulary._WORDS))
+    known = set(TARGETS)
+    yield
+    for name in set(TARGETS) - known:
+        del TARGETS[name]
 
 
 @pytest.fixture

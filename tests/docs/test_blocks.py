@@ -6,6 +6,7 @@ that may not be there, is only read: by the parser of the command line."""
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 import types
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ NAMES = [str(page.relative_to(REPOSITORY)) for page in PAGES]
 RUN = {"shell", "python", "yaml"}
 
 
+@pytest.mark.usefixtures("quick_timing", "registries")
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_the_blocks_of_a_page_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("page")
@@ -68,11 +70,18 @@ def run_line(line: Line) -> None:
 
 
 def run_fxqat(rest: list[str], line: Line) -> None:
-    """In this process; torch and Ultralytics take seconds to import."""
-    if line.is_run:
-        assert main(rest) == 0, line.where
-    else:
+    """In this process; torch and Ultralytics take seconds to import. A command that another page has run after the same
+    commands is not run again: the files that it wrote are copied."""
+    if not line.is_run:
         parser().parse_args(rest)
+        return
+    history = (*HISTORY.pop(Path.cwd(), ()), *rest, "then")
+    if history in WRITTEN:
+        shutil.copytree(WRITTEN[history], ".", dirs_exist_ok=True, symlinks=True)
+    else:
+        assert main(rest) == 0, line.where
+        WRITTEN[history] = Path(shutil.copytree(".", f"{Path.cwd()}_{len(WRITTEN)}", symlinks=True))
+    HISTORY[Path.cwd()] = history
 
 
 def see_python(rest: list[str], line: Line) -> None:
@@ -100,6 +109,9 @@ def refuse(rest: list[str], line: Line) -> None:
     """A program that nobody looks at would not be tested."""
     pytest.fail(f"{line.where}: no runner for {line.words[0]}")
 
+
+WRITTEN: dict[tuple[str, ...], Path] = {}  # a copy of a page's folder after its first commands
+HISTORY: dict[Path, tuple[str, ...]] = {}  # the commands that were run in a folder
 
 RUNNERS: Mapping[str, Callable[[list[str], Line], None]] = {
     "fxqat": run_fxqat,

@@ -43,6 +43,12 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert broken(page) == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    named = re.findall(r"`((?:tests|fxqat|bench|patterns|policies)/[\w/]+(?:\.\w+)?)`", page.read_text())
+    assert [one for one in named if not (REPOSITORY / one).exists()] == []
+
+
 @pytest.mark.parametrize("page", MEASUREMENTS, ids=lambda page: page.name)
 def test_measurements_say_where_and_when(page: Path) -> None:
     """A page of numbers names the command, the processor and a date."""

@@ -347,20 +347,24 @@ class TestRefusals:
         assert not (tmp_path / "r").exists()
 
 
-def test_labels_that_nothing_is_learned_from_may_be_missing_but_not_malformed(trainer, ptq, tiny_data, tmp_path):
+def test_labels_that_nothing_is_learned_from_are_not_looked_at(trainer, scripted, ptq, tiny_data, tmp_path):
     copy = tmp_path / "copy" / "tiny.yaml"
     shutil.copytree(tiny_data.parent, copy.parent)
     train = list((copy.parent / "labels" / "train").glob("*.txt"))
     how = {"imgsz": 64, "batch": 6, "device": "cpu"}
     for label in train:
         label.unlink()
-    create_trainer(ptq, {"data": str(copy), "unlabelled": True, **how}, tmp_path / "x")
+    scripted(0.1, 0.2)
+    create_trainer(ptq, {"data": str(copy), "unlabelled": True, "epochs": 1, **how}, tmp_path / "x").train()
+    assert not list((copy.parent / "labels").glob("train*/*"))
     with pytest.raises(Problem, match=r"split 'train' has no labelled object \(12 images, 0 label files\)"):
         create_trainer(ptq, {"data": str(copy), "task": 1.0, **how}, tmp_path / "x")
     for label in train:
         label.write_text("car 0.5 0.5 0.1 0.1")
+    scripted(0.1, 0.2)
+    create_trainer(ptq, {"data": str(copy), "unlabelled": True, "epochs": 1, **how}, tmp_path / "y").train()
     with pytest.raises(Problem, match="split 'train': every label file is malformed"):
-        create_trainer(ptq, {"data": str(copy), "unlabelled": True, **how}, tmp_path / "x")
+        create_trainer(ptq, {"data": str(copy), "task": 1.0, **how}, tmp_path / "x")
 
 
 @pytest.mark.parametrize("stated", ["path: elsewhere/..\n", "path: ./\n", "path: tiny\n"])
