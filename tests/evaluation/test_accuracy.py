@@ -158,7 +158,8 @@ class TestOnnx:
 
     def test_problems(self, tmp_path):
         assert (
-            refusal(from_onnx, tmp_path / "no.onnx") == f"{tmp_path / 'no.onnx'}: no such file; expected an ONNX model"
+            refusal(from_onnx, tmp_path / "no.onnx")
+            == f"{tmp_path / 'no.onnx'}: no such file; expected an ONNX model; make it with fxqat export"
         )
         (tmp_path / "junk.onnx").write_bytes(b"junk" * 9)
         said = refusal(from_onnx, tmp_path / "junk.onnx")

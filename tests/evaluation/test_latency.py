@@ -119,7 +119,9 @@ def test_table_is_plain_text(model):
 
 class TestProblems:
     def test_missing(self, tmp_path):
-        with pytest.raises(Problem, match=r"^.*gone\.onnx: no such file; expected an ONNX model$"):
+        with pytest.raises(
+            Problem, match=r"^.*gone\.onnx: no such file; expected an ONNX model; make it with fxqat export$"
+        ):
             measure([tmp_path / "gone.onnx"])
 
     def test_junk(self, tmp_path):
