@@ -119,7 +119,8 @@ def test_table_is_plain_text(model):
 
 class TestProblems:
     def test_missing(self, tmp_path):
-        with pytest.raises(Problem, match=r"^.*gone\.onnx: no such file; expected an exported model$"):
+        line = r"^.*gone\.onnx: no such file; expected an exported model; make it with fxqat export$"
+        with pytest.raises(Problem, match=line):
             measure([tmp_path / "gone.onnx"])
 
     def test_junk(self, tmp_path):
