@@ -84,7 +84,8 @@ def drop_before_others(gm: fx.GraphModule, target: Target) -> int:
             readers = [
                 reader
                 for reader in node.users
-                if not any(map(_wants_codes, reader.users)) and _is_quantized_later(reader, target)
+                if not any(_wants_codes(user, node.args[1:]) for user in reader.users)
+                and _is_quantized_later(reader, target)
             ]
             for reader in readers:
                 reader.replace_all_uses_with(source)
@@ -94,9 +95,10 @@ def drop_before_others(gm: fx.GraphModule, target: Target) -> int:
     return taken
 
 
-def _wants_codes(node: fx.Node) -> bool:
-    """Whether a kernel computes ``node`` on codes: what it gives is quantized."""
-    return node.target in OPERANDS or any(user.target is quantize_per_tensor for user in node.users)
+def _wants_codes(node: fx.Node, numbers: Numbers) -> bool:
+    """Whether a kernel computes ``node`` on codes, or moves codes of these numbers."""
+    same = (user.target is quantize_per_tensor and user.args[1:] == numbers for user in node.users)
+    return node.target in OPERANDS or any(same)
 
 
 def _is_quantized_later(node: fx.Node, target: Target) -> bool:

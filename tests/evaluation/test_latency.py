@@ -129,7 +129,7 @@ class TestProblems:
             measure([tmp_path / "junk.onnx"], **QUICK)
 
     def test_another_size(self, heavy):
-        with pytest.raises(Problem, match=r"^.*: cannot be run: takes images of \[320, 320\], not 64$"):
+        with pytest.raises(Problem, match=r"^.*: cannot be run: takes images of \[320, 320\], not \[64, 64\]$"):
             measure([heavy], **QUICK, imgsz=64)
 
     def test_nothing_to_do(self, model):
