@@ -66,7 +66,7 @@ def _tensor(where: str, tensor: Any, model: Any, schema: Any) -> Iterator[str]:
 def _are_scales(numbers: Any) -> bool:
     scales = np.asarray(_list(numbers.scale), np.float64)
     zeros = _list(numbers.zeroPoint)
-    return bool(np.isfinite(scales).all() and (scales > 0).all()) and len(zeros) in {len(scales), 0}
+    return bool(np.isfinite(scales).all() and (scales >= 0).all()) and len(zeros) in {len(scales), 0}
 
 
 def _are_within(indices: list[int], count: int) -> bool:
