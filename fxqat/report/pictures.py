@@ -187,7 +187,7 @@ class _Place:
         return {key: path for key, path in found.items() if path}
 
     def _skeleton(self, points: np.ndarray) -> dict[str, str]:
-        seen: np.ndarray = points[:, 2] >= SEEN if points.shape[1] > 2 else points.any(1)
+        seen = np.asarray(points[:, 2] >= SEEN if points.shape[1] > 2 else points.any(1))
         places = self.moved(points[:, :2])
         bones = [(a, b) for a, b in BONES.get(len(points), ()) if seen[a] and seen[b]]
         dots = (_path(places[[index, index]], closed=False) for index in np.flatnonzero(seen))
