@@ -7,13 +7,13 @@ DEMO ?=
 
 python := $(VENV)/bin/python
 stamp := $(VENV)/.fxqat-installed
-sources := fxqat patterns bench tests
+sources := fxqat patterns bench tests docs/hooks
 
-.PHONY: test check demo install format clean
+.PHONY: test check demo docs install format clean
 
-# Two processes, each with whole files, since fixtures trace and export once a file.
+# Two processes, each with whole files, since fixtures trace and export once a file (tests/conftest.py).
 test: check
-	$(python) -m pytest -n 2 --dist loadfile $(PYTEST)
+	$(python) -m pytest -n 2 --dist loadgroup $(PYTEST)
 
 check: $(stamp)
 	$(python) -m ruff check $(sources)
@@ -23,6 +23,10 @@ check: $(stamp)
 # The main job with nothing at hand; what is there from the last run is kept.
 demo: $(stamp)
 	$(python) -m fxqat.cli demo $(DEMO)
+
+# The documentation as a site in site/; broken links and missing pages are errors.
+docs: $(stamp)
+	NO_MKDOCS_2_WARNING=1 $(python) -m mkdocs build --strict
 
 install: $(stamp)
 
@@ -37,4 +41,4 @@ format: $(stamp)
 	$(python) -m ruff format $(sources)
 
 clean:
-	rm -rf .venv demo-data build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv demo-data build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.command import parser, run
+from fxqat.commands.arguments import image_size
 from fxqat.evaluation.latency import measure, table
 
 
@@ -29,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--threads", type=int, default=2, help="threads of each session (default: %(default)s)")
     made.add_argument("--rounds", type=int, default=20, help="turns each model has (default: %(default)s)")
     made.add_argument("--runs", type=int, default=5, help="timed runs a turn (default: %(default)s)")
-    made.add_argument("--imgsz", type=int, help="image size for models that leave it free (default: 640)")
+    made.add_argument("--imgsz", type=image_size, help="image size for models that leave it free (default: 640)")
     return made
 
 

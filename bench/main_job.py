@@ -28,8 +28,10 @@ import torch
 import fxqat
 from bench.command import parser, run
 from fxqat.checkpoint.fxqat_format import versions
+from fxqat.commands.arguments import image_size
 from fxqat.evaluation.comparison import ComparisonRow, compare
 from fxqat.models import offline
+from fxqat.models.image_size import DEFAULT_SIZE, ImageSize
 from fxqat.runtime.verify import Verification
 
 
@@ -58,7 +60,7 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def ultralytics_onnx(weights: Path, folder: Path, imgsz: int) -> Path:
+def ultralytics_onnx(weights: Path, folder: Path, imgsz: ImageSize) -> Path:
     """The FP32 file of Ultralytics' own exporter, default options."""
     offline.quiet()
     from ultralytics import YOLO
@@ -66,7 +68,7 @@ def ultralytics_onnx(weights: Path, folder: Path, imgsz: int) -> Path:
     copy = shutil.copy(weights, folder / f"{weights.stem}_ultralytics.pt")
     threads = torch.get_num_threads()
     try:
-        return Path(YOLO(copy).export(format="onnx", imgsz=imgsz))
+        return Path(YOLO(copy).export(format="onnx", imgsz=imgsz.plain))
     finally:
         # Ultralytics leaves one; sums in another order move ranges by an ulp, and that moves mAP by up to 0.1 points
         torch.set_num_threads(threads)
@@ -188,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--policy", action="append", metavar="P", help="may be given again (default: the two shipped ones)"
     )
-    made.add_argument("--imgsz", type=int, default=640)
+    made.add_argument("--imgsz", type=image_size, default=DEFAULT_SIZE)
     made.add_argument("--images", type=int, help="calibrate on so many (default: all)")
     made.add_argument("--images-val", type=int, help="evaluate on so many (default: all)")
     made.add_argument("--threads", type=int, default=2)

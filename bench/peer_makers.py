@@ -219,14 +219,14 @@ PEERS = (
     Peer(name="nncf_onnx", title="NNCF, ONNX", make=lambda job: _nncf_onnx(job, decode=True), package="nncf"),
     Peer(
         name="nncf_onnx_decode",
-        title="the same, decode in float",
+        title="NNCF, ONNX, decode in float",
         make=lambda job: _nncf_onnx(job, decode=False),
         package="nncf",
     ),
     Peer(name="nncf_openvino", title="NNCF, OpenVINO IR", make=_nncf_openvino, package="nncf", runtime="openvino"),
     Peer(
         name="ultralytics_openvino",
-        title="Ultralytics OpenVINO `quantize=8` (NNCF)",
+        title="Ultralytics `quantize=8` (NNCF)",
         make=_ultralytics_openvino,
         package="nncf",
         runtime="openvino",
@@ -240,13 +240,13 @@ PEERS = (
     Peer(name="fxqat_ort_w8a8", title="fxqat w8a8, ort-cpu", make=lambda job: _fxqat(job, _W8A8, "ort-cpu")),
     Peer(
         name="fxqat_openvino_w8a8",
-        title="fxqat w8a8, re-lowered: openvino",
+        title="fxqat w8a8, retargeted to openvino",
         make=lambda job: _retargeted(job, _W8A8, "openvino"),
         runtime="openvino",
     ),
     Peer(
         name="fxqat_openvino_critical",
-        title="fxqat critical, re-lowered: openvino",
+        title="fxqat critical, retargeted to openvino",
         make=lambda job: _retargeted(job, _CRITICAL, "openvino"),
         runtime="openvino",
     ),
@@ -254,7 +254,7 @@ PEERS = (
         name="fxqat_tensorrt_w8a8",
         # evaluated in ONNX Runtime: OpenVINO's low-precision passes compute something else from it (mAP 0.0065), with
         # them switched off the same as ONNX Runtime
-        title="fxqat w8a8, re-lowered: tensorrt",
+        title="fxqat w8a8, retargeted to tensorrt",
         make=lambda job: _retargeted(job, _W8A8, "tensorrt"),
     ),
 )

@@ -25,6 +25,7 @@ from typing import Any
 
 from bench.command import run
 from bench.peer_makers import PEERS, Job, Peer
+from bench.peers_picture import draw
 from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import Accuracy, Predictor, evaluate, from_onnx
 from fxqat.evaluation.accuracy_file import read, write
@@ -55,7 +56,7 @@ def _measured(options: argparse.Namespace) -> None:
     text = _markdown(rows)
     write_text(work / "peers.md", text + "\n")
     write_text(work / "peers.json", json.dumps(rows, indent=2) + "\n")
-    _plot(rows, work / "peers.png")
+    draw(rows, work / "peers.png")
     print(text)
 
 
@@ -240,26 +241,6 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 def _speed(timing: Mapping[str, Any] | None) -> str:
     return f"{timing['speed']:.2f}x ({timing['median']:.1f} ms)" if timing else ""
-
-
-def _plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Accuracy against speed, a panel for each runtime."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 5), layout="constrained")
-    for axes, (runtime, title) in zip(
-        figure.subplots(1, 2), (("onnxruntime", "ONNX Runtime"), ("openvino", "OpenVINO")), strict=True
-    ):
-        for row in rows:
-            if "map5095" not in row or runtime not in row["latency"] or row["map5095"] < 0.1:
-                continue
-            ours = row["name"].startswith("fxqat")
-            x, y = row["latency"][runtime]["speed"], row["map5095"]
-            axes.plot(x, y, "o" if ours else "s", color="tab:blue" if ours else "tab:gray")
-            axes.annotate(row["title"].replace("`", ""), (x, y), fontsize=7, xytext=(4, 3), textcoords="offset points")
-        axes.set(title=title, xlabel="times as fast as Ultralytics' FP32 ONNX", ylabel="mAP50-95")
-        axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)
 
 
 STEPS: Mapping[str, Step] = {"make": _make_all, "accuracy": _measure_accuracy, "latency": _measure_latency}

@@ -23,8 +23,10 @@ import onnx
 import onnxruntime as ort
 
 from bench.command import parser, run
+from fxqat.commands.arguments import image_size
 from fxqat.errors import Problem
 from fxqat.evaluation.latency_worker import feed
+from fxqat.models.image_size import ImageSize
 
 CODES = ".codes"
 # What ONNX Runtime adds to the name of an operation that it replaces.
@@ -40,14 +42,14 @@ class Operation:
     microseconds: float
 
 
-def profile(path: Path, *, threads: int = 2, runs: int = 30, imgsz: int | None = None) -> list[Operation]:
+def profile(path: Path, *, threads: int = 2, runs: int = 30, imgsz: ImageSize | None = None) -> list[Operation]:
     """Every operation of the optimized graph, in the order of execution.
 
     Args:
         path: an ONNX file.
         threads: ``intra_op_num_threads``.
         runs: measured after three that are not.
-        imgsz: pixels, for a file that leaves the size open.
+        imgsz: of the images, for a file that leaves the size open.
 
     Raises:
         Problem: the file is missing or cannot be run.
@@ -68,13 +70,13 @@ def profile(path: Path, *, threads: int = 2, runs: int = 30, imgsz: int | None =
     ]
 
 
-def _events(path: Path, folder: Path, threads: int, runs: int, imgsz: int | None) -> list[Mapping[str, Any]]:
+def _events(path: Path, folder: Path, threads: int, runs: int, imgsz: ImageSize | None) -> list[Mapping[str, Any]]:
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
     options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
     try:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        inputs = feed(session, imgsz or 0)
+        inputs = feed(session, imgsz.shape if imgsz else ())
     except Exception as error:  # ONNX Runtime raises a type of its own for each way a file can be wrong
         raise Problem(path, f"ONNX Runtime cannot run it: {str(error).splitlines()[0]}") from error
     for _ in range(runs + 3):
@@ -137,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--threads", type=int, default=2, help="threads of the session (default: %(default)s)")
     made.add_argument("--runs", type=int, default=30, help="measured runs (default: %(default)s)")
     made.add_argument("--rows", type=int, default=20, help="slowest operations to print; 0: all (default: 20)")
-    made.add_argument("--imgsz", type=int, help="image size, where the model leaves it free (default: 640)")
+    made.add_argument("--imgsz", type=image_size, help="image size, where the model leaves it free (default: 640)")
     return made
 
 

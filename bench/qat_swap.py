@@ -19,8 +19,9 @@ from fxqat.demo import make_dataset
 from fxqat.evaluation.accuracy import Accuracy, evaluate, from_onnx
 from fxqat.evaluation.bootstrap import paired_drift
 from fxqat.evaluation.latency import measure
+from fxqat.models.activations import ACTIVATIONS
 from fxqat.models.detector import Detector
-from fxqat.passes.swap_activation import ACTIVATIONS, swap_activation
+from fxqat.passes.swap_activation import swap_activation
 
 MODEL = Path(fxqat.__file__).parent / "demo/signs_yolov8n.pt"
 TRAINING: dict[str, Any] = {

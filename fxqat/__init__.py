@@ -11,9 +11,9 @@ Example:
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from fxqat.lazy import lazy_names
 from fxqat.version import VERSION
 
 if TYPE_CHECKING:
@@ -42,19 +42,24 @@ __all__ = [
     "verify",
 ]
 
-# Found on first use: `fxqat --help` and `import fxqat.errors` need no torch. Every other name is a verb of fxqat.api.
+# Found on first use: `fxqat --help` and `import fxqat.errors` need no torch.
 _HOMES = {
-    "PassReport": "fxqat.graph.pipeline",
-    "Pipeline": "fxqat.graph.pipeline",
-    "Policy": "fxqat.policy",
-    "load": "fxqat.checkpoint.model_io",
-    "save": "fxqat.checkpoint.model_io",
-    "QuantSpec": "fxqat.quant.spec",
-    "rule": "fxqat.graph.rewrite",
+    "fxqat.api": (
+        "calibrate",
+        "convert",
+        "export",
+        "get_critical_layers",
+        "load",
+        "prepare",
+        "retarget",
+        "save",
+        "train",
+        "verify",
+    ),
+    "fxqat.graph.pipeline": ("PassReport", "Pipeline"),
+    "fxqat.graph.rewrite": ("rule",),
+    "fxqat.policy": ("Policy",),
+    "fxqat.quant.spec": ("QuantSpec",),
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'fxqat' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES.get(name, "fxqat.api")), name)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

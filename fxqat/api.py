@@ -8,6 +8,7 @@ from typing import Any
 
 from fxqat.checkpoint.model_io import load, save
 from fxqat.models.detector import Detector
+from fxqat.models.image_size import ImageSize, SizeLike
 from fxqat.passes.corrections.layerwise import silent
 from fxqat.workflow.calibrate import calibrate
 from fxqat.workflow.convert import convert, export
@@ -88,7 +89,7 @@ def get_critical_layers(
     share: float = 0.5,
     by: str = "probe",
     images_limit: int | None = 32,
-    imgsz: int | None = None,
+    imgsz: SizeLike | None = None,
     work: str | Path | None = None,
     progress: Progress | None = None,
 ) -> list[str]:
@@ -100,7 +101,8 @@ def get_critical_layers(
         share: of the summed harm, 0..1.
         by: ``probe``, ``output`` or ``mAP``, see ``fxqat.sensitivity.sensitivity``.
         images_limit: so many images, evenly spread.
-        imgsz: pixels, square, a multiple of the model's stride; as trained or calibrated by default, or 640.
+        imgsz: one side, or height and width, multiples of the model's stride; by default as trained or calibrated, or
+            640.
         work: folder in which finished rows are kept.
         progress: called with steps done and steps in all.
 
@@ -109,5 +111,6 @@ def get_critical_layers(
     """
     from fxqat.sensitivity.sensitivity import SensitivityOptions, measure
 
-    asked = SensitivityOptions(by=by, images_limit=images_limit, imgsz=model.imgsz if imgsz is None else imgsz)
+    size = model.imgsz if imgsz is None else ImageSize.of(imgsz)
+    asked = SensitivityOptions(by=by, images_limit=images_limit, imgsz=size)
     return measure(model, data, asked, work=work, progress=progress or silent).critical(share)

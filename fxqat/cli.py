@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import os
@@ -13,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from fxqat.commands.command import check_places
-from fxqat.commands.parser import parser
+from fxqat.commands.completion import complete
+from fxqat.commands.parser import command_line, parser
 from fxqat.errors import Problem
 from fxqat.files import disk_refusals
 from fxqat.models.environment import environment
@@ -26,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, value in environment().items():
         os.environ.setdefault(name, value)
     _print_any_character()
+    if "_ARGCOMPLETE" in os.environ:
+        complete(parser(whole=True))
     with _ending_cleanly():
         return _run(arguments)
 
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     try:
         with disk_refusals():
-            options = _parsed(arguments)
+            options = command_line(arguments)
             check_places(options)
             options.run(options)
             print(end="", flush=True)
@@ -91,17 +93,6 @@ def _ending_cleanly() -> Iterator[None]:
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
-
-
-def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options; unlike argparse alone, a GLOB may also stand after the options."""
-    top = parser()
-    options, rest = top.parse_known_args(arguments)
-    if len(rest) == 1 and not rest[0].startswith("-") and getattr(options, "glob", None) == "**":
-        options.glob, rest = rest[0], []
-    if rest:
-        top.error(f"unrecognized arguments: {' '.join(rest)}")
-    return options
 
 
 if __name__ == "__main__":

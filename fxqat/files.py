@@ -133,6 +133,18 @@ def write_text(target: str | Path, text: str) -> None:
     write_bytes(target, text.encode(errors="replace"))
 
 
+def link(source: str | Path, target: Path) -> None:
+    """Make ``target`` a link to the file ``source``, a copy where there can be no links; what is there stays."""
+    if target.exists():
+        return
+    try:
+        target.symlink_to(os.path.abspath(source))
+    except FileExistsError:  # another process was faster
+        return
+    except OSError:  # Windows without the privilege, or a file system without links
+        shutil.copyfile(source, target)
+
+
 def check_suffix(target: str | Path, *suffixes: str) -> None:
     """Raise a Problem when ``target`` ends in none of ``suffixes``, by which commands know files again."""
     found = Path(target).suffix

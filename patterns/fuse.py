@@ -39,7 +39,7 @@ _PADS = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d, "circu
 
 @rule(module(nn.SiLU, bn, name="act"))
 def conv_bn_silu(edit: Edit, x: fx.Node, conv: fx.Node, bn: fx.Node, act: fx.Node) -> fx.Node:
-    """Conv2d, BatchNorm2d, SiLU: the block Ultralytics calls Conv; 57 of YOLOv8n's 64 convolutions."""
+    """Conv2d, BatchNorm2d, SiLU: the block that Ultralytics calls Conv."""
     return _fused(edit, x, conv, bn, nn.SiLU())
 
 
@@ -103,13 +103,13 @@ def transposed_conv(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
 
 @rule(conv)
 def conv_alone(edit: Edit, x: fx.Node, conv: fx.Node) -> fx.Node:
-    """Conv2d by itself: the six that give YOLOv8n's logits, and the DFL's."""
+    """Conv2d without batch norm and activation, such as the last convolutions of a head, and that of the DFL."""
     return _fused(edit, x, conv, None, None)
 
 
 @rule(module(nn.BatchNorm2d, x, name="norm"))
 def norm_alone(edit: Edit, x: fx.Node, norm: fx.Node) -> fx.Node:
-    """BatchNorm2d by itself: the identity branch of RepVGG's blocks. It stays in float."""
+    """BatchNorm2d without a convolution before it: the identity branch of RepVGG's blocks. It stays in float."""
     given = module_of(norm)
     if isinstance(given, QATBatchNorm2d):
         raise NoMatch("it is a QATBatchNorm2d already", norm)

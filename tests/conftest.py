@@ -17,13 +17,11 @@ os.environ["MPLBACKEND"] = "Agg"
 
 from collections.abc import Callable  # noqa: E402
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
-import yaml  # noqa: E402
 from alive import alive  # noqa: E402
 from hypothesis import settings  # noqa: E402
+from tiny import write_data  # noqa: E402
 from torch import nn  # noqa: E402
 
 import fxqat  # noqa: E402
@@ -36,12 +34,19 @@ settings.register_profile("shared machine", deadline=None)  # other work on the 
 settings.load_profile("shared machine")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-COLOURS = {0: ("red", (0, 0, 255)), 1: ("green", (0, 255, 0)), 2: ("blue", (255, 0, 0))}  # BGR, as cv2 writes
-SIZES = ((120, 160), (160, 120), (96, 96), (64, 200), (50, 40), (33, 61))  # height, width: up- and downscaled at 96
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--accept", action="store_true", help="write the goldens anew instead of comparing with them")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep each file in one process under ``--dist loadgroup``, since its fixtures trace and export once, unless a test
+    is marked with a group of its own."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture
@@ -104,38 +109,17 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set YAML: 12 train and 12 val PNG images of grey noise with red, green and blue rectangles, 3 classes."""
-    root = tmp_path_factory.mktemp("tiny")
-    for split in ("train", "val"):
-        write_split(root, split, count=12, seed=len(split))
-    names = {index: name for index, (name, _) in COLOURS.items()}
-    path = root / "tiny.yaml"
-    path.write_text(yaml.safe_dump({"train": "images/train", "val": "images/val", "names": names}))
-    return path
+    return write_data(tmp_path_factory.mktemp("tiny"), "detect", count=12)
 
 
-def write_split(root: Path, split: str, *, count: int, seed: int) -> None:
-    """Write ``count`` images and their labels; image i has rectangles of 1 + i % 3 classes, one of each."""
-    generator = np.random.default_rng(seed)
-    images, labels = root / "images" / split, root / "labels" / split
-    images.mkdir(parents=True)
-    labels.mkdir(parents=True)
-    for index in range(count):
-        picture, rows = draw(generator, SIZES[index % len(SIZES)], classes=1 + index % 3)
-        cv2.imwrite(str(images / f"{index:03d}.png"), picture)
-        (labels / f"{index:03d}.txt").write_text("\n".join(rows))
+@pytest.fixture(scope="session")
+def task_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """``task_data(task)``: the same for any task of Ultralytics', 6 images a split; of a classifier a folder."""
+    made: dict[str, Path] = {}
 
+    def of(task: str) -> Path:
+        if task not in made:
+            made[task] = write_data(tmp_path_factory.mktemp(task), task)
+        return made[task]
 
-def draw(generator: np.random.Generator, size: tuple[int, int], *, classes: int) -> tuple[np.ndarray, list[str]]:
-    """One picture (H, W, 3) uint8 BGR and its label rows ``class x y w h``, relative; rectangles do not touch."""
-    height, width = size
-    picture = np.repeat(generator.integers(90, 140, (height, width, 1), dtype=np.uint8), 3, axis=2)
-    rows = []
-    for index in range(classes):
-        strip = width // 3
-        left, right = index * strip + 1, index * strip + int(generator.integers(strip // 2, strip - 1))
-        top = int(generator.integers(1, height // 3))
-        bottom = int(generator.integers(height // 2, height - 1))
-        picture[top:bottom, left:right] = COLOURS[index][1]
-        box = ((left + right) / 2 / width, (top + bottom) / 2 / height, (right - left) / width, (bottom - top) / height)
-        rows.append(" ".join([str(index), *(f"{value:.6f}" for value in box)]))
-    return picture, rows
+    return of

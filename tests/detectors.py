@@ -45,8 +45,11 @@ def shifted(pixels: float):
     return predict
 
 
-def write_onnx(path: Path, *, batch: int | str = "batch", imgsz: int | str = "size", names: str | None = None) -> Path:
-    """A detector of one strided convolution: (N, 3, H, H) to (N, 7, H*H/256), boxes of pixels and probabilities."""
+def write_onnx(
+    path: Path, *, batch: int | str = "batch", imgsz: int | str | tuple[int, int] = "size", names: str | None = None
+) -> Path:
+    """A detector of one strided convolution: (N, 3, H, W) to (N, 7, H*W/256), boxes of pixels and probabilities."""
+    height, width = imgsz if isinstance(imgsz, tuple) else (imgsz, imgsz)
     generator = np.random.default_rng(5)
     weight = generator.normal(0, 0.05, (7, 3, 16, 16)).astype(np.float32)
     bias = np.array([40, 40, 30, 30, 0, 0, 0], np.float32)
@@ -61,7 +64,7 @@ def write_onnx(path: Path, *, batch: int | str = "batch", imgsz: int | str = "si
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 3, imgsz, imgsz])],
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 3, height, width])],
         [helper.make_tensor_value_info("output0", TensorProto.FLOAT, [batch, 7, None])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )

@@ -16,17 +16,18 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # arrows only go down.
 ROOMS: dict[str, tuple[str, ...]] = {
     "errors": (),
+    "lazy": (),
     "version": (),
     "files": ("errors",),
     "graph": ("errors",),
-    "quant": ("errors",),
+    "quant": ("errors", "lazy"),
     "models": ("errors", "files", "graph"),
     "data": ("errors", "models"),
     "targets": ("errors", "quant"),
     "policy": ("errors", "graph", "models", "quant", "targets"),
     "passes": ("errors", "files", "graph", "models", "policy", "quant", "targets"),
     "checkpoint": ("errors", "files", "graph", "models", "passes", "policy", "quant", "version"),
-    "runtime": ("data", "errors", "files", "graph", "models", "passes", "quant", "targets", "version"),
+    "runtime": ("errors", "files", "graph", "models", "passes", "quant", "targets", "version"),
     "workflow": ("checkpoint", "data", "errors", "graph", "models", "passes", "policy", "quant", "runtime"),
     "evaluation": ("checkpoint", "data", "errors", "files", "graph", "models", "passes", "runtime", "workflow"),
     "sensitivity": ("data", "errors", "evaluation", "files", "graph", "models", "passes", "quant", "workflow"),
@@ -35,19 +36,19 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("sensitivity", "targets", "workflow"),
     ),
     "training": (
-        *("checkpoint", "data", "errors", "evaluation", "files", "graph", "models", "passes", "policy", "quant"),
-        *("runtime", "targets", "workflow"),
+        *("checkpoint", "data", "errors", "evaluation", "files", "graph", "lazy", "models", "passes", "policy"),
+        *("quant", "runtime", "targets", "workflow"),
     ),
     "demo": ("errors",),
     "api": ("checkpoint", "models", "passes", "sensitivity", "training", "workflow"),
     "report": (
         *("api", "checkpoint", "data", "errors", "evaluation", "files", "graph", "models", "passes", "policy"),
-        *("runtime", "sensitivity", "training", "workflow"),
+        *("runtime", "sensitivity", "targets", "training", "version", "workflow"),
     ),
-    "fxqat": ("api", "graph", "policy", "quant", "version"),  # the public names, found on first use
+    "fxqat": ("api", "graph", "lazy", "policy", "quant", "version"),  # the public names, found on first use
     "commands": (
         *("data", "demo", "errors", "evaluation", "files", "fxqat", "graph", "models", "passes", "policy", "quant"),
-        *("report", "runtime", "search", "sensitivity", "targets", "training", "workflow"),
+        *("report", "runtime", "search", "sensitivity", "targets", "training", "version", "workflow"),
     ),
     "cli": ("commands", "errors", "files", "models"),
 }

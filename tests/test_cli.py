@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import onnx
 import pytest
@@ -14,12 +15,14 @@ from commands import refused, said
 
 import fxqat
 from fxqat.cli import main
-from fxqat.commands.command import default_name
-from fxqat.models.detector import Detector
+from fxqat.commands.command import Command, default_name
+from fxqat.commands.parser import COMMANDS, command_line
+from fxqat.policy import Policy
 from fxqat.policy.resources import find
 from fxqat.targets import TARGETS
 
 SIZE = ["--imgsz", "64"]
+BY_NAME = {command.name: command for command in COMMANDS}
 
 
 @pytest.fixture(scope="module")
@@ -104,35 +107,51 @@ def test_verify_fills_the_batch_that_a_file_takes(
     assert given == made
 
 
-def test_run_is_the_chain(tmp_path: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--policy", "float", "--data", str(tiny_data), "--images", "1", *SIZE, "-o", str(tmp_path), "-q"]
-    out = said(capsys, "run", "yolov8n.yaml", *words)
-    commands = [shlex.split(line)[2] for line in out.splitlines() if line.startswith("$ fxqat")]
-    assert commands == ["prepare", "calibrate", "convert", "export"]
-    names = {"yolov8n.fxqat", "yolov8n_ptq.fxqat", "yolov8n_float.fxqat", "yolov8n_float.onnx"}
-    assert {path.name for path in tmp_path.iterdir()} == names
-    metadata = {one.key: one.value for one in onnx.load(tmp_path / "yolov8n_float.onnx").metadata_props}
-    assert metadata["description"] == "yolov8n FP32 by fxqat"
-    assert "'int8': False" in metadata["args"]
-
-
-def test_run_finds_what_it_wrote_whatever_the_model_and_the_folder_are_called(
-    tmp_path: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str], yolov8n: Detector
-) -> None:
-    """The last printed command, typed again, writes the same graph."""
-    folder, source = tmp_path / "my results", tmp_path / "best_int8.yaml"
+def test_run_is_the_whole_job(tmp_path: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Into a folder and of a model with names that the shell and the stages' names would trip over; every printed
+    command is the one that was run."""
+    folder, source, record = tmp_path / "my results", tmp_path / "best_int8.yaml", tmp_path / "run.json"
     folder.mkdir()
-    source.write_text(yaml.safe_dump({**yolov8n.source.architecture, "nc": 3}))
-    words = ["--policy", "float", "--data", str(tiny_data), "--images", "1", *SIZE, "-o", str(folder), "-q"]
-    out = said(capsys, "run", str(source), *words)
-    assert {path.name for path in folder.iterdir()} == {
-        *("best-int8.fxqat", "best-int8_ptq.fxqat", "best-int8_float.fxqat", "best-int8_float.onnx")
-    }
-    last = next(line for line in out.splitlines() if line.startswith("$ fxqat export"))
-    written = folder / "best-int8_float.onnx"
-    before = graph_bytes(written)
-    assert main(shlex.split(last)[2:] + SIZE) == 0
-    assert graph_bytes(written) == before
+    architecture = fxqat.load("yolov8n.yaml", classes=3).source.architecture
+    source.write_text(yaml.safe_dump({**architecture, "nc": 3}))
+    words = ["--data", str(tiny_data), "--images", "2", "--val", "2", *SIZE, "-o", str(folder), "-q"]
+    out = said(capsys, "run", str(source), *words, "--json", str(record))
+    commands = [shlex.split(line)[2:] for line in out.splitlines() if line.startswith("$ fxqat")]
+    assert [words[0] for words in commands] == ["prepare", "calibrate", "export", "report"]
+    assert [command_line(words).run for words in commands] == [BY_NAME[words[0]].run for words in commands]
+    names = {"best-int8.fxqat", "best-int8_ptq.fxqat", "best-int8_int8.onnx", "best-int8_int8.html"}
+    assert {path.name for path in folder.iterdir()} == names
+    found = json.loads(record.read_text())
+    assert found["file"] == "best-int8_int8.onnx"
+    assert found["codes"]["differing"] == 0
+    assert found["latency"]["path"] == "best-int8_int8.onnx"
+    assert found["verdict"]["level"] == "open", "two images are no measure"
+    assert f"decision: {found['verdict']['advice']}\n" in out
+    assert out.endswith(f"next: {found['next']}\n")
+    before = graph_bytes(folder / "best-int8_int8.onnx")
+    assert main(commands[2]) == 0
+    assert graph_bytes(folder / "best-int8_int8.onnx") == before
+
+
+def test_run_trains_where_it_is_asked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The words that the steps are given; what each does has tests of its own."""
+    given: list[list[str]] = []
+    content = SimpleNamespace(verdict=SimpleNamespace(sites=("model.0.conv",), action="keep layers in float"))
+
+    def recorded(command: Command, *words: object, **options: object) -> object:
+        given.append([command.name, *map(str, words)])
+        return {"export": tmp_path / "n_qat_int8.onnx", "report": content}.get(command.name)
+
+    monkeypatch.setattr("fxqat.commands.run.step", recorded)
+    assert main(["run", "n.pt", "--data", "d.yaml", "--train", "--epochs", "2", "-o", str(tmp_path), "-q"]) == 0
+    ptq, qat = str(tmp_path / "n_ptq.fxqat"), str(tmp_path / "n_qat.fxqat")
+    assert [words[0] for words in given] == ["prepare", "calibrate", "train", "export", "report"]
+    assert given[2] == ["train", ptq, "--data", "d.yaml", "--epochs", "2", "-o", qat]
+    assert given[3] == ["export", qat]
+    assert given[4][1] == qat
+    assert [command_line(words).run for words in given] == [BY_NAME[words[0]].run for words in given]
+    policy = Policy.load(tmp_path / "n_floats.yaml")
+    assert (policy.rules[0].site, policy.rules[0].weight) == ("model.0.conv", None)
 
 
 def graph_bytes(path: Path) -> bytes:

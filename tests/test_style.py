@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SOURCES = ["fxqat", "patterns", "bench", "tests"]
+SOURCES = ["fxqat", "patterns", "bench", "tests", "docs/hooks"]
 
 
 @pytest.mark.parametrize("tool", [["ruff", "check", *SOURCES], ["ruff", "format", "--check", *SOURCES], ["mypy"]])

@@ -14,6 +14,7 @@ from __future__ import annotations
 import operator
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -29,7 +30,7 @@ from fxqat.models.families.decode import Opaque
 from fxqat.quant.fake_quantize import FakeQuantize, LSQFakeQuantize, PerChannelFakeQuantize, make_fake_quantize
 from fxqat.quant.modules import QATBatchNorm2d, QATConv2d, QATLinear, QATReLU
 from fxqat.quant.observers import make_observer
-from fxqat.quant.pairs import Order
+from fxqat.quant.pair_order import Order
 from fxqat.quant.spec import OBSERVERS, QuantSpec
 from fxqat.quant.torch_ao import dequantize_per_channel, dequantize_per_tensor, quantize_per_tensor
 
@@ -239,7 +240,7 @@ def _modules() -> dict[str, ModuleWord]:
     words += [_biased(kind, names.split()) for kind, names in _WITH_BIAS.items()]
     words += [_fused_conv(), _fused(QATLinear, _biased(nn.Linear, ("in_features", "out_features")), QATLinear.fused)]
     words += [_fake_quantizer(kind) for kind in (FakeQuantize, PerChannelFakeQuantize, LSQFakeQuantize)]
-    words += [_lone_norm(), *(told_by(kind, kind.arguments) for kind in _opaque())]
+    words += [_lone_norm(), *(replace(told_by(kind, kind.arguments), owns=frozenset(kind.owns)) for kind in _opaque())]
     assert FOLDER not in {word.kind.__name__ for word in words}
     return {word.kind.__name__: word for word in words}
 

@@ -50,7 +50,7 @@ def run(options: Namespace) -> None:
     check_column(options.by)
     model = fxqat.load(options.model)
     expect_calibrated(model, "analyze")
-    size = images.check_imgsz(image_size(options, model), model.stride)
+    size = image_size(options, model).checked(model.stride)
     found = images.image_paths(options.data, limit=options.images)
     skipped: list[tuple[Path, str]] = []
     with progress("analyzing", options.quiet) as step:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
+
+from fxqat.errors import Problem
+from fxqat.models.image_size import ImageSize
 
 WORK = "folder for finished rows, named by content; a second run goes on from there (default: %(default)s)"
-SIZE = "pixels, square, a multiple of the model's stride (default: as trained or calibrated, or 640)"
 
 
 def add_output(parser: ArgumentParser, default: str) -> None:
@@ -42,8 +44,31 @@ def add_images(parser: ArgumentParser, *, limit: int | None, batch: int, require
         metavar="N",
         help=f"so many images, evenly spread (default: {limit or 'all'})",
     )
-    parser.add_argument("--imgsz", type=int, metavar="N", help=SIZE)
+    add_image_size(parser)
     parser.add_argument("--batch", type=int, default=batch, help="images at a time (default: %(default)s)")
+
+
+def add_image_size(parser: ArgumentParser, default: str = "as trained or calibrated, or 640") -> None:
+    """``--imgsz``; None without it."""
+    parser.add_argument(
+        "--imgsz",
+        type=image_size,
+        metavar="H[,W]",
+        help="pixels, one side or height and width (384,640, 384x640 or 384 640), multiples of the model's stride "
+        f"(default: {default})",
+    )
+
+
+def image_size(text: str) -> ImageSize:
+    """The size that a word on the command line states.
+
+    Raises:
+        ArgumentTypeError: it states none.
+    """
+    try:
+        return ImageSize.parse(text)
+    except Problem as problem:
+        raise ArgumentTypeError(str(problem)) from problem
 
 
 def add_target(parser: ArgumentParser, default: str) -> None:

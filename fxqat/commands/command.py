@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from argparse import ArgumentParser, Namespace
@@ -14,11 +15,20 @@ from fxqat.errors import Problem
 
 if TYPE_CHECKING:
     from fxqat.models.detector import Detector
+    from fxqat.models.image_size import ImageSize
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A word on the command line: its one-line help, an example, its arguments, and what it does."""
+    """A word on the command line.
+
+    Attributes:
+        name: the word.
+        help: what it does, in one line.
+        example: a command line that works, or several, one a line.
+        arguments: adds its arguments to a parser.
+        run: does it.
+    """
 
     name: str
     help: str
@@ -81,7 +91,7 @@ def typed(*words: object) -> str:
     return shlex.join(str(word) for word in words)
 
 
-def image_size(options: Namespace, model: Detector) -> int:
+def image_size(options: Namespace, model: Detector) -> ImageSize:
     """``--imgsz``, or what ``model`` was trained or calibrated at; a line on stderr where the two differ."""
     if options.imgsz is None:
         return model.imgsz
@@ -89,7 +99,8 @@ def image_size(options: Namespace, model: Detector) -> int:
     if made and options.imgsz != model.imgsz:
         at = "trained" if model.recipe.training else "calibrated"
         print(f"fxqat: {at} at {model.imgsz} pixels, used at {options.imgsz}", file=sys.stderr)
-    return int(options.imgsz)
+    size: ImageSize = options.imgsz
+    return size
 
 
 def check_counts(options: Namespace) -> None:
@@ -98,7 +109,7 @@ def check_counts(options: Namespace) -> None:
     Raises:
         Problem: naming the option.
     """
-    for name in ("images", "batch", "threads", "candidates"):
+    for name in ("images", "batch", "threads", "candidates", "verify"):
         value = getattr(options, name, None)
         if value is not None and value < 1:
             raise Problem(f"--{name}", str(value), expected="1 or more")
@@ -124,6 +135,14 @@ def say_unnamed(model: Detector, given: str) -> None:
     """A line where ``given``, the file that ``model`` was read from, lacks names of classes."""
     if count := model.source.unnamed:
         print(f"{count} of {len(model.names)} classes have no name in {given}: their number is it")
+
+
+def write_json(options: Namespace, found: object) -> None:
+    """Write ``found`` to ``--json``, where it was given."""
+    from fxqat.files import write_text
+
+    if options.json:
+        write_text(options.json, json.dumps(found, indent=2) + "\n")
 
 
 def say_skipped(skipped: list[tuple[Path, str]]) -> None:

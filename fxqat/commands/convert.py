@@ -6,8 +6,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fxqat.commands.arguments import add_output
+from fxqat.commands.arguments import add_output, add_quiet
 from fxqat.commands.command import Command, default_name, mark, output
+from fxqat.commands.progress import working
 
 if TYPE_CHECKING:
     pass
@@ -17,6 +18,7 @@ def arguments(parser: ArgumentParser) -> None:
     """What ``fxqat convert`` takes."""
     parser.add_argument("model", metavar="X.fxqat", help="calibrated or trained")
     add_output(parser, "X_int8.fxqat")
+    add_quiet(parser)
 
 
 def run(options: Namespace) -> None:
@@ -29,7 +31,9 @@ def converted(options: Namespace) -> Path:
     import fxqat
 
     output(options, default_name(options.model, "_int8.fxqat"), ".fxqat")
-    int8, report = fxqat.convert(fxqat.load(options.model))
+    model = fxqat.load(options.model)
+    with working("converting", options.quiet):
+        int8, report = fxqat.convert(model)
     path = output(options, default_name(options.model, f"{mark(int8, '_float')}.fxqat"), ".fxqat")
     fxqat.save(int8, path)
     print(report, end="")

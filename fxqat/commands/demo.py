@@ -5,18 +5,18 @@ from __future__ import annotations
 import shutil
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fxqat.commands import calibrate, convert, demo_data, export, prepare, train
 from fxqat.commands.arguments import add_quiet
-from fxqat.commands.command import Command, fail, typed
-from fxqat.commands.command_parser import parsed
+from fxqat.commands.command import Command, fail, write_json
 from fxqat.commands.progress import progress
+from fxqat.commands.steps import say, step
 
 if TYPE_CHECKING:
     from fxqat.evaluation.comparison import ComparisonRow
+    from fxqat.runtime.verify import Verification
 
 
 IMGSZ = 320
@@ -43,6 +43,7 @@ def arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--images", type=int, default=400, metavar="N", help="images to draw (default: %(default)s)")
     parser.add_argument("--fresh", action="store_true", help="make again what is there already")
+    parser.add_argument("--json", metavar="FILE", help="write every number here, too")
     add_quiet(parser)
 
 
@@ -57,11 +58,12 @@ def run(options: Namespace) -> None:
     weights, data = _materials(folder, options)
     made = _chain(folder, weights, data, options)
     rows = _validate([made[key] for key in ("fp32", "ptq_onnx", "qat_onnx")], data, options)
-    failure = _verify(made, data, options)
+    found = _verify(made, data, options)
     print("\n" + _table(rows))
     picture = _picture(folder, made)
     print(f"\nwrote {picture}; {time.perf_counter() - start:.0f} s in all")
-    if failure:
+    write_json(options, {"models": [row.summary() for row in rows], "verified": found.summary()["totals"]})
+    if failure := found.failure(_BOUND):
         fail(f"{failure}; {inexact_here(made['qat_onnx']) or 'the cause is not the processor: please report it'}")
 
 
@@ -71,7 +73,7 @@ def _materials(folder: Path, options: Namespace) -> tuple[Path, Path]:
 
     weights = folder / "signs.pt"
     shutil.copyfile(Path(fxqat.demo.__file__).with_name("signs_yolov8n.pt"), weights)
-    _say("demo-data", folder / "data", "--images", options.images)
+    say("demo-data", folder / "data", "--images", options.images)
     demo_data.run(Namespace(out=folder / "data", images=options.images, seed=0, quiet=options.quiet))
     return weights, folder / "data" / "data.yaml"
 
@@ -91,42 +93,35 @@ def _chain(folder: Path, weights: Path, data: Path, options: Namespace) -> dict[
     )
     for key, words in steps:
         words = (*words, "-o", made[key])
-        _say(*words)
+        say(*words)
         if made[key].exists() and not options.fresh:
             print(f"kept {made[key]}")
         else:
-            _run(words, options.quiet)
+            step(_STEPS[str(words[0])], *words[1:], quiet=options.quiet, told=False)
     return made
-
-
-def _run(words: Sequence[object], quiet: bool) -> None:
-    """What the command line does with ``words``."""
-    name, *rest = map(str, words)
-    command = _STEPS[name]
-    command.run(Namespace(**{**vars(parsed(command, rest)), "quiet": quiet}))
 
 
 def _validate(models: list[Path], data: Path, options: Namespace) -> list[ComparisonRow]:
     from fxqat.evaluation.comparison import compare
 
-    _say("val", *models, "--data", data, "--imgsz", IMGSZ)
-    with progress("validating", options.quiet) as step:
-        return compare(models, data, imgsz=IMGSZ, progress=step)
+    say("val", *models, "--data", data, "--imgsz", IMGSZ)
+    with progress("validating", options.quiet) as count:
+        return compare(models, data, imgsz=IMGSZ, progress=count)
 
 
-def _verify(made: dict[str, Path], data: Path, options: Namespace) -> str | None:
-    """Count differing codes; what to say where they contradict the promise."""
+def _verify(made: dict[str, Path], data: Path, options: Namespace) -> Verification:
+    """Count differing codes."""
     import fxqat
 
     images = data.parent / "images" / "calibration"
-    _say("verify", made["trained"], "--onnx", made["qat_onnx"], "--data", images, "--imgsz", IMGSZ, "--images", 4)
-    with progress("verifying", options.quiet) as step:
+    say("verify", made["trained"], "--onnx", made["qat_onnx"], "--data", images, "--imgsz", IMGSZ, "--images", 4)
+    with progress("verifying", options.quiet) as count:
         found = fxqat.verify(
-            fxqat.load(made["trained"]), made["qat_onnx"], images, images_limit=4, imgsz=IMGSZ, progress=step
+            fxqat.load(made["trained"]), made["qat_onnx"], images, images_limit=4, imgsz=IMGSZ, progress=count
         )
     total = found.total("reference_runtime")
     print(f"INT8 reference graph against ONNX Runtime: {total.differing} of {total.codes} codes differ")
-    return found.failure(_BOUND)
+    return found
 
 
 def _picture(folder: Path, made: dict[str, Path]) -> Path:
@@ -152,10 +147,6 @@ def _table(rows: list[ComparisonRow]) -> str:
             f"{row.megabytes:>5.1f}{row.milliseconds:>7.1f}{speed:>7.2f}x"
         )
     return "\n".join([*lines, f"{rows[0].accuracy.images} images, {rows[0].accuracy.boxes} signs"])
-
-
-def _say(*words: object) -> None:
-    print(f"$ {typed('fxqat', *words)}", flush=True)
 
 
 COMMAND = Command(

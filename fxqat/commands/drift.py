@@ -71,7 +71,9 @@ def run(options: Namespace) -> None:
 
 
 def _report(rows: Sequence[Stage], classes: Sequence[Any], threshold: float) -> str:
-    head = ("stage", "mAP50-95", "drift, points [95 %]", f"recall at {threshold}", "change [95 %]", "precision")
+    accuracy = rows[0].accuracy
+    measured = (accuracy.metric.title, "drift, points [95 %]")
+    head = ("stage", *measured, f"recall at {threshold}", "change [95 %]", "precision")
     lines = [(*head, "score shift [5, 95 %]", "lost")]
     for row in rows:
         found, shift = row.recall, row.shift
@@ -82,11 +84,9 @@ def _report(rows: Sequence[Stage], classes: Sequence[Any], threshold: float) -> 
         lines.append((row.name, *cells, f"{found.precision:.4f}", moved, lost))
     worst = [("class", "boxes", rows[0].name, f"{rows[-1].name}, points")]
     worst += [(name, str(boxes), f"{ap:.4f}", f"{points:+.2f}") for name, boxes, ap, points in classes]
-    accuracy = rows[0].accuracy
-    return (
-        f"{table(lines)}\n{accuracy.images} images, {accuracy.boxes} boxes; shift and lost: of the predictions that "
-        f"{rows[0].name} made with {threshold} or more" + (f"\n\n{table(worst)}" if classes else "")
-    )
+    seen = f"{accuracy.images} images, {accuracy.boxes} {accuracy.metric.labels}"
+    said = f"shift and lost: of the predictions that {rows[0].name} made with {threshold} or more"
+    return f"{table(lines)}\n{seen}; {said}" + (f"\n\n{table(worst)}" if classes else "")
 
 
 def _memory_table(rows: Sequence[Memory]) -> str:

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fxqat.commands.arguments import SIZE, add_input, add_output, add_target, add_trust
+from fxqat.commands.arguments import add_image_size, add_input, add_output, add_quiet, add_target, add_trust
 from fxqat.commands.command import (
     Command,
     check_counts,
@@ -18,6 +18,7 @@ from fxqat.commands.command import (
     say_unnamed,
     suffix_of,
 )
+from fxqat.commands.progress import working
 from fxqat.commands.retarget import add_observed, retargeted
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "model", metavar="X", help="calibrated, trained or converted .fxqat; or a .pt, which is exported in float"
     )
-    parser.add_argument("--imgsz", type=int, metavar="N", help=SIZE)
+    add_image_size(parser)
     parser.add_argument("--batch", type=int, default=1, help="images at a time (default: %(default)s)")
     parser.add_argument("--dynamic", action="store_true", help="leave the batch size open (ONNX)")
     parser.add_argument(
@@ -43,6 +44,7 @@ def arguments(parser: ArgumentParser) -> None:
     add_observed(parser)
     add_output(parser, "X_int8.onnx, or .tflite for target litert; X.onnx where nothing is INT8")
     add_trust(parser)
+    add_quiet(parser)
 
 
 def run(options: Namespace) -> None:
@@ -62,19 +64,21 @@ def exported(options: Namespace) -> Path:
         say_unnamed(model, options.model)
     suffix = suffix_of(model, options.target)
     if options.target and options.target != model.recipe.target and model.stage != "float":
-        model = retargeted(options, model)
+        model, _ = retargeted(options, model)
     if model.stage == "qat":
         model, _ = fxqat.convert(model)
     path = output(options, default_name(options.model, f"{mark(model, '')}{suffix}"))
-    fxqat.export(
-        model,
-        path,
-        imgsz=image_size(options, model),
-        batch=options.batch,
-        dynamic=options.dynamic,
-        opset=options.opset,
-        input=options.input,
-    )
+    size = image_size(options, model)
+    with working(f"exporting {path.name}", options.quiet):
+        fxqat.export(
+            model,
+            path,
+            imgsz=size,
+            batch=options.batch,
+            dynamic=options.dynamic,
+            opset=options.opset,
+            input=options.input,
+        )
     print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
     if model.stage == "int8":
         print(account(model.gm))

@@ -36,6 +36,19 @@ def progress(label: str, quiet: bool) -> Iterator[Step]:
 
 
 @contextmanager
+def working(label: str, quiet: bool) -> Iterator[None]:
+    """A moving bar with the time that has passed, on the terminal alone, for a step that counts nothing."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
+        bar.add_task(label, total=None)
+        yield
+
+
+@contextmanager
 def phases(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """A bar after another: ``step(what, done, total)`` starts a new one when ``what`` changes."""
     state: dict[str, Any] = {"what": "", "bar": None, "step": None}

@@ -8,13 +8,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fxqat.commands.arguments import add_output, add_quiet, add_trust
+from fxqat.commands.arguments import add_image_size, add_output, add_quiet, add_trust
 from fxqat.commands.command import Command, check_counts, output
+from fxqat.commands.decision import next_command
 from fxqat.commands.progress import Step, progress
 from fxqat.errors import Problem
 
 if TYPE_CHECKING:
-    pass
+    from fxqat.report.collect import Content
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -36,12 +37,19 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--val", type=int, default=128, metavar="N", help="images for mAP, 0 for none (default: %(default)s)"
     )
-    parser.add_argument("--imgsz", type=int, metavar="PX", help="pixels, square (default: as calibrated)")
+    add_image_size(parser, "as calibrated")
     parser.add_argument(
         "--drift", metavar="FILE", help="show the record of fxqat drift --json: stages, classes, latency, memory"
     )
     parser.add_argument(
         "--stages", action="store_true", help="measure that record here, on --val images, with latency and memory"
+    )
+    parser.add_argument(
+        "--latency", action="store_true", help="time one image in the file of --onnx, in turns with the float network"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="threads when timing (default: %(default)s)")
+    parser.add_argument(
+        "--verify", type=int, default=1, metavar="N", help="images to compare codes on (default: %(default)s)"
     )
     parser.add_argument("--json", metavar="FILE", help="write every number of the page here, too")
     add_output(parser, "X.html")
@@ -51,6 +59,20 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """``fxqat report``."""
+    content = reported(options)
+    said = next_command(
+        content.verdict,
+        source=options.against or content.provenance.model["Float model"],
+        data=options.data or "DATA.yaml",
+        model=options.model,
+        file=options.onnx,
+    )
+    if said:
+        print(f"next: {said}")
+
+
+def reported(options: Namespace) -> Content:
+    """``fxqat report``; what the page shows."""
     from fxqat.files import write_text
     from fxqat.report.collect import ReportOptions, collect
     from fxqat.report.page import render
@@ -71,6 +93,9 @@ def run(options: Namespace) -> None:
         trust=options.trust,
         drift=Path(options.drift) if options.drift else None,
         stages=options.stages,
+        latency=options.latency,
+        threads=options.threads,
+        verify=options.verify,
     )
     with ExitStack() as stack:
         bars: list[Step] = []
@@ -88,6 +113,8 @@ def run(options: Namespace) -> None:
         write_text(options.json, json.dumps(report_json(content), indent=2, allow_nan=False) + "\n")
     print(f"{content.verdict.headline}. {' '.join(content.verdict.reasons)}")
     print(f"wrote {path} ({len(page.encode()) / 1e6:.2f} MB)")
+    print(f"decision: {content.verdict.advice}")
+    return content
 
 
 def _check_not_negative(options: Namespace) -> None:
@@ -103,7 +130,7 @@ def _command(options: Namespace, path: Path) -> str:
         if value := getattr(options, name):
             words += [f"--{name}", "/".join(Path(value).parts[-2:]) if name == "data" else Path(value).name]
     words += ["--images", str(options.images), "--val", str(options.val)] if options.data else []
-    words += ["--stages"] if options.stages else []
+    words += [f"--{name}" for name in ("stages", "latency") if getattr(options, name)]
     return " ".join([*words, *(["--imgsz", str(options.imgsz)] if options.imgsz else []), "-o", path.name])
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
-from fxqat.commands.arguments import SIZE, add_quiet, add_target
-from fxqat.commands.command import Command, check_counts, default_name, output
+from fxqat.commands.arguments import add_image_size, add_quiet, add_target
+from fxqat.commands.command import Command, check_counts, default_name, output, write_json
 from fxqat.commands.progress import progress
 
 if TYPE_CHECKING:
     from fxqat.models.detector import Detector
+    from fxqat.passes.transfer import TransferSummary
 
 
 def add_observed(parser: ArgumentParser) -> None:
@@ -25,8 +27,8 @@ def add_observed(parser: ArgumentParser) -> None:
     )
 
 
-def retargeted(options: Namespace, model: Detector) -> Detector:
-    """``model`` for ``options.target``; one line says what was carried over."""
+def retargeted(options: Namespace, model: Detector) -> tuple[Detector, TransferSummary]:
+    """``model`` for ``options.target``, and where its numbers come from, which one line says."""
     import fxqat
 
     with progress("observing", getattr(options, "quiet", False)) as step:
@@ -39,7 +41,7 @@ def retargeted(options: Namespace, model: Detector) -> Detector:
             progress=step,
         )
     print(f"{model.recipe.target} -> {options.target}: {carried}")
-    return made
+    return made, carried
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -47,11 +49,12 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="X.fxqat", help="calibrated or trained")
     add_target(parser, "none, give one")
     add_observed(parser)
-    parser.add_argument("--imgsz", type=int, metavar="N", help=SIZE)
+    add_image_size(parser)
     parser.add_argument(
         "--val", metavar="V", help="labelled data set YAML: report the accuracy of both, with the paired interval"
     )
     parser.add_argument("--val-images", type=int, metavar="N", help="so many images of --val (default: all)")
+    parser.add_argument("--json", metavar="FILE", help="write what was carried over, and the accuracies, here too")
     add_output(parser)
     add_quiet(parser)
 
@@ -73,15 +76,16 @@ def run(options: Namespace) -> None:
         raise Problem("--target", "is missing", expected=f"one of: {', '.join(TARGETS)}")
     path = output(options, default_name(options.model, f"_{options.target}.fxqat"), ".fxqat")
     model = fxqat.load(options.model)
-    made = retargeted(options, model)
+    made, carried = retargeted(options, model)
     fxqat.save(made, path)
     print(account(fxqat.convert(made)[0].gm))
     print(f"wrote {path}")
-    if options.val:
-        _report_loss(options, [options.model, path])
+    accuracy = _loss(options, [options.model, path]) if options.val else None
+    write_json(options, {"model": path.name, "target": options.target, **asdict(carried), "accuracy": accuracy})
 
 
-def _report_loss(options: Namespace, models: list[object]) -> None:
+def _loss(options: Namespace, models: list[object]) -> dict[str, Any]:
+    """Both models' accuracy on ``--val``, which a line says, ready for JSON."""
     from fxqat.evaluation.accuracy import evaluate
     from fxqat.evaluation.bootstrap import paired_drift
     from fxqat.evaluation.comparison import open_model, usual_size
@@ -93,7 +97,9 @@ def _report_loss(options: Namespace, models: list[object]) -> None:
             size = usual_size([opened]) if options.imgsz is None else options.imgsz
             found.append(evaluate(opened, options.val, imgsz=size, limit=options.val_images, progress=step))
     before, after = found
-    print(f"mAP50-95 {before.map5095:.4f} -> {after.map5095:.4f}, points {paired_drift(before, after)}")
+    drift = paired_drift(before, after)
+    print(f"{before.metric.title} {before.map5095:.4f} -> {after.map5095:.4f}, points {drift}")
+    return {"before": before.map5095, "after": after.map5095, "drift": asdict(drift)}
 
 
 COMMAND = Command(

@@ -1,12 +1,14 @@
-"""run: prepare, calibrate, convert and export in one go."""
+"""run: from a checkpoint to an INT8 file, its validation against float, a report, and a decision."""
 
 from __future__ import annotations
 
+import json
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fxqat.commands import calibrate, convert, export, prepare
+from fxqat.commands import calibrate, export, prepare, report, train
 from fxqat.commands.arguments import (
     add_images,
     add_input,
@@ -17,20 +19,35 @@ from fxqat.commands.arguments import (
     add_target,
     add_trust,
 )
-from fxqat.commands.command import Command, check_counts, default_name, output, typed
+from fxqat.commands.command import Command, check_counts, default_name, typed
+from fxqat.commands.decision import next_command, policy_with_floats
+from fxqat.commands.steps import step
 
 if TYPE_CHECKING:
-    pass
+    from fxqat.report.collect import Content
+    from fxqat.report.verdict import Verdict
+
+_BATCH = 8  # images at a time, as calibrate has it without a word
+_VERIFIED = 4  # images whose codes are compared
+_ANALYZED = 16  # images on which each site's error is measured
 
 
 def arguments(parser: ArgumentParser) -> None:
     """What ``fxqat run`` takes."""
     parser.add_argument("model", metavar="MODEL", help="yolov8n.pt or your own best.pt")
-    add_policy(parser, required=True)
+    add_policy(parser, default="yolov8_critical")
     add_target(parser, "the policy's")
-    add_images(parser, limit=None, batch=8)
+    add_images(parser, limit=None, batch=_BATCH)
     add_input(parser)
     add_method(parser)
+    parser.add_argument(
+        "--train", action="store_true", help="train the calibrated model too; it never ends below where it started"
+    )
+    parser.add_argument("--epochs", type=int, metavar="N", help="of --train (default: as fxqat train)")
+    parser.add_argument(
+        "--val", type=int, default=500, metavar="N", help="images to validate on, 0 for none (default: %(default)s)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write every number, the decision and the files here, too")
     parser.add_argument("-o", "--output", metavar="DIR", default=".", help="folder to write to (default: this one)")
     add_patterns(parser)
     add_trust(parser)
@@ -38,44 +55,97 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
-    """The chain, each step shown as the command that does it alone."""
+    """The chain, each step shown as the command that does it alone, and what it came to."""
     check_counts(options)
-    qat = Path(options.output) / Path(default_name(options.model, ".fxqat")).name
-    ptq = output(Namespace(output=None), default_name(qat, "_ptq.fxqat"))
-    shared = {"trust": options.trust, "quiet": options.quiet}
-    sized = {"data": options.data, "images": options.images, "imgsz": options.imgsz}
-    told = ["--data", options.data, *_given("--images", options.images)]
-    _say("prepare", options.model, "--policy", options.policy, *_given("--target", options.target), "-o", qat)
-    given = {"model": options.model, "policy": options.policy, "target": options.target}
-    passes = {"passes": "", "print_passes": False, "nms_free": False}
-    prepare.run(Namespace(**given, **passes, classes=None, output=qat, patterns=options.patterns, **shared))
-    _say("calibrate", qat, *told, *_given("--method", options.method))
-    calibrate.run(Namespace(model=qat, output=ptq, batch=options.batch, method=options.method, **sized, **shared))
-    _say("convert", ptq)
-    reference = convert.converted(Namespace(model=ptq, output=None, **shared))
-    _say("export", reference, *_given("--input", options.input if options.input != "float" else None))
-    shape = {"batch": 1, "dynamic": False, "opset": 20, "imgsz": options.imgsz, "input": options.input}
-    path = export.exported(Namespace(model=reference, output=None, target=None, **shape, **shared))
-    following = (
-        typed("fxqat", "val", options.model, path, "--data", "YOUR_VAL.yaml"),
-        typed("fxqat", "verify", ptq, *told),
-    )
-    print(f"next: {'; '.join(following)}", flush=True)
+    model = _trained(options) if options.train else _calibrated(options)
+    size = _given("--imgsz", options.imgsz)
+    shape = (*size, *_given("--input", options.input if options.input != "float" else None))
+    file = step(export.COMMAND, model, *shape, quiet=options.quiet, run=export.exported)
+    content: Content = step(report.COMMAND, *_report(options, model, file), quiet=options.quiet, run=report.reported)
+    policy = _float_policy(options, content.verdict)
+    following = _next(options, content.verdict, model, file, policy)
+    if following:
+        print(f"next: {following}", flush=True)
+    if options.json:
+        _write_json(options, content, file, following)
 
 
-def _given(option: str, value: object) -> list[object]:
+def _calibrated(options: Namespace) -> Path:
+    """The calibrated model's file."""
+    made = Path(options.output) / Path(default_name(options.model, ".fxqat")).name
+    trust = ("--trust",) if options.trust else ()
+    rules = [word for file in options.patterns for word in ("--patterns", file)]
+    target = _given("--target", options.target)
+    step(prepare.COMMAND, options.model, "--policy", options.policy, *target, *rules, *trust, "-o", made)
+    ptq = Path(default_name(made, "_ptq.fxqat"))
+    shown = ("--data", options.data, *_given("--images", options.images), *_given("--imgsz", options.imgsz))
+    batch = _given("--batch", options.batch if options.batch != _BATCH else None)
+    how = (*shown, *batch, *_given("--method", options.method))
+    step(calibrate.COMMAND, made, *how, "-o", ptq, quiet=options.quiet)
+    return ptq
+
+
+def _trained(options: Namespace) -> Path:
+    """The trained model's file, or the calibrated one's numbers under its name where no epoch was better."""
+    ptq = _calibrated(options)
+    path = Path(default_name(ptq, "_qat.fxqat"))
+    how = ("--data", options.data, *_given("--epochs", options.epochs), "-o", path)
+    step(train.COMMAND, ptq, *how, quiet=options.quiet)
+    return path
+
+
+def _report(options: Namespace, model: Path, file: Path) -> list[object]:
+    """The words of the report: verified, validated, and where the runtime is at hand timed."""
+    against = _given("--against", options.model if Path(options.model).suffix == ".pt" else None)
+    timed = ("--latency",) if file.suffix == ".onnx" else ()
+    counts = ("--images", _ANALYZED, "--verify", _VERIFIED, "--val", options.val)
+    trust = ("--trust",) if options.trust and against else ()
+    size = _given("--imgsz", options.imgsz)
+    page = model.with_name(f"{file.stem}.html")
+    return [model, "--data", options.data, "--onnx", file, *against, *timed, *counts, *size, *trust, "-o", page]
+
+
+def _float_policy(options: Namespace, verdict: Verdict) -> Path | None:
+    """A policy that keeps the layers of the decision in float, where it is about layers."""
+    from fxqat.files import write_text
+
+    if not verdict.sites:
+        return None
+    stem = Path(default_name(options.model, "")).name
+    path = Path(options.output) / f"{stem}_floats.yaml"
+    write_text(path, policy_with_floats(options.policy, verdict.sites))
+    print(f"wrote {path}, a policy that keeps them in float")
+    return path
+
+
+def _next(options: Namespace, verdict: Verdict, model: Path, file: Path, policy: Path | None) -> str:
+    """What to type next, by the decision; empty where the file is to be shipped."""
+    again = ["fxqat", "run", options.model, "--data", options.data]
+    if policy is not None:
+        train = ("--train",) if options.train else ()
+        return typed(*again, "--policy", policy, *train, *_given("--target", options.target))
+    if verdict.action == "train it":
+        return typed(*again, "--policy", options.policy, *_given("--target", options.target), "--train")
+    return next_command(verdict, source=options.model, data=options.data, model=str(model), file=str(file))
+
+
+def _write_json(options: Namespace, content: Content, file: Path, following: str) -> None:
+    from fxqat.files import write_text
+    from fxqat.report.report_json import report_json
+
+    found = {"file": file.name, "next": following, **report_json(content)}
+    write_text(options.json, json.dumps(found, indent=2, allow_nan=False) + "\n")
+
+
+def _given(option: str, value: object) -> Sequence[object]:
     """``option`` and its value, or nothing without one."""
-    return [] if value is None else [option, value]
-
-
-def _say(*words: object) -> None:
-    print(f"$ {typed('fxqat', *words)}", flush=True)
+    return () if value is None else (option, value)
 
 
 COMMAND = Command(
     name="run",
-    help="prepare, calibrate, convert and export in one go",
-    example="fxqat run yolov8n.pt --policy yolov8_critical --data coco128.yaml",
+    help="all of these in one go, then validation against float, speed, a report, a decision",
+    example="fxqat run best.pt --data data.yaml\nfxqat run best.pt --data data.yaml --train",
     arguments=arguments,
     run=run,
 )

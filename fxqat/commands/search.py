@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fxqat.commands.arguments import WORK, add_output, add_quiet, add_trust
+from fxqat.commands.arguments import WORK, add_image_size, add_output, add_quiet, add_trust
 from fxqat.commands.command import Command, check_counts, default_name, output
 from fxqat.commands.progress import phases
 from fxqat.commands.tables import table
+from fxqat.models.image_size import DEFAULT_SIZE
 
 if TYPE_CHECKING:
     from fxqat.search.search_result import SearchResult
@@ -41,7 +42,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--candidates", type=int, default=6, metavar="N", help="layouts to build and time (default: %(default)s)"
     )
-    parser.add_argument("--imgsz", type=int, default=640, help="pixels, square (default: %(default)s)")
+    add_image_size(parser, "640")
     parser.add_argument("--split", default="val", help="split that judges (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="threads when timing (default: %(default)s)")
     parser.add_argument("--work", default="fxqat_work", metavar="DIR", help=WORK)
@@ -62,7 +63,7 @@ def run(options: Namespace) -> None:
         max_drop=options.max_drop,
         images_limit=options.images,
         probe_images=options.probe_images,
-        imgsz=options.imgsz,
+        imgsz=options.imgsz or DEFAULT_SIZE,
         threads=options.threads,
         split=options.split,
         candidates=options.candidates,
@@ -104,7 +105,7 @@ def _report(found: SearchResult, max_drop: float) -> str:
         times = (f"{seen.predicted:.2f}", f"{seen.milliseconds:.2f}")
         errors = (f"{100 * seen.divergence / whole:.0f} %", f"{100 * seen.disagreement:.3f} %")
         lines.append((_few(seen.left), *times, *errors, "<- found" if seen is found.best.candidate else ""))
-    rows = [("measured", "mAP50-95", "drift, points [95 %]", "ms", "speed [95 %]", "MB")]
+    rows = [("measured", found.base.accuracy.metric.title, "drift, points [95 %]", "ms", "speed [95 %]", "MB")]
     for name, one, latency in zip(("from", "found"), (found.base, found.best), found.latency[1:], strict=True):
         speed = f"{latency.speed:.2f}x [{latency.speed_low:.2f}, {latency.speed_high:.2f}]"
         figures = (f"{one.accuracy.map5095:.4f}", str(one.drift), f"{latency.median:.1f}", speed, f"{latency.size:.2f}")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def arguments(parser: ArgumentParser) -> None:
     """What ``fxqat swap`` takes."""
     parser.add_argument("model", metavar="MODEL", help="yolov8n.pt, or a float .fxqat")
-    from fxqat.passes.swap_activation import ACTIVATIONS
+    from fxqat.models.activations import ACTIVATIONS
 
     parser.add_argument("--to", default="relu", help=f"{', '.join(ACTIVATIONS)} (default: %(default)s)")
     add_output(parser, "MODEL_TO.fxqat")
@@ -38,7 +38,7 @@ def run(options: Namespace) -> None:
 
 COMMAND = Command(
     name="swap",
-    help="put ReLU, LeakyReLU or Hardswish in the place of SiLU, before training",
+    help="put another activation in the place of SiLU, before training",
     example="fxqat swap yolov8n.pt --to relu",
     arguments=arguments,
     run=run,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fxqat.commands.arguments import add_output, add_quiet, add_trust
+from fxqat.commands.arguments import add_image_size, add_output, add_quiet, add_trust
 from fxqat.commands.command import Command, default_name, output
 from fxqat.commands.progress import progress
 from fxqat.errors import Problem
@@ -26,15 +26,12 @@ if TYPE_CHECKING:
 def arguments(parser: ArgumentParser) -> None:
     """What ``fxqat train`` takes."""
     parser.add_argument("model", metavar="X.fxqat", help="what fxqat calibrate wrote")
-    parser.add_argument("--data", required=True, metavar="D", help="data set YAML; its val split needs labels")
+    parser.add_argument(
+        "--data", required=True, metavar="D", help="data set YAML, of classifiers a folder; its val split needs labels"
+    )
     parser.add_argument("--epochs", type=int, metavar="N", help="all in all (default: 3)")
     parser.add_argument("--batch", type=int, metavar="N", help="images a step (default: 4)")
-    parser.add_argument(
-        "--imgsz",
-        type=int,
-        metavar="N",
-        help="pixels, square, a multiple of the model's stride (default: as calibrated, or 640)",
-    )
+    add_image_size(parser, "as calibrated, or 640")
     parser.add_argument("--device", metavar="D", help="cpu, 0, 0,1 ... (default: a GPU where there is one)")
     parser.add_argument("--seed", type=int, metavar="N", help="of augmentation and everything random (default: 0)")
     parser.add_argument("--lsq", action=BooleanOptionalAction, help="learn the scales of activations too")
@@ -136,13 +133,13 @@ def _value(text: str) -> Any:
 
 def _verdict(record: Mapping[str, Any]) -> str:
     """Which epoch the result is, in words."""
-    measured, best = record["map5095"], record["best_epoch"]
+    measured, best, metric = record["map5095"], record["best_epoch"], record["metric"]
     start = f"{measured[0] * 100:.2f}"
     if best == 0:
-        return f"no epoch was better than the model as given (mAP50-95 {start}): that is the result"
+        return f"no epoch was better than the model as given ({metric} {start}): that is the result"
     points = (measured[best] - measured[0]) * 100
     said = (
-        f"epoch {best} is the result: mAP50-95 {measured[best] * 100:.2f}, {points:+.2f} points on the {start} before"
+        f"epoch {best} is the result: {metric} {measured[best] * 100:.2f}, {points:+.2f} points on the {start} before"
     )
     if not (gain := record.get("gain")):
         return said

@@ -70,7 +70,7 @@ def _table(rows: list[ComparisonRow]) -> str:
     )
     a = rows[0].accuracy
     skipped = f", {len(a.skipped)} skipped: {', '.join(path.name for path, _ in a.skipped[:5])}" if a.skipped else ""
-    return f"{text}\n{a.images} images, {a.boxes} boxes{skipped}"
+    return f"{text}\n{a.images} images, {a.boxes} {a.metric.labels}{skipped}"
 
 
 def _named(accuracy: Accuracy) -> str:

@@ -168,7 +168,7 @@ def _cells(found: Mapping[str, Difference], widths: Mapping[str, int]) -> str:
 COMMAND = Command(
     name="verify",
     help="count differing codes: fake-quant graph, INT8 reference graph, runtime; or prove a file free of overflow",
-    example="fxqat verify yolov8n_ptq.fxqat --data coco128.yaml; fxqat verify yolov8n_int8.onnx",
+    example="fxqat verify yolov8n_ptq.fxqat --data coco128.yaml\nfxqat verify yolov8n_int8.onnx",
     arguments=arguments,
     run=run,
 )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fxqat.data import dataset
 from fxqat.errors import Problem
+from fxqat.models.image_size import ImageSize, SizeLike
 
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 STRIDE = 32  # what Ultralytics rounds sizes to at least, also where a network's coarsest level has a smaller one
@@ -31,7 +32,7 @@ class Unreadable(Exception):
 class ImageList:
     """Paths of images in a fixed order.
 
-    ``source`` is the YAML, folder, list or image they come from, ``split`` the YAML's split (None for the others),
+    ``source`` is the YAML, folder, list or image they come from, ``split`` its split (None where it has none),
     ``total`` how many there were before ``limit``.
     """
 
@@ -49,7 +50,8 @@ def image_paths(data: str | Path, *, split: str | None = None, limit: int | None
 
     Args:
         data: the path, or the name of a data set that Ultralytics ships.
-        split: which split of a YAML; ``train`` by default, since that is what calibration may look at.
+        split: which split of a YAML, or of a folder that has a folder for each; ``train`` by default, since that is
+            what calibration may look at.
         limit: at most so many. Of n images, number ``i * n // limit`` is taken for each i, so they are spread evenly.
 
     Raises:
@@ -57,10 +59,13 @@ def image_paths(data: str | Path, *, split: str | None = None, limit: int | None
     """
     if limit is not None and limit < 1:
         raise Problem(f"limit {limit}", "asks for no image", expected="1 or more")
-    place = dataset.find(data)
-    is_yaml = dataset.is_yaml(place)
-    chosen = (split or "train") if is_yaml else None
-    paths = dataset.read(place).images(cast(str, chosen)) if is_yaml else dataset.images_at(place)
+    place, wanted = dataset.find(data), split or "train"
+    has_splits = dataset.is_yaml(place) or (place / wanted).is_dir()
+    chosen = wanted if has_splits else None
+    if dataset.is_yaml(place):
+        paths = dataset.read(place).images(wanted)
+    else:
+        paths = dataset.images_at(place / wanted if has_splits else place)
     return ImageList(source=place, split=chosen, paths=tuple(spread(paths, limit)), total=len(paths))
 
 
@@ -71,55 +76,45 @@ def spread(paths: list[Path], limit: int | None) -> list[Path]:
     return [paths[index * len(paths) // limit] for index in range(limit)]
 
 
-def check_imgsz(imgsz: int, stride: int = STRIDE) -> int:
-    """Return ``imgsz`` where a network whose coarsest level has ``stride`` accepts it.
-
-    Raises:
-        Problem: it is not a positive multiple of ``stride``.
-    """
-    if imgsz < stride or imgsz % stride:
-        nearest = max(stride, round(imgsz / stride) * stride)
-        raise Problem(f"imgsz {imgsz}", f"is not a multiple of {stride}", remedy=f"use {nearest}")
-    return imgsz
-
-
-def load_image(path: str | Path, imgsz: int, fit: str = "letterbox") -> Tensor:
-    """Load one image as Ultralytics' validators do with ``rect=False``.
+def load_image(path: str | Path, imgsz: SizeLike, fit: str = "letterbox") -> Tensor:
+    """Load one image as Ultralytics' validators do for a file of this size.
 
     Args:
         path: of the file.
-        imgsz: pixels, square.
-        fit: ``letterbox``: the long side is scaled to ``imgsz`` (bilinear, sizes rounded up), the rest is filled with
-            grey 114 on both sides; ``crop``: the short side is scaled to it, and the middle is taken.
+        imgsz: pixels: one side of a square, or height and width.
+        fit: ``letterbox``: the long side is scaled to the longer one of ``imgsz`` (bilinear, sizes rounded up), the
+            result, where it is still too high or too wide, once more to fit, and the rest is filled with grey 114 on
+            both sides; ``crop``: the short side is scaled to that of a square, and the middle is taken; for another
+            shape the image is stretched to it.
 
     Returns:
-        Tensor (3, imgsz, imgsz), float32 in 0..1, RGB.
+        Tensor (3, height, width), float32 in 0..1, RGB.
 
     Raises:
         Unreadable: the file is missing, no image, cut short, or not of bytes.
-        Problem: imgsz is not a multiple of 32.
+        Problem: a side of imgsz is not a multiple of 32.
     """
-    check_imgsz(imgsz)
-    return _FITS[fit](read_pixels(path), imgsz)
+    size = ImageSize.of(imgsz).checked(STRIDE)
+    return _FITS[fit](read_pixels(path), size)
 
 
-def _letterboxed(pixels: np.ndarray, imgsz: int) -> Tensor:
+def _letterboxed(pixels: np.ndarray, size: ImageSize) -> Tensor:
     from ultralytics.data.augment import LetterBox
 
-    boxed: Any = LetterBox(new_shape=(imgsz, imgsz), scaleup=False)(image=_scale(pixels, imgsz))
+    boxed: Any = LetterBox(new_shape=size.shape, scaleup=False)(image=_scale(pixels, size.longest))
     planes = np.ascontiguousarray(boxed[..., ::-1].transpose(2, 0, 1))
     return torch.from_numpy(planes).float() / 255
 
 
-def _cropped(pixels: np.ndarray, imgsz: int) -> Tensor:
+def _cropped(pixels: np.ndarray, size: ImageSize) -> Tensor:
     from PIL import Image
     from ultralytics.data.augment import classify_transforms
 
-    found: Tensor = classify_transforms(imgsz)(Image.fromarray(np.ascontiguousarray(pixels[..., ::-1])))
+    found: Tensor = classify_transforms(size.plain)(Image.fromarray(np.ascontiguousarray(pixels[..., ::-1])))
     return found
 
 
-_FITS: dict[str, Callable[[np.ndarray, int], Tensor]] = {"letterbox": _letterboxed, "crop": _cropped}
+_FITS: dict[str, Callable[[np.ndarray, ImageSize], Tensor]] = {"letterbox": _letterboxed, "crop": _cropped}
 
 
 def read_pixels(path: str | Path) -> np.ndarray:
@@ -148,34 +143,35 @@ def read_pixels(path: str | Path) -> np.ndarray:
 
 def batches(
     images: ImageList,
-    imgsz: int,
+    imgsz: SizeLike,
     batch: int,
     on_skip: Callable[[Path, str], None] | None = None,
     *,
     fit: str = "letterbox",
 ) -> Iterator[Tensor]:
-    """Yield the images in order as tensors (N, 3, imgsz, imgsz), float32 in 0..1; N is ``batch``, or less at the end.
+    """Yield the images in order as tensors (N, 3, height, width), float32 in 0..1; N is ``batch``, or less at the
+    end.
 
     Images are fitted as ``load_image`` says. An unreadable one is left out and reported to ``on_skip(path, why)``;
     batches stay full.
 
     Raises:
-        Problem: imgsz is not a multiple of 32, ``batch`` is below 1, or no image at all could be read.
+        Problem: a side of imgsz is not a multiple of 32, ``batch`` is below 1, or no image at all could be read.
     """
-    check_imgsz(imgsz)
+    size = ImageSize.of(imgsz).checked(STRIDE)
     if batch < 1:
         raise Problem(f"batch {batch}", "holds no image", expected="1 or more")
-    return _batches(images, imgsz, batch, on_skip or (lambda path, why: None), fit)
+    return _batches(images, size, batch, on_skip or (lambda path, why: None), fit)
 
 
 def _batches(
-    images: ImageList, imgsz: int, batch: int, on_skip: Callable[[Path, str], None], fit: str
+    images: ImageList, size: ImageSize, batch: int, on_skip: Callable[[Path, str], None], fit: str
 ) -> Iterator[Tensor]:
     waiting: list[Tensor] = []
     empty = True
     for path in images.paths:
         try:
-            waiting.append(load_image(path, imgsz, fit))
+            waiting.append(load_image(path, size, fit))
         except Unreadable as error:
             on_skip(path, str(error))
         if len(waiting) == batch:
@@ -192,13 +188,13 @@ def no_readable_image(source: Path, count: int) -> Problem:
     return Problem(source, f"holds no readable image ({count} tried)", remedy="check that the files are complete")
 
 
-def _scale(picture: np.ndarray, imgsz: int) -> np.ndarray:
-    """As BaseDataset.load_image: the long side to imgsz, sizes rounded up but never past it."""
+def _scale(picture: np.ndarray, side: int) -> np.ndarray:
+    """As BaseDataset.load_image: the long side to ``side``, sizes rounded up but never past it."""
     height, width = picture.shape[:2]
-    ratio = imgsz / max(height, width)
+    ratio = side / max(height, width)
     if ratio == 1:
         return picture
-    size = (min(math.ceil(width * ratio), imgsz), min(math.ceil(height * ratio), imgsz))
+    size = (min(math.ceil(width * ratio), side), min(math.ceil(height * ratio), side))
     return cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
 
 

@@ -7,13 +7,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fxqat.errors import Problem
+from fxqat.models.family import BOX_ROW, LabelRow
 
-_COLUMNS = 5  # class x y w h; polygons and key points have more
+_PLACE = 4  # coordinates that every row has
 _LOWEST, _HIGHEST = -0.01, 1.01  # Ultralytics' tolerance for relative coordinates
 
 
-def check_labels(file: Path, split: str, images: Sequence[Path], classes: int, *, needed: bool = True) -> None:
-    """Refuse a split whose label files Ultralytics would all refuse, or, where labels are needed, that has no object.
+def check_labels(
+    file: Path,
+    split: str,
+    images: Sequence[Path],
+    classes: int,
+    row: LabelRow = BOX_ROW,
+) -> None:
+    """Refuse a split whose label files Ultralytics would all refuse, or that has no object.
 
     Reading ends at the first object, so a split in order costs one file.
 
@@ -22,7 +29,7 @@ def check_labels(file: Path, split: str, images: Sequence[Path], classes: int, *
         split: its name.
         images: paths of its images.
         classes: how many there are.
-        needed: whether a split without an object is refused, too.
+        row: what a row holds.
 
     Raises:
         Problem: as above, with the first label file that is refused and why.
@@ -30,18 +37,17 @@ def check_labels(file: Path, split: str, images: Sequence[Path], classes: int, *
     refused, usable = list[str](), 0
     for label, text in _texts(images):
         rows = [line.split() for line in text.splitlines() if line.strip()]
-        why = next((words for row in rows if (words := _fault(row, classes))), "")
+        why = next((words for one in rows if (words := _fault(one, classes, row))), "")
         if rows and not why:
             return
         refused += [f"{label.name}: {why}"] if why else []
         usable += not why
     if refused and len(refused) == len(images):
         what = f"split '{split}': every label file is malformed (first {refused[0]})"
-        raise Problem(file, what, expected="rows of: class x y w h, relative to the image")
-    if needed:
-        faults = f", {len(refused)} malformed (first {refused[0]})" if refused else ""
-        what = f"split '{split}' has no labelled object ({len(images)} images, {usable} label files{faults})"
-        raise Problem(file, what, expected="label files in labels/ beside images/")
+        raise Problem(file, what, expected=f"rows of: {row.words}, relative to the image")
+    faults = f", {len(refused)} malformed (first {refused[0]})" if refused else ""
+    what = f"split '{split}' has no labelled object ({len(images)} images, {usable} label files{faults})"
+    raise Problem(file, what, expected="label files in labels/ beside images/")
 
 
 def label_file(image: Path) -> Path:
@@ -58,15 +64,15 @@ def _texts(images: Sequence[Path]) -> Iterator[tuple[Path, str]]:
             yield label, label.read_text(encoding="utf-8-sig", errors="replace")
 
 
-def _fault(row: list[str], classes: int) -> str:
+def _fault(words: list[str], classes: int, row: LabelRow) -> str:
     """What is wrong with a row, or nothing."""
     try:
-        numbers = [float(word) for word in row]
+        numbers = [float(word) for word in words]
     except ValueError:
-        return f"{' '.join(row)[:40]!r} is not a row of numbers"
-    if len(numbers) < _COLUMNS:
+        return f"{' '.join(words)[:40]!r} is not a row of numbers"
+    if not row.fits(len(numbers)):
         return f"a row has {len(numbers)} columns"
     if numbers[0] not in range(classes):
-        return f"class {row[0]} is none of 0 to {classes - 1}"
-    wrong = [number for number in numbers[1:_COLUMNS] if not _LOWEST <= number <= _HIGHEST]
+        return f"class {words[0]} is none of 0 to {classes - 1}"
+    wrong = [number for number in numbers[1 : 1 + _PLACE] if not _LOWEST <= number <= _HIGHEST]
     return f"coordinate {wrong[0]:g} is not in 0 to 1" if wrong else ""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fxqat.data import dataset, images
-from fxqat.errors import Problem
+from fxqat.data import class_folders, dataset, images
 from fxqat.evaluation.metrics import Accuracy, ClassAccuracy, Matches
 from fxqat.evaluation.predictor import Predictor
-from fxqat.graph.site import nearest
+from fxqat.models.family import Metric
+from fxqat.models.image_size import ImageSize
 
 FEW = 5  # guesses of top-5
 
@@ -22,7 +23,7 @@ def evaluate_classes(
     model: Predictor,
     data: str | Path,
     *,
-    imgsz: int,
+    size: ImageSize,
     batch: int = 8,
     split: str = "val",
     limit: int | None = None,
@@ -35,7 +36,7 @@ def evaluate_classes(
     Args:
         model: of the task ``classify``.
         data: folder with a folder for each split, or for each class; folders of images are named as the classes.
-        imgsz: pixels, square.
+        size: of the images.
         batch: images at a time.
         split: which split.
         limit: so many images, evenly spread.
@@ -44,63 +45,70 @@ def evaluate_classes(
     Raises:
         Problem: no such folder, no images, or a folder that is no class.
     """
-    root = class_folder(data, split)
-    paths = images.spread(dataset.images_at(root), limit)
-    wanted = _indices(model, root, paths)
+    found = class_folders.read(dataset.find(data), model.name, model.names)
+    wanted = found.classes(split)
+    paths = images.spread(list(wanted), limit)
     readable, guesses, skipped = list[Path](), list[Tensor](), list[tuple[Path, str]]()
     for start in range(0, len(paths), batch):
         shown = list[Tensor]()
         for path in paths[start : start + batch]:
             try:
-                shown.append(images.load_image(path, imgsz, model.family.fit))
+                shown.append(images.load_image(path, size, model.family.fit))
                 readable.append(path)
             except images.Unreadable as error:
                 skipped.append((path, str(error)))
         guesses += list(model(torch.stack(shown))) if shown else []
         progress(min(start + batch, len(paths)), len(paths))
     if not readable:
-        raise images.no_readable_image(root, len(paths))
-    probabilities = torch.stack(guesses).numpy()
-    return _accuracy(model, readable, probabilities, np.array([wanted[path] for path in readable]), tuple(skipped))
+        raise images.no_readable_image(found.folder(split), len(paths))
+    probabilities = torch.stack(guesses)
+    measured = from_guesses(
+        model.name,
+        model.family.metric,
+        found.names,
+        readable,
+        ranked(probabilities).numpy(),
+        np.array([wanted[path] for path in readable]),
+        probabilities.amax(1).numpy(),
+    )
+    return replace(measured, skipped=tuple(skipped))
 
 
-def class_folder(data: str | Path, split: str) -> Path:
-    """The folder that holds a folder for each class.
+def ranked(probabilities: Tensor) -> Tensor:
+    """The indices of the most probable classes of each image, (N, at most 5), the first of equal ones first.
 
-    Raises:
-        Problem: there is none.
+    Args:
+        probabilities: (N, classes).
     """
-    root = dataset.find(data)
-    if not root.is_dir():
-        raise Problem(root, "is no folder", expected="a folder of images for each class")
-    return root / split if (root / split).is_dir() else root
+    return probabilities.argsort(dim=1, descending=True, stable=True)[:, :FEW]
 
 
-def _indices(model: Predictor, root: Path, paths: Sequence[Path]) -> dict[Path, int]:
-    known = {name: index for index, name in model.names.items()}
-    found: dict[Path, int] = {}
-    for path in paths:
-        name = path.relative_to(root).parts[0]
-        if name not in known:
-            what = f"{name!r} is no class of {model.name}"
-            raise Problem(root, what, expected=f"folders named: {', '.join(known)}", remedy=nearest(name, known))
-        found[path] = known[name]
-    return found
-
-
-def _accuracy(
-    model: Predictor,
+def from_guesses(
+    name: str,
+    metric: Metric,
+    names: Mapping[int, str],
     paths: Sequence[Path],
-    probabilities: np.ndarray,
+    order: np.ndarray,
     wanted: np.ndarray,
-    skipped: tuple[tuple[Path, str], ...],
+    confidences: np.ndarray | None = None,
 ) -> Accuracy:
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :FEW]
+    """What guesses are worth.
+
+    Args:
+        name: of the model.
+        metric: of its task.
+        names: class names by index.
+        paths: of the images.
+        order: the best guesses of each image, (N, at most 5), see ``ranked``.
+        wanted: each image's class, (N,).
+        confidences: of the best guesses, (N,); 1 where they are not known, since no share of right guesses asks.
+    """
     first, right = order[:, 0], order == wanted[:, None]
-    classes = [_class(model, index, right[wanted == index]) for index in np.unique(wanted)]
+    sure = np.ones(len(order)) if confidences is None else confidences
+    classes = [_class(names, index, right[wanted == index]) for index in np.unique(wanted)]
     precision = [_precision(first, wanted, index) for index in np.unique(wanted)]
     return Accuracy(
-        model=model.name,
+        model=name,
         map5095=float(right[:, 0].mean()),
         map50=float(right.any(1).mean()),
         precision=float(np.mean(precision)),
@@ -112,14 +120,14 @@ def _accuracy(
             Matches(
                 image=path,
                 tp=right[[row], :1],
-                conf=probabilities[row, first[[row]]],
+                conf=sure[[row]],
                 pred_cls=first[[row]],
                 target_cls=wanted[[row]],
             )
             for row, path in enumerate(paths)
         ),
-        skipped=skipped,
-        metric=model.family.metric,
+        skipped=(),
+        metric=metric,
     )
 
 
@@ -128,6 +136,6 @@ def _precision(guessed: np.ndarray, wanted: np.ndarray, index: int) -> float:
     return float((chosen == index).mean()) if len(chosen) else 0.0
 
 
-def _class(model: Predictor, index: int, right: np.ndarray) -> ClassAccuracy:
+def _class(names: Mapping[int, str], index: int, right: np.ndarray) -> ClassAccuracy:
     top, few = float(right[:, 0].mean()), float(right.any(1).mean())
-    return ClassAccuracy(index=int(index), name=model.names[int(index)], boxes=len(right), ap=top, ap50=few)
+    return ClassAccuracy(index=int(index), name=names[int(index)], boxes=len(right), ap=top, ap50=few)

@@ -17,7 +17,7 @@ from fxqat.evaluation.bootstrap import Drift, paired_drift
 from fxqat.evaluation.latency import measure
 from fxqat.evaluation.predictor import Predictor, from_onnx
 from fxqat.evaluation.tflite_predictor import from_tflite
-from fxqat.models.detector import IMGSZ
+from fxqat.models.image_size import DEFAULT_SIZE, ImageSize, SizeLike
 from fxqat.runtime.integer_model import predictor
 from fxqat.workflow.stage_checks import expect_calibrated
 
@@ -43,7 +43,12 @@ class ComparisonRow:
             "drift": drift,
             "megabytes": self.megabytes,
             "milliseconds": self.milliseconds,
+            **({"others": [_told(*other) for other in self.others]} if self.others else {}),
         }
+
+
+def _told(accuracy: Accuracy, drift: Drift | None) -> dict[str, Any]:
+    return {**accuracy.summary(), "drift": asdict(drift) if drift else None}
 
 
 def compare(
@@ -51,7 +56,7 @@ def compare(
     data: str | Path,
     *,
     images_limit: int | None = None,
-    imgsz: int | None = None,
+    imgsz: SizeLike | None = None,
     batch: int = 8,
     split: str = "val",
     threads: int = 2,
@@ -67,7 +72,8 @@ def compare(
         models: paths.
         data: data set YAML.
         images_limit: so many images, evenly spread.
-        imgsz: pixels, square; by default what a file among them takes, what one was trained or calibrated at, or 640.
+        imgsz: one side, or height and width; by default what a file among them takes, what one was trained or
+            calibrated at, or 640.
         batch: images at a time.
         split: of the data set.
         threads: when timing.
@@ -80,15 +86,15 @@ def compare(
     """
     opened = [open_model(model, trust=trust) for model in models]
     names = [one.name for one in opened]
-    imgsz = usual_size(opened) if imgsz is None else imgsz
+    size = usual_size(opened) if imgsz is None else ImageSize.of(imgsz)
     found: list[Accuracy] = []
     for index, one in enumerate(opened):
         step = _step(progress, index, len(opened))
-        found.append(evaluate(one, data, imgsz=imgsz, batch=batch, split=split, limit=images_limit, progress=step))
+        found.append(evaluate(one, data, imgsz=size, batch=batch, split=split, limit=images_limit, progress=step))
     files = [Path(model) for model in models if str(model).endswith(".onnx")]
-    timed = iter(measure(files, threads=threads, imgsz=imgsz, rounds=16) if files else [])
+    timed = iter(measure(files, threads=threads, imgsz=size, rounds=16) if files else [])
     times = [
-        next(timed).median if name.endswith(".onnx") else _eager(one, imgsz, threads)
+        next(timed).median if name.endswith(".onnx") else _eager(one, size, threads)
         for name, one in zip(names, opened, strict=True)
     ]
     drifts = [_drift(found[0], one) for one in found]
@@ -121,9 +127,9 @@ def open_model(model: str | Path, *, trust: bool = False) -> Predictor:
     return Predictor.of(detector, predictor(detector), name=path.name, path=path)
 
 
-def usual_size(models: Sequence[Predictor]) -> int:
+def usual_size(models: Sequence[Predictor]) -> ImageSize:
     """The image size to compare models at: the one that a file takes, or the first that one was made at, or 640."""
-    sizes = [*(one.imgsz for one in models), *(one.usual for one in models), IMGSZ]
+    sizes = [*(one.imgsz for one in models), *(one.usual for one in models), DEFAULT_SIZE]
     return next(size for size in sizes if size is not None)
 
 
@@ -131,14 +137,14 @@ def _step(progress: Callable[[int, int], None], index: int, count: int) -> Calla
     return lambda done, total: progress(index * total + done, count * total)
 
 
-def _eager(model: Predictor, imgsz: int, threads: int) -> float:
+def _eager(model: Predictor, size: ImageSize, threads: int) -> float:
     """Median milliseconds of a forward of one image in this process."""
     before, times = torch.get_num_threads(), []
     torch.set_num_threads(threads)
     try:
         for _ in range(_RUNS + 1):
             start = time.perf_counter()
-            model(torch.zeros(1, 3, imgsz, imgsz))
+            model(torch.zeros(1, 3, *size.shape))
             times.append((time.perf_counter() - start) * 1e3)
     finally:
         torch.set_num_threads(before)

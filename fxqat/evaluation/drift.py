@@ -19,6 +19,7 @@ from fxqat.evaluation.accuracy import Accuracy, evaluate
 from fxqat.evaluation.bootstrap import Drift, paired_drift
 from fxqat.evaluation.predictor import Predictor, from_onnx
 from fxqat.models.detector import Detector
+from fxqat.models.image_size import DEFAULT_SIZE, SizeLike
 from fxqat.passes.selective import asleep
 from fxqat.runtime.integer_model import predictor
 from fxqat.workflow.convert import convert, export
@@ -88,7 +89,7 @@ class Stage:
 
 
 def stages(
-    model: Detector, folder: Path, *, imgsz: int, source: str | Path | None = None, trust: bool = False
+    model: Detector, folder: Path, *, imgsz: SizeLike, source: str | Path | None = None, trust: bool = False
 ) -> list[Predictor]:
     """The stages of a calibrated or trained detector, from float to ONNX Runtime; the file is exported to ``folder``.
 
@@ -127,7 +128,7 @@ def drift(
     data: str | Path,
     *,
     threshold: float = 0.25,
-    imgsz: int = 640,
+    imgsz: SizeLike = DEFAULT_SIZE,
     batch: int = 8,
     split: str = "val",
     images_limit: int | None = None,
@@ -139,7 +140,7 @@ def drift(
         found: see ``stages``, or any detectors of the same classes and anchors.
         data: data set YAML with labels.
         threshold: of confidence, above 0 and below 1.
-        imgsz: pixels, square.
+        imgsz: one side, or height and width.
         batch: images at a time.
         split: of the data set.
         images_limit: so many, evenly spread.

@@ -16,6 +16,7 @@ from fxqat.evaluation.latency import measure as measure_latency
 from fxqat.evaluation.memory import Memory, memory
 from fxqat.files import sha256
 from fxqat.models.detector import Detector
+from fxqat.models.image_size import DEFAULT_SIZE, ImageSize
 from fxqat.workflow.convert import export
 
 Progress = Callable[[str, int, int], None]
@@ -31,7 +32,7 @@ class DriftOptions:
         data: data set YAML with labels.
         split: of it.
         images: so many, evenly spread; None for all.
-        imgsz: pixels, square.
+        imgsz: of the images.
         batch: images at a time in torch.
         threshold: of confidence, for recall and score shift.
         source: the float checkpoint the model was made of, as first stage.
@@ -43,13 +44,16 @@ class DriftOptions:
     data: str | Path
     split: str = "val"
     images: int | None = None
-    imgsz: int = 640
+    imgsz: ImageSize = DEFAULT_SIZE
     batch: int = 8
     threshold: float = 0.25
     source: str | Path | None = None
     trust: bool = False
     memory: bool = False
     latency: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "imgsz", ImageSize.of(self.imgsz))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +144,7 @@ def _memory(model: Detector, path: Path, asked: DriftOptions, folder: Path, prog
     return memory([*sources, path, plain, folder / "runtime.onnx"], imgsz=asked.imgsz)
 
 
-def _latency(model: Detector, imgsz: int, folder: Path, progress: Progress) -> list[tuple[int, Latency]]:
+def _latency(model: Detector, imgsz: ImageSize, folder: Path, progress: Progress) -> list[tuple[int, Latency]]:
     """Float and INT8 in turns, for each batch and number of threads."""
     found, files = list[tuple[int, Latency]](), dict[int, Sequence[Path]]()
     for batch, threads in _GRID:

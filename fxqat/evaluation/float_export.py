@@ -11,19 +11,20 @@ from fxqat.checkpoint.network import policy_of
 from fxqat.graph.prune import drop_unused_modules
 from fxqat.graph.rewrite import rewrite
 from fxqat.models.detector import Detector
+from fxqat.models.image_size import DEFAULT_SIZE, SizeLike
 from fxqat.passes import Rules, converting
 from fxqat.passes.quant_graph import annotate, layer_of
 from fxqat.passes.unquantize import no_quantizer, silu
 from fxqat.runtime import onnx_export
 
 
-def export_float(model: Detector, path: str | Path, *, imgsz: int = 640, batch: int = 1) -> Path:
+def export_float(model: Detector, path: str | Path, *, imgsz: SizeLike = DEFAULT_SIZE, batch: int = 1) -> Path:
     """Write the detector's own network, its weights as they are and every quantizer gone, as fxqat exports a float one.
 
     Args:
         model: stage ``qat``; it stays as it is.
         path: ends in .onnx.
-        imgsz: pixels, square.
+        imgsz: one side, or height and width.
         batch: images at a time.
     """
     gm = copy.deepcopy(model.gm)

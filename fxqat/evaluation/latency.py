@@ -16,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from fxqat.errors import Problem
+from fxqat.models.image_size import ImageSize, SizeLike
 
 WORKER = Path(__file__).with_name("latency_worker.py")
 RESAMPLES = 2000
@@ -55,7 +56,7 @@ def measure(
     rounds: int = 20,
     runs: int = 5,
     warmup: int = 5,
-    imgsz: int | None = None,
+    imgsz: SizeLike | None = None,
     worker: Path = WORKER,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Latency]:
@@ -82,8 +83,9 @@ def measure(
     if min(threads, rounds, runs) < 1 or warmup < 0:
         given = f"threads {threads}, rounds {rounds}, runs {runs}, warmup {warmup}"
         raise Problem(given, "cannot be measured", expected="1 or more of each, and no negative warmup")
+    size = "0" if imgsz is None else str(ImageSize.of(imgsz))
     with ExitStack() as stack:
-        workers = [stack.enter_context(_worker(file, threads, imgsz or 0, worker)) for file in files]
+        workers = [stack.enter_context(_worker(file, threads, size, worker)) for file in files]
         for one in workers:
             one.run(warmup)
         times = _take_turns(workers, rounds, runs, progress or (lambda done, total: None))
@@ -125,9 +127,9 @@ class Worker:
 
 
 @contextmanager
-def _worker(file: Path, threads: int, imgsz: int, script: Path) -> Iterator[Worker]:
+def _worker(file: Path, threads: int, size: str, script: Path) -> Iterator[Worker]:
     # -P: the script's folder stays off sys.path, where its neighbours could hide installed packages
-    command = [sys.executable, "-P", str(script), str(file), str(threads), str(imgsz)]
+    command = [sys.executable, "-P", str(script), str(file), str(threads), size]
     pipe = subprocess.PIPE
     with (
         tempfile.TemporaryFile() as errors,  # a pipe could fill up and stop the worker

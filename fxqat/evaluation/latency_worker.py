@@ -1,8 +1,8 @@
 """A process that loads one ONNX model and runs it on request; started by latency.py as a script of its own.
 
-It imports neither torch nor fxqat, so that its peak memory is ONNX Runtime's. Arguments: model, threads, image size (0:
-the model's own, or 640). It answers each line ``{"runs": k}`` on stdin with one on stdout: ``{"seconds": [...], "rss":
-bytes}``, and announces itself with ``{"shape": [...]}`` or ``{"error": text}``.
+It imports neither torch nor fxqat, so that its peak memory is ONNX Runtime's. Arguments: model, threads, image size
+(``384x640``: height and width; 0: the model's own, or 640). It answers each line ``{"runs": k}`` on stdin with one on
+stdout: ``{"seconds": [...], "rss": bytes}``, and announces itself with ``{"shape": [...]}`` or ``{"error": text}``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,14 +28,20 @@ def load(model: str, threads: int) -> Any:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
-def feed(session: Any, imgsz: int) -> dict[str, np.ndarray]:
-    """Random pixels for the model's input; a free batch is 1, free sizes are ``imgsz`` or 640."""
+def sides(text: str) -> list[int]:
+    """Height and width in ``text``: ``640``, ``384x640``; none where it is ``0``."""
+    found = [int(word) for word in text.split("x")]
+    return [found[0], found[-1]] if any(found) else []
+
+
+def feed(session: Any, size: Sequence[int] = ()) -> dict[str, np.ndarray]:
+    """Random pixels for the model's input; a free batch is 1, free sizes are ``size`` (height, width) or 640."""
     (source,) = session.get_inputs()
-    free = [1, 3, imgsz or IMGSZ, imgsz or IMGSZ]
+    free = [1, 3, *(size or (IMGSZ, IMGSZ))]
     shape = [size if isinstance(size, int) else free[axis] for axis, size in enumerate(source.shape)]
     sizes = shape[1:3] if source.type == "tensor(uint8)" and shape[-1] == 3 else shape[2:]
-    if imgsz and sizes != [imgsz, imgsz]:
-        raise ValueError(f"takes images of {sizes}, not {imgsz}")
+    if size and sizes != list(size):
+        raise ValueError(f"takes images of {sizes}, not {list(size)}")
     pixels = np.random.default_rng(0).random(shape, dtype=np.float32)
     dtype = DTYPES[source.type]
     return {source.name: (pixels * 255 if dtype is np.uint8 else pixels).astype(dtype)}
@@ -71,7 +78,7 @@ def main(model: str, threads: str, imgsz: str) -> None:
     """Load, announce, then serve until stdin closes."""
     try:
         session = load(model, int(threads))
-        inputs = feed(session, int(imgsz))
+        inputs = feed(session, sides(imgsz))
         session.run(None, inputs)
     except Exception as error:  # the parent turns whatever it is into one line for the user
         say({"error": f"{error}"})

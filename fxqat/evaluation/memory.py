@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fxqat.errors import Problem
 from fxqat.evaluation.latency import measure
+from fxqat.models.image_size import DEFAULT_SIZE, ImageSize, SizeLike
 
 WORKER = "fxqat.evaluation.memory_worker"
 
@@ -25,23 +26,23 @@ class Memory:
     peak: float
 
 
-def memory(paths: Sequence[str | Path], *, imgsz: int = 640, batch: int = 1) -> list[Memory]:
+def memory(paths: Sequence[str | Path], *, imgsz: SizeLike = DEFAULT_SIZE, batch: int = 1) -> list[Memory]:
     """Measure .onnx files in ONNX Runtime alone, .pt and .fxqat files in torch.
 
     Raises:
         Problem: a file is missing or cannot be run.
     """
-    return [_one(Path(path), imgsz, batch) for path in paths]
+    return [_one(Path(path), ImageSize.of(imgsz), batch) for path in paths]
 
 
-def _one(path: Path, imgsz: int, batch: int) -> Memory:
+def _one(path: Path, size: ImageSize, batch: int) -> Memory:
     if not path.is_file():
         raise Problem(path, "no such file", expected="a .pt, .fxqat or .onnx file")
-    size = path.stat().st_size / 1e6
+    megabytes = path.stat().st_size / 1e6
     if path.suffix == ".onnx":
         (found,) = measure([path], rounds=1, runs=1, warmup=1)
-        return Memory(name=path.name, file=size, peak=found.rss)
-    command = [sys.executable, "-m", WORKER, str(path), str(imgsz), str(batch)]
+        return Memory(name=path.name, file=megabytes, peak=found.rss)
+    command = [sys.executable, "-m", WORKER, str(path), str(size), str(batch)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         answer = json.loads(done.stdout.splitlines()[-1])
@@ -50,4 +51,4 @@ def _one(path: Path, imgsz: int, batch: int) -> Memory:
         raise Problem(path, f"its process died with code {done.returncode}", remedy="".join(last)) from error
     if "error" in answer:
         raise Problem(path, answer["error"])
-    return Memory(name=path.name, file=size, peak=answer["rss"] / 1e6)
+    return Memory(name=path.name, file=megabytes, peak=answer["rss"] / 1e6)

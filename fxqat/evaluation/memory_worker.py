@@ -20,14 +20,14 @@ def main(file: str, imgsz: str, batch: str) -> None:
 
     from fxqat.checkpoint.model_io import load
     from fxqat.errors import Problem
-    from fxqat.evaluation.latency_worker import peak_rss
+    from fxqat.evaluation.latency_worker import peak_rss, sides
 
     torch.set_num_threads(2)
     try:
         model = load(file).eval()
         loaded = peak_rss()
         with torch.no_grad():
-            model(torch.zeros(int(batch), 3, int(imgsz), int(imgsz)))
+            model(torch.zeros(int(batch), 3, *sides(imgsz)))
     except Problem as problem:
         print(json.dumps({"error": str(problem)}))
         return

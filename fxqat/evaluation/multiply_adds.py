@@ -8,17 +8,18 @@ import torch
 from torch import fx
 
 from fxqat.graph.site import site_of
+from fxqat.models.image_size import DEFAULT_SIZE, ImageSize, SizeLike
 from fxqat.passes.quant_graph import layer_of
 
 _PROBE = 64  # multiply-adds grow with the area, so one small image tells them for any
 
 
-def macs(gm: fx.GraphModule, imgsz: int = 640) -> dict[str, int]:
+def macs(gm: fx.GraphModule, imgsz: SizeLike = DEFAULT_SIZE) -> dict[str, int]:
     """Multiply-adds of one image by site of each convolution and linear layer of a fused graph."""
-    counter = _Counter(gm)
+    counter, pixels = _Counter(gm), ImageSize.of(imgsz).pixels
     with torch.no_grad():
         counter.run(torch.zeros(1, 3, _PROBE, _PROBE))
-    return {site: count * (imgsz * imgsz) // (_PROBE * _PROBE) for site, count in counter.counts.items()}
+    return {site: count * pixels // (_PROBE * _PROBE) for site, count in counter.counts.items()}
 
 
 class _Counter(fx.Interpreter):

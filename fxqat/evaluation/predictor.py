@@ -15,7 +15,8 @@ from torch import Tensor
 from fxqat.errors import Problem
 from fxqat.models.detector import Detector
 from fxqat.models.families import DEFAULT, FAMILIES
-from fxqat.models.family import Family, FinalOutput, HeadSpec
+from fxqat.models.family import Family, FinalOutput, HeadSpec, LabelRow
+from fxqat.models.image_size import ImageSize
 from fxqat.runtime.onnx_file import read
 from fxqat.runtime.refusals import runtime_refusals
 
@@ -43,11 +44,11 @@ class Predictor:
     predict: Callable[[Tensor], Any]
     names: dict[int, str]
     path: Path | None = None
-    imgsz: int | None = None
+    imgsz: ImageSize | None = None
     stride: int = 32
     family: Family = DEFAULT
     spec: HeadSpec | None = None
-    usual: int | None = None
+    usual: ImageSize | None = None
 
     @classmethod
     def of(
@@ -74,7 +75,17 @@ class Predictor:
     @property
     def final(self) -> tuple[FinalOutput, ...]:
         """Its outputs."""
-        return self.family.final(self.spec or HeadSpec(classes=len(self.names)))
+        return self.family.final(self.head)
+
+    @property
+    def head(self) -> HeadSpec:
+        """The sizes of its head."""
+        return self.spec or HeadSpec(classes=len(self.names))
+
+    @property
+    def row(self) -> LabelRow:
+        """A row of the label files that it is measured against."""
+        return self.family.row(self.head)
 
     def __call__(self, images: Tensor) -> Any:
         """The final outputs, float32, a tuple where there are several; without gradients.
@@ -111,14 +122,14 @@ def from_onnx(path: str | Path, *, threads: int | None = None) -> Predictor:
     names = _names(path, session)
     metadata = session.get_modelmeta().custom_metadata_map
     family = _family(path, metadata)
-    if channels not in (3, None) or height != width:
-        raise Problem(path, f"its input has shape {source.shape}", expected="(N, 3, H, H)")
+    if channels not in (3, None):
+        raise Problem(path, f"its input has shape {source.shape}", expected="(N, 3, H, W)")
     return Predictor(
         name=path.name,
         predict=_Predict(path, session, source.name, batch),
         names=names,
         path=path,
-        imgsz=height,
+        imgsz=ImageSize(height=height, width=width) if height and width else None,
         stride=_stride(path, session),
         family=family,
         spec=family.described(metadata, len(names), [one.shape for one in session.get_outputs()]),

@@ -14,6 +14,7 @@ from torch import Tensor
 from fxqat.errors import Problem
 from fxqat.evaluation.predictor import Predictor
 from fxqat.models.families import DEFAULT
+from fxqat.models.image_size import ImageSize
 from fxqat.runtime.litert_session import Run, are_boxes_and_scores, as_pixels, in_pixels, interpreter
 from fxqat.runtime.refusals import guarded
 from fxqat.runtime.tflite_file import TFLiteFile
@@ -40,7 +41,8 @@ def from_tflite(path: str | Path, *, threads: int = 1) -> Predictor:
         shape=shape,
         is_last=file.shape(file.graph.inputs[0])[-1] == 3,
     )
-    return Predictor(name=path.name, predict=predict, names=_names(path, file.metadata), path=path, imgsz=shape[-1])
+    names, size = _names(path, file.metadata), ImageSize.of(shape[2:])
+    return Predictor(name=path.name, predict=predict, names=names, path=path, imgsz=size)
 
 
 def _input(path: Path, file: TFLiteFile) -> tuple[str, tuple[int, ...]]:
@@ -49,7 +51,7 @@ def _input(path: Path, file: TFLiteFile) -> tuple[str, tuple[int, ...]]:
     if len(shapes) != 1 or len(shapes[0]) != 4 or 3 not in (shapes[0][1], shapes[0][3]):
         raise Problem(path, f"takes {shapes}", expected="one image input, (N, H, W, 3) or (N, 3, H, W)")
     ((batch, *sizes),) = shapes
-    return file.type(file.graph.inputs[0]), (batch, 3, *(sizes[:2] if sizes[-1] == 3 else sizes[1:]))
+    return file.type(file.graph.inputs[0]), (batch, 3, *map(int, sizes[:2] if sizes[-1] == 3 else sizes[1:]))
 
 
 def _names(path: Path, metadata: Mapping[str, Any]) -> dict[int, str]:

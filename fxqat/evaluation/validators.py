@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 
 from fxqat.data.dataset import DataSet
+from fxqat.data.rectangle import in_rectangle
+from fxqat.evaluation.classification import from_guesses, ranked
+from fxqat.evaluation.metrics import Accuracy, from_statistics
 from fxqat.evaluation.predictor import Predictor
 from fxqat.models import offline  # noqa: F401 - before ultralytics
-from fxqat.models.family import Family, imported
+from fxqat.models.family import Family, Labels, imported
+from fxqat.models.image_size import ImageSize
 
 # isort: split
 from ultralytics.engine.validator import BaseValidator
-
-_OWN_KEYS = ("kpt_shape", "flip_idx", "kpt_names")  # of a data set, which Ultralytics' data sets of some tasks read
 
 
 class SquareValidator(BaseValidator):
@@ -45,6 +47,39 @@ class SquareValidator(BaseValidator):
         found: dict[str, Any] = super().get_stats()
         return found
 
+    @property
+    def measures(self) -> bool:
+        """Whether the newest validation met a label."""
+        return bool(self.metrics.nt_per_class.sum())
+
+    def accuracy(self, name: str, family: Family) -> Accuracy:
+        """What the newest validation measured of the model called ``name``; images are called by their number."""
+        paths = [Path(str(index)) for index in range(len(self.statistics["tp"]))]
+        return from_statistics(name, self.metrics, self.names, paths, self.statistics, family=family)
+
+
+class ClassValidator(BaseValidator):
+    """Ultralytics' validator of classes, equal probabilities always in the same order, as ``evaluate_classes`` has it.
+
+    Stands before the validator of a task, see ``square_validator``.
+    """
+
+    def update_metrics(self, preds: Tensor, batch: dict[str, Any]) -> None:
+        """Note guesses and classes of a batch, where Ultralytics gathers them."""
+        self.pred.append(ranked(preds).int().cpu())
+        self.targets.append(batch["cls"].int().cpu())
+
+    @property
+    def measures(self) -> bool:
+        """Whether the newest validation met a label."""
+        return bool(self.targets)
+
+    def accuracy(self, name: str, family: Family) -> Accuracy:
+        """As ``SquareValidator.accuracy``."""
+        order, wanted = torch.cat(self.pred).numpy(), torch.cat(self.targets).numpy()
+        paths = [Path(str(index)) for index in range(len(wanted))]
+        return from_guesses(name, family.metric, self.names, paths, order, wanted)
+
 
 class ImageValidator(SquareValidator):
     """Ultralytics' data set, preprocessing, NMS, matching and metrics, with a loop of our own.
@@ -56,17 +91,22 @@ class ImageValidator(SquareValidator):
         model: to evaluate.
         root: folder with ``images/`` and ``labels/`` and room for Ultralytics' label cache.
         data_set: whose images they are.
-        imgsz: pixels, square.
+        size: of the images.
         batch: images at a time.
     """
 
-    def __init__(self, model: Predictor, root: Path, data_set: DataSet, *, imgsz: int, batch: int) -> None:
-        super().__init__(save_dir=root / "runs", args=_arguments(model.family, imgsz, batch))
+    def __init__(self, model: Predictor, root: Path, data_set: DataSet, *, size: ImageSize, batch: int) -> None:
+        super().__init__(save_dir=root / "runs", args=_arguments(model.family, size.longest, batch))
+        self.size = size
         self.training, self.device, self.stride = False, torch.device("cpu"), 32
         self.names, self.rows_are_final = data_set.names, model.final[0].axis == 2
         own = {"val": str(root / "images"), "names": self.names, "nc": len(self.names), "channels": 3}
-        self.data = {**{key: data_set.keys[key] for key in _OWN_KEYS if key in data_set.keys}, **own}
+        self.data = {**data_set.keys, **own}  # what tasks read beside: shapes and spreads of key points
         self.dataloader = self.get_dataloader(self.data["val"], batch)
+
+    def build_dataset(self, img_path: str, mode: str = "val", batch: int | None = None) -> Any:
+        """Ultralytics' data set, its images of ``size``."""
+        return in_rectangle(super().build_dataset(img_path, mode, batch), self.size)
 
     @property
     def files(self) -> list[Path]:
@@ -77,7 +117,7 @@ class ImageValidator(SquareValidator):
         """Evaluate every image and return Ultralytics' statistics, one entry an image; metrics are in ``metrics``.
 
         Args:
-            predict: images (N, 3, imgsz, imgsz) in 0..1 to the family's final outputs.
+            predict: images (N, 3, height, width) in 0..1 to the family's final outputs.
             progress: called with images done and images in all.
         """
         self.init_metrics(SimpleNamespace(names=self.names, end2end=self.rows_are_final))
@@ -89,9 +129,17 @@ class ImageValidator(SquareValidator):
         return self.statistics
 
 
+# What stands before Ultralytics' validator, by what its data sets are labelled with.
+_KINDS: Mapping[Labels, type[SquareValidator] | type[ClassValidator]] = {
+    Labels.FILES: SquareValidator,
+    Labels.FOLDERS: ClassValidator,
+}
+
+
 @cache
-def square_validator(family: Family, kind: type[SquareValidator] = SquareValidator) -> type[SquareValidator]:
-    """``kind`` on Ultralytics' validator of the family's task."""
+def square_validator(family: Family, kind: type[BaseValidator] | None = None) -> Any:
+    """``kind``, or what suits the family's data sets, on Ultralytics' validator of its task."""
+    kind = kind or _KINDS[family.labels]
     return type(kind.__name__, (kind, imported(family.validator)), {"__doc__": kind.__doc__})
 
 
@@ -104,11 +152,11 @@ def _image_by_image(preds: Any) -> Iterator[Any]:
         yield from zip(*(one.split(1) for one in final), strict=True)
 
 
-def _arguments(family: Family, imgsz: int, batch: int) -> dict[str, Any]:
+def _arguments(family: Family, side: int, batch: int) -> dict[str, Any]:
     return {
         "task": family.task,
         "mode": "val",
-        "imgsz": imgsz,
+        "imgsz": side,
         "batch": batch,
         "rect": False,
         "workers": 0,

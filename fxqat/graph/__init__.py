@@ -1,1 +1,1 @@
-"""FX graphs: sites, text, matching, rewriting, pipelines. Nothing here knows of quantization."""
+"""FX graphs: sites, text, matching, rewriting, pipelines. Independent of quantization."""

@@ -1,11 +1,12 @@
-"""What is known of a node beside its operation: a typed note in ``node.meta``, handed on where rules replace nodes."""
+"""Typed metadata of a node in ``node.meta``, which rewrites hand on to the nodes that they insert."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from torch import fx
+if TYPE_CHECKING:  # names and notes need no torch to run
+    from torch import fx
 
 KEY = "fxqat"
 

@@ -12,11 +12,12 @@ import operator
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
-
-from torch import fx
+from typing import TYPE_CHECKING, Any
 
 from fxqat.graph.info import KEY, info_of, note
+
+if TYPE_CHECKING:  # globs and names, which policies and the command line use, need no torch to run
+    from torch import fx
 
 
 def site_of(node: fx.Node) -> str:
@@ -91,8 +92,8 @@ def _source_site(node: fx.Node) -> str:
         return str(node.target)
     if node.op == "get_attr":
         return str(node.target)
-    if node.target is operator.getitem and isinstance(node.args[0], fx.Node):
-        return f"{info_of(node.args[0]).site}.{node.args[1]}"
+    if node.target is operator.getitem and node.args[0] in node.all_input_nodes:
+        return f"{info_of(node.all_input_nodes[0]).site}.{node.args[1]}"
     return f"{scope}.{operation(node)}" if scope else operation(node)
 
 

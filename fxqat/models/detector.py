@@ -12,8 +12,7 @@ from torch import Tensor, fx, nn
 from fxqat.graph.prune import drop_unused_modules
 from fxqat.models.families import FAMILIES
 from fxqat.models.family import Family, FinalOutput, HeadSpec, RawOutput
-
-IMGSZ = 640  # Ultralytics' default
+from fxqat.models.image_size import DEFAULT_SIZE, ImageSize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,10 +176,10 @@ class Detector(nn.Module):
         return max(32, *map(int, self.source.stride))
 
     @property
-    def imgsz(self) -> int:
-        """Pixels of the images that it was trained on, or calibrated on; 640 where neither."""
+    def imgsz(self) -> ImageSize:
+        """The size of the images that it was trained on, or calibrated on; 640 where neither."""
         trained = self.recipe.training.get("config", {})
-        return int(trained.get("imgsz") or self.recipe.calibration.get("imgsz") or IMGSZ)
+        return ImageSize.of(trained.get("imgsz") or self.recipe.calibration.get("imgsz") or DEFAULT_SIZE)
 
     @property
     def stage(self) -> str:

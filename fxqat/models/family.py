@@ -1,8 +1,8 @@
-"""The contract of a model family: all that the rest of fxqat knows of a task, its heads, their outputs and metrics.
+"""Interface of a model family: everything that is specific to a task, its heads, their outputs and metrics.
 
 A family is one object, made in fxqat/models/families. Tracing asks it for the adapters of heads, policies for roles,
 distillation and analysis for the links of raw outputs, evaluation and training for Ultralytics' own classes, export for
-the names of outputs and for metadata. Nothing else says what a detection is.
+the names of outputs and for metadata. No other module is specific to a task.
 """
 
 from __future__ import annotations
@@ -15,7 +15,37 @@ from typing import Any
 
 from torch import Tensor, nn
 
+Criterion = Callable[[Any, Any], tuple[Tensor, dict[str, Tensor]]]  # (raw predictions, batch) to parts and their names
 Shapes = Sequence[Sequence[int | str | None]]  # of a file's outputs; a word or nothing where a size is open
+
+
+class Labels(Enum):
+    """How a data set of a task says what its images show."""
+
+    FILES = "a YAML that names its splits and classes; a text file beside each image, an object a row"
+    FOLDERS = "a folder for each split, in it a folder of images for each class"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelRow:
+    """What a row of a label file holds: a class index, then coordinates relative to the image.
+
+    Attributes:
+        columns: how many there are at least, the class among them.
+        exact: whether there are no more.
+        words: the row in words, for errors.
+    """
+
+    columns: int
+    words: str
+    exact: bool = False
+
+    def fits(self, count: int) -> bool:
+        """Whether a row of ``count`` columns can be one."""
+        return count == self.columns if self.exact else count >= self.columns
+
+
+BOX_ROW = LabelRow(columns=5, words="class x y w h")
 
 
 class Link(Enum):
@@ -182,6 +212,7 @@ class Metric:
         part: the attribute of Ultralytics' metrics that holds it.
         matches: the key, among Ultralytics' statistics of an image, of which predictions are right.
         statistic: how it follows from single images: ``average precision``, or the ``share`` that is right.
+        labels: what is counted as right or wrong.
     """
 
     key: str
@@ -192,6 +223,12 @@ class Metric:
     part: str = "box"
     matches: str = "tp"
     statistic: str = "average precision"
+    labels: str = "boxes"
+
+    @property
+    def name(self) -> str:
+        """Its title with what it is of: ``mask mAP50-95``."""
+        return f"{self.of} {self.title}".lstrip()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -209,10 +246,13 @@ class Family:
         fit: how a picture becomes an image of the network's size: ``letterbox``, or ``crop`` of its middle.
         trainer: Ultralytics' trainer class, by dotted name; likewise the others.
         validator: Ultralytics' validator class.
-        head: what Ultralytics' losses read of a head, given its sizes and its strides in pixels.
-        loss: Ultralytics' loss class of one branch.
+        head: what Ultralytics' losses read of a head, given its sizes, its strides in pixels and its graph.
+        criterion: Ultralytics' loss, given a model with the attributes of its models and the sizes of its head.
         for_loss: raw predictions as that loss wants them.
         summed: whether that loss is a sum over the batch, else a mean.
+        labels: how its data sets say what an image shows.
+        row: what a row of a label file holds, where there are such files.
+        data_keys: what a data set's YAML must say beside splits and classes.
         metadata: what an exported file says besides what every file says.
         described: the sizes of the head behind a file, as far as its outputs tell: from its metadata, its number of
             classes and the shapes of its outputs.
@@ -227,10 +267,13 @@ class Family:
     metrics: tuple[Metric, ...]
     trainer: str
     validator: str
-    head: Callable[[HeadSpec, Tensor], Any]
-    loss: Callable[[HeadSpec], str]
+    head: Callable[[HeadSpec, Tensor, nn.Module], Any]
+    criterion: Callable[[Any, HeadSpec], Criterion]
     for_loss: Callable[[Any], Any] = field(default=lambda raw: raw)
     summed: bool = True
+    labels: Labels = Labels.FILES
+    row: Callable[[HeadSpec], LabelRow] = field(default=lambda spec: BOX_ROW)
+    data_keys: Callable[[HeadSpec], Mapping[str, Any]] = field(default=lambda spec: {})
     fit: str = "letterbox"
     metadata: Callable[[HeadSpec], dict[str, Any]] = field(default=lambda spec: {})
     described: Callable[[Mapping[str, str], int, Shapes], HeadSpec] = field(
@@ -250,12 +293,6 @@ class Family:
         """The raw outputs that training moves: of both branches where there are two."""
         branches = ("one2many", "one2one") if spec.end2end else ("one2many",)
         return tuple(one for branch in branches for one in self._in_branch(spec, branch))
-
-    def criterion(self, model: Any, spec: HeadSpec) -> Any:
-        """Ultralytics' loss for ``model``, which has the attributes of its models: (raw predictions, batch) to (parts,
-        detached parts by name)."""
-        loss = imported(self.loss(spec))
-        return imported("ultralytics.utils.loss.E2ELoss")(model, loss) if spec.end2end else loss(model)
 
     def loss_times(self, batch: int) -> int:
         """How often that loss counts the mean over a batch of so many images."""

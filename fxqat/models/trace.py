@@ -21,8 +21,10 @@ _FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, Runti
 
 
 class _CountedProxy(fx.Proxy):
-    """A proxy that knows how many parts ``chunk`` and ``split`` gave: C2f iterates over them, which stops a plain
-    Tracer."""
+    """A proxy that can be iterated over if it is the result of ``chunk`` or ``split``.
+
+    C2f iterates over such a result, and a plain Tracer does not know its length.
+    """
 
     def __iter__(self) -> Iterator[fx.Proxy]:
         count = _parts(self.node)
@@ -123,8 +125,8 @@ def _assign_roles(gm: fx.GraphModule, roles: Mapping[str, tuple[str, ...]]) -> N
 
 
 def _part(layers: nn.Module) -> None:
-    """Give every path a module of its own: Ultralytics hangs one ``nn.SiLU`` instance on 57 paths, and a tracer names
-    it by the first."""
+    """Give every path its own module. Ultralytics uses one ``nn.SiLU`` instance at many paths, and a tracer would name
+    all of its calls by the first."""
     seen: set[nn.Module] = set()
     for path, shared in list(layers.named_modules(remove_duplicate=False)):
         if shared in seen and not list(shared.parameters()):

@@ -1,4 +1,4 @@
-"""assign: the policy's decision for every site. It decides, and changes nothing; insert does."""
+"""The pass assign: record the policy's decision at every node. The pass insert acts on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""canonicalize: one module for each node, under the node's site, and none that does nothing."""
+"""The pass canonicalize: each module call gets its own module, named by the node's site; modules without effect go."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""fuse: layers that a runtime computes as one become one module."""
+"""The pass fuse: convolution, batch norm and activation become one module, as runtimes compute them."""
 
 from __future__ import annotations
 

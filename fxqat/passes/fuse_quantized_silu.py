@@ -1,4 +1,7 @@
-"""quicken: a view of a trained graph that computes the same in fewer steps; it shares every module that has state."""
+"""The pass quicken: fuse quantizer, sigmoid, quantizer, mul, quantizer to one module in a view of a graph.
+
+A view shares the modules of the graph that is trained or evaluated; the graph itself stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ gate = module(FakeQuantize, function(torch.sigmoid, before), name="gate")
 
 @rule(module(FakeQuantize, function(operator.mul, before, gate), name="after"))
 def quantized_silu(edit: Edit, x: fx.Node, before: fx.Node, gate: fx.Node, after: fx.Node) -> fx.Node:
-    """Quantize, sigmoid, quantize, multiply, quantize: one table look-up."""
+    """Quantize, sigmoid, quantize, multiply, quantize: one look-up in a table."""
     quantizers = [module_of(node) for node in (before, gate, after)]
     if any(fake.ch_axis is not None for fake in quantizers):
         raise NoMatch("a quantizer is per channel", after)
@@ -34,16 +37,18 @@ def quantized_silu(edit: Edit, x: fx.Node, before: fx.Node, gate: fx.Node, after
 
 @dataclass(frozen=True, kw_only=True)
 class Quicken(TextPass):
-    """Put QuantizedSiLU in place of the five operations it stands for. For views only: the text is no longer a model's,
-    and quantizers leave the module tree."""
+    """Replace the five operations of a quantized SiLU by one QuantizedSiLU.
+
+    Only for views that are executed and not saved: the three quantizers are no longer modules of their own.
+    """
 
     name: str = "quicken"
     gives: Stage | None = None
 
     def __call__(self, gm: fx.GraphModule) -> PassReport:
         """Rewrite the view ``gm`` in place."""
-        # not rewrite(): it deletes unused modules, and those of a quantizer that only its scale is read of belong to
-        # the graph behind the view too
+        # not rewrite(): it deletes unused modules, but a quantizer of which only the scale is read still belongs to the
+        # graph that the view shares its modules with
         count = sum(_quickened(gm, node) for node in list(gm.graph.nodes))
         gm.graph.lint()
         gm.recompile()

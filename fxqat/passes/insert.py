@@ -1,4 +1,4 @@
-"""insert: quantizers where the target's integer kernels begin and end."""
+"""The pass insert: fake quantizers where the target's integer kernels begin and end."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ QUANTIZERS = "quantizer"
 
 @dataclass(frozen=True, kw_only=True)
 class Insert(TextPass):
-    """Write blocks as the target's kernels want them, then place one fake quantizer for each group of tensors that
-    share a scale.
+    """Apply the target's rewrite rules, then insert one fake quantizer for each group of tensors that share a scale.
 
-    Afterwards every node whose value is of integers has the path of its quantizer in its QuantInfo.
+    Afterwards the QuantInfo of every quantized node holds the path of its quantizer.
     """
 
     target: Target
@@ -41,7 +40,7 @@ class Insert(TextPass):
         return qat(self.target)
 
     def __call__(self, gm: fx.GraphModule) -> PassReport:
-        """Insert."""
+        """Insert the quantizers in place."""
         done = rewrite(gm, self.rules)
         groups = scale_groups(gm, self.target)
         for group in groups:
@@ -58,9 +57,9 @@ class Insert(TextPass):
 
 
 def scale_groups(gm: fx.GraphModule, target: Target) -> list[list[fx.Node]]:
-    """The tensors that will be integers, in groups of one scale: what a Concat joins and what only moves values is
-    connected.
+    """The quantized tensors, grouped by the scale they share.
 
+    The inputs and the output of a Concat share one, and so do input and output of an operation that only moves values.
     Groups and their members are in the order of the computation.
     """
     links: nx.Graph[fx.Node] = nx.Graph()
@@ -76,7 +75,8 @@ def scale_groups(gm: fx.GraphModule, target: Target) -> list[list[fx.Node]]:
 
 
 def _wanted(gm: fx.GraphModule, target: Target) -> set[fx.Node]:
-    """The nodes whose values something wants as integers; all of them where the target says of nothing that it does."""
+    """The nodes whose values are quantized: those that an integer kernel reads, directly or through operations that
+    only move values; all nodes where the target names no readers."""
     if target.readers is None:
         return set(gm.graph.nodes)
     found = set[fx.Node]()
@@ -96,8 +96,7 @@ def _moves(node: fx.Node, target: Target) -> bool:
 
 
 def _sources(node: fx.Node, integers: nx.Graph[fx.Node], target: Target) -> list[fx.Node] | None:
-    """The inputs whose scale ``node``'s output must share (none for a scale of its own), or None where the output is
-    float."""
+    """The inputs whose scale the output of ``node`` must share; empty if it has its own scale, None if it is float."""
     if quant_info(node).activation is None or node.op in {"output", "get_attr"}:
         return None
     place = target.place(_op(node), site_of(node))
@@ -126,8 +125,8 @@ def _quantize_after(gm: fx.GraphModule, node: fx.Node, path: str) -> None:
 
 
 def _quantize_layer(gm: fx.GraphModule, node: fx.Node, target: Target) -> None:
-    """Quantize the weight, and give the layer its input's scale where the bias is of integers; a float input gets a
-    quantizer for the layers that read it."""
+    """Quantize the weight. With an integer bias, also pass the scale of the input to the layer. A float input gets a
+    quantizer."""
     info = quant_info(node)
     module_of(node).quantize_weight(info.weight, site_of(node), pair_orders=target.pair_orders, calibrate=False)
     source = node.all_input_nodes[0]
@@ -144,8 +143,8 @@ def _quantize_layer(gm: fx.GraphModule, node: fx.Node, target: Target) -> None:
 
 
 def _quantized_input(gm: fx.GraphModule, source: fx.Node, node: fx.Node) -> fx.Node:
-    """``source`` quantized for ``node``; as an earlier layer has it where that asks for the same: a runtime would
-    otherwise compute the same codes for each."""
+    """``source`` quantized for ``node``; an existing quantizer with the same spec is reused, so that the runtime
+    computes the integers once."""
     info = quant_info(node)
     spec = info.input
     assert spec is not None, "assign gives a layer with an integer weight the spec of its input"

@@ -1,4 +1,4 @@
-"""lower: the trained graph as the INT8 reference graph."""
+"""The pass lower: fake quantization becomes integer weights and explicit quantize and dequantize operations."""
 
 from __future__ import annotations
 

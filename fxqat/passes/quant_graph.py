@@ -47,7 +47,7 @@ class QuantInfo(NodeInfo):
 
 
 def quant_info(node: fx.Node) -> QuantInfo:
-    """The note of ``node``; what only a quantized graph knows is None where nobody wrote it."""
+    """The QuantInfo of ``node``; fields that no pass has set are None."""
     info = info_of(node)
     return info if isinstance(info, QuantInfo) else QuantInfo(site=info.site, roles=info.roles, rule=info.rule)
 

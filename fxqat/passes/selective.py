@@ -1,4 +1,4 @@
-"""A quantized graph run with some of its quantizers on, the others off."""
+"""Execution of a quantized graph with chosen quantizers on and the others off."""
 
 from __future__ import annotations
 

@@ -98,7 +98,9 @@ FUSED = Stage(
 ASSIGNED = Stage(name="ASSIGNED", promises=(SITES, Promise(says="the policy decided every site", broken=_undecided)))
 _QUANTIZERS = frozenset({"FakeQuantize", "LSQFakeQuantize"})
 # What lowering leaves nothing of.
-_TRAINED = frozenset({"QATConv2d", "QATLinear", "QATBatchNorm2d", "BatchNorm2d", "Dropout", "StopGradient"})
+_TRAINED = frozenset(
+    {"QATConv2d", "QATLinear", "QATBatchNorm2d", "BatchNorm2d", "Dropout", "StopGradient", "PointFlow"}
+)
 # What QAT layers, quantizers and the DFL become.
 _LOWERED = frozenset(
     {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from torch import fx, nn
@@ -13,26 +12,9 @@ from fxqat.graph.pass_text import TextPass
 from fxqat.graph.pipeline import PassReport, Pipeline, Stage
 from fxqat.graph.rewrite import Edit, Rule, rewrite, rule
 from fxqat.graph.site import covers, module_of, nearest, site_of
+from fxqat.models.activations import ACTIVATIONS, Activation
 from fxqat.models.detector import Detector
 from fxqat.quant.modules import QATConv2d, QATReLU
-
-
-@dataclass(frozen=True, kw_only=True)
-class Activation:
-    """What may stand in for SiLU: how to make one, and how an Ultralytics architecture writes it."""
-
-    make: Callable[[], nn.Module]
-    written: str
-    doc: str
-
-
-ACTIVATIONS: Mapping[str, Activation] = {
-    "relu": Activation(make=nn.ReLU, written="nn.ReLU()", doc="free: the clamp of the integer convolution"),
-    "leaky_relu": Activation(
-        make=lambda: nn.LeakyReLU(0.1), written="nn.LeakyReLU(0.1)", doc="one integer kernel, a table"
-    ),
-    "hardswish": Activation(make=nn.Hardswish, written="nn.Hardswish()", doc="nearest to SiLU, computed in float"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""retarget: the weights and ranges of a calibrated or trained graph in the graph of another target."""
+"""Transfer of weights and ranges from a calibrated or trained graph to the graph of another target."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from fxqat.quant.spec import QParams, QuantSpec
 
 @dataclass(frozen=True, kw_only=True)
 class TransferSummary:
-    """Where the numbers of a graph for another target come from.
+    """Counts of where the quantization parameters of a graph for another target come from.
 
     Attributes:
-        ranges: activation quantizers that took a range over.
-        joined: those among them that cover the ranges of several quantizers, which the new target joins.
-        known: activation quantizers whose range the target itself knows.
-        observed: tensors that the old target did not round, by site: their ranges must come from images.
+        ranges: activation quantizers that kept a range.
+        joined: those of them that cover several ranges, because the new target gives these tensors one scale.
+        known: activation quantizers with a range that the target fixes.
+        observed: sites of the tensors that the old target did not quantize; their ranges must come from images.
         weights: weight quantizers that kept their scales.
-        rounded: weight quantizers whose codes are others, so that they follow the weight anew.
+        rounded: weight quantizers with new scales, because the integer type or the bound is different.
     """
 
     ranges: int
@@ -44,15 +44,16 @@ class TransferSummary:
 
 @torch.no_grad()
 def transfer(source: fx.GraphModule, made: fx.GraphModule, *, observed: bool) -> TransferSummary:
-    """Give ``made``, prepared from the same network for another target, the numbers of ``source``, in place.
+    """Copy weights and ranges of ``source`` to ``made``, which was prepared from the same network for another target.
 
-    A tensor keeps its range: where it stands at the same site, or where the same layer reads it. With the same number
-    of codes the scale stays the same, bit for bit. Weights, biases and batch norms are copied.
+    A tensor keeps its range if it has the same site, or if the same layer reads it. With the same number of integer
+    levels the scale is the same, bit for bit. Weights, biases and batch norms are copied.
 
     Args:
         source: calibrated.
-        made: its quantizers have ranges only where ``observed``.
-        observed: images were shown to ``made``: a symmetric range does not replace an asymmetric one that was seen.
+        made: changed in place; its quantizers have ranges only if ``observed``.
+        observed: whether images were shown to ``made``; then a symmetric range does not replace an observed
+            asymmetric one.
     """
     _copy_parameters(source, made)
     weights, rounded = _transfer_weights(source, made)
@@ -105,8 +106,8 @@ def _codes(spec: QuantSpec) -> tuple[int, int, int | None]:
 
 
 def _origins(source: fx.GraphModule, made: fx.GraphModule) -> dict[str, list[FakeQuantize]]:
-    """The quantizers in ``source`` of the tensors that each quantizer in ``made`` rounds: by the tensor, else by who
-    reads it."""
+    """For each quantizer of ``made``, by path, the quantizers of ``source`` of the same tensors; found by the tensor's
+    site, else by the layer that reads it."""
     old = QuantGraph(source).quantizers_by_path()
     by_tensor = {tensor: old[path] for tensor, path in _tensors(source)}
     by_reader = {reader: old[path] for reader, path in _readers(source)}
@@ -122,8 +123,8 @@ def _origins(source: fx.GraphModule, made: fx.GraphModule) -> dict[str, list[Fak
 
 
 def _tensors(gm: fx.GraphModule) -> Iterator[tuple[str, str]]:
-    """Each rounded tensor with its quantizer's path. A tensor's name is the site it has in the fused graph, which is
-    the same for every target."""
+    """Each quantized tensor, named by its site in the fused graph (the same for every target), with the path of its
+    quantizer."""
     for node in gm.graph.nodes:
         path = quant_info(node).quantizer
         if path is not None and not is_quantizer(node):
@@ -143,7 +144,7 @@ def _is_wasteful(old: QuantSpec, new: QuantSpec) -> bool:
 
 
 def _range(fakes: list[FakeQuantize], spec: QuantSpec) -> QParams:
-    """What covers the ranges of all ``fakes`` in the form of ``spec``."""
+    """Quantization parameters in the form of ``spec`` that cover the ranges of all ``fakes``."""
     every = [fake.qparams() for fake in fakes]
     first = every[0]
     levels = first.quant_max - first.quant_min == spec.quant_max - spec.quant_min

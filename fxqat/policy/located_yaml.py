@@ -1,4 +1,4 @@
-"""YAML that knows on which line everything stands, for errors that name ``file:line``."""
+"""YAML with the line of every entry, for errors that name ``file:line``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fxqat.errors import Problem
 
 
 class Lines(dict[str, Any]):
-    """A YAML mapping that knows its file, its line and the line of each key; a top-level one its text as well.
+    """A YAML mapping with its file, its line and the line of each key; at top level also the text.
 
     Attributes:
         file: name of the file.

@@ -22,6 +22,8 @@ VERSION = 1
 FORM = ("bits", "signed", "symmetric", "narrow", "axis")
 # The keys of a rule that name a spec.
 _SPEC_KEYS = ("weight", "activation", "preactivation", "input")
+RULE_KEYS = ("site", "role", "op", *_SPEC_KEYS, "float", "when", "why")
+POLICY_KEYS = ("version", "doc", "extends", "target", "specs", "rules", "corrections", "qat")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ class Reader:
             Problem: with ``file:line``, what is wrong, and the nearest legal name.
         """
         own = self._mapping(parse(text, self.name), "policy")
-        self._known(own, ("version", "doc", "extends", "target", "specs", "rules", "corrections", "qat"), "policy")
+        self._known(own, POLICY_KEYS, "policy")
         if own.get("version") != VERSION:
             raise self._problem(own, f"version is {own.get('version')!r}", "version", expected=f"version: {VERSION}")
         content = resolved(own, self.folder)
@@ -106,7 +108,7 @@ class Reader:
             raise self._problem(entry, f"spec {name}: {error}", bad) from error
 
     def _rule(self, entry: Lines, specs: _Specs) -> PolicyRule:
-        self._known(entry, ("site", "role", "op", *_SPEC_KEYS, "float", "when", "why"), "rule")
+        self._known(entry, RULE_KEYS, "rule")
         if not entry.keys() & {"site", "role", "op"}:
             raise self._problem(entry, "a rule selects nothing", expected="site:, role: or op:")
         chosen = {key: self._named_spec(entry, key, specs) for key in _SPEC_KEYS if key in entry}

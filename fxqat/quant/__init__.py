@@ -8,34 +8,69 @@ A policy's decisions serve torch.ao's own flow too::
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
+
+from fxqat.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from fxqat.quant.fake_quantize import FakeQuantize, LSQFakeQuantize, PerChannelFakeQuantize, make_fake_quantize
+    from fxqat.quant.modules import QATBatchNorm2d, QATConv2d, QATLinear, QATReLU, freeze_bn_stats, update_bn_stats
+    from fxqat.quant.observers import (
+        HistogramObserver,
+        MinMaxObserver,
+        MovingAverageMinMaxObserver,
+        PerChannelMinMaxObserver,
+        PerChannelMSEObserver,
+        make_observer,
+    )
+    from fxqat.quant.spec import QConfig, QParams, QuantSpec
+    from fxqat.quant.torch_qconfig import to_torch_qconfig, to_torch_qconfig_mapping
+
+__all__ = [
+    "FakeQuantize",
+    "HistogramObserver",
+    "LSQFakeQuantize",
+    "MinMaxObserver",
+    "MovingAverageMinMaxObserver",
+    "PerChannelFakeQuantize",
+    "PerChannelMSEObserver",
+    "PerChannelMinMaxObserver",
+    "QATBatchNorm2d",
+    "QATConv2d",
+    "QATLinear",
+    "QATReLU",
+    "QConfig",
+    "QParams",
+    "QuantSpec",
+    "freeze_bn_stats",
+    "make_fake_quantize",
+    "make_observer",
+    "to_torch_qconfig",
+    "to_torch_qconfig_mapping",
+    "update_bn_stats",
+]
 
 # Found on first use: fxqat.errors and the command line need no torch.
 _HOMES = {
-    **dict.fromkeys(("QConfig", "QParams", "QuantSpec"), "spec"),
-    **dict.fromkeys(
-        (
-            "HistogramObserver",
-            "MinMaxObserver",
-            "MovingAverageMinMaxObserver",
-            "PerChannelMSEObserver",
-            "PerChannelMinMaxObserver",
-            "make_observer",
-        ),
-        "observers",
+    "fxqat.quant.fake_quantize": ("FakeQuantize", "LSQFakeQuantize", "PerChannelFakeQuantize", "make_fake_quantize"),
+    "fxqat.quant.modules": (
+        "QATBatchNorm2d",
+        "QATConv2d",
+        "QATLinear",
+        "QATReLU",
+        "freeze_bn_stats",
+        "update_bn_stats",
     ),
-    **dict.fromkeys(
-        ("FakeQuantize", "LSQFakeQuantize", "PerChannelFakeQuantize", "make_fake_quantize"), "fake_quantize"
+    "fxqat.quant.observers": (
+        "HistogramObserver",
+        "MinMaxObserver",
+        "MovingAverageMinMaxObserver",
+        "PerChannelMSEObserver",
+        "PerChannelMinMaxObserver",
+        "make_observer",
     ),
-    **dict.fromkeys(
-        ("QATBatchNorm2d", "QATConv2d", "QATLinear", "QATReLU", "freeze_bn_stats", "update_bn_stats"), "modules"
-    ),
-    **dict.fromkeys(("to_torch_qconfig", "to_torch_qconfig_mapping"), "torch_qconfig"),
+    "fxqat.quant.spec": ("QConfig", "QParams", "QuantSpec"),
+    "fxqat.quant.torch_qconfig": ("to_torch_qconfig", "to_torch_qconfig_mapping"),
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'fxqat.quant' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"fxqat.quant.{_HOMES[name]}"), name)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -1,4 +1,4 @@
-"""Fake quantizers: the state (observer, scale, zero point, switches) around the functions of affine and gradients."""
+"""Fake quantizers: modules that hold observer, scale, zero point and switches, and round tensors in float."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ _ESTIMATORS = {"ste": StraightThrough, "dsq": DifferentiableSoft}
 
 
 class FakeQuantize(FakeQuantizeBase):
-    """Rounds a tensor to the values that its codes can represent, one scale for the whole tensor.
+    """A fake quantizer with one scale for the whole tensor: quantize and dequantize in float.
 
-    Scale and zero point come from the observer, and only when :meth:`update_qparams` asks for them: a step that only
-    observes computes no parameters. torch.ao's enable/disable verbs switch observing and quantizing; do not write to
-    the two switch buffers directly, since their Python mirrors (which cost a GPU no wait) would not notice.
+    Scale and zero point are taken from the observer only when :meth:`update_qparams` is called, so a step that only
+    observes computes no parameters. torch.ao's functions ``enable_observer``, ``enable_fake_quant`` and so on switch
+    observing and quantizing. Do not write to the two switch buffers directly: each has a copy in Python, which saves
+    waiting for a GPU, and the copy would not change.
 
     Args:
         spec: how to quantize; ``spec.axis`` must be None here.
@@ -34,7 +35,7 @@ class FakeQuantize(FakeQuantizeBase):
     Attributes:
         scale: float32, shape [1]; 1.0 until calibrated. Stays float32 in a half-precision model.
         zero_point: int32, shape [1].
-        calibrated: uint8, shape [1]: whether scale and zero_point mean anything yet.
+        calibrated: uint8, shape [1]: 1 once scale and zero_point have been set.
         activation_post_process: the observer.
         compiled: compute with compiled kernels where they apply; see ``use_kernels``.
     """
@@ -79,7 +80,7 @@ class FakeQuantize(FakeQuantizeBase):
 
     @property
     def calibrated_already(self) -> bool:
-        """Whether scale and zero point mean anything yet, without a GPU's having to be asked."""
+        """Whether scale and zero point have been set; read without waiting for a GPU."""
         return self._ready
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,7 +104,7 @@ class FakeQuantize(FakeQuantizeBase):
             self.update_qparams()
 
     def quantize(self, x: Tensor) -> Tensor:
-        """``x`` fake-quantized with the present scale and zero point, whatever the switches say."""
+        """``x`` fake-quantized with the current scale and zero point, regardless of the switches."""
         return _ESTIMATORS[self.spec.gradient].apply(x, self._present())
 
     def qparams(self) -> QParams:
@@ -118,12 +119,12 @@ class FakeQuantize(FakeQuantizeBase):
         return self.activation_post_process.calculate_qparams()
 
     def renew_observer(self) -> None:
-        """Put a new observer, as the spec asks for, in the place of what has seen tensors."""
+        """Replace the observer by a new one that has seen nothing."""
         channels = None if self.ch_axis is None else self.scale.numel()
         self.activation_post_process = make_observer(self.spec, self.site, channels).to(self.scale.device)
 
     def observed_qparams(self) -> QParams:
-        """Scale and zero point for what the observer saw; of a spec with a fixed range, what it has.
+        """Quantization parameters for what the observer saw; with a fixed range, those of that range.
 
         Raises:
             Problem: the observer saw nothing, or saw NaN or infinity.
@@ -136,7 +137,7 @@ class FakeQuantize(FakeQuantizeBase):
         return self._with(*_from_torch(observer, self.site))
 
     def update_qparams(self) -> None:
-        """Take scale and zero point from the observer; a spec with a fixed range keeps what it has.
+        """Take scale and zero point from the observer; with a fixed range, nothing changes.
 
         Raises:
             Problem: the observer saw nothing, or saw NaN or infinity.
@@ -145,30 +146,30 @@ class FakeQuantize(FakeQuantizeBase):
             self._set(self.observed_qparams())
 
     def follow(self, low: Tensor, high: Tensor) -> None:
-        """Take scale and zero point for a range that is known, shapes [1] or [C]: weights need no observer."""
+        """Set scale and zero point for the range ``low`` to ``high``, shapes [1] or [C]; used for weights."""
         self._set(choose_qparams(low, high, self.spec))
 
     def load_qparams(self, qparams: QParams) -> None:
-        """Take scale and zero point as given."""
+        """Set scale and zero point."""
         self._set(qparams)
 
     def raise_scale(self, least: Tensor) -> None:
-        """Make the scale no smaller than ``least``, float32 [C]; the largest of them where one scale serves all."""
+        """Raise the scale to at least ``least``, float32 [C]; per tensor, to at least the largest of them."""
         least = least if self.ch_axis is not None else least.max().view(1)
         self.scale.data.copy_(legal_scale(torch.maximum(self.scale.data, least), self.spec.power_of_two))
 
     def enable_fake_quant(self, enabled: bool = True) -> None:
-        """Quantize from now on, or not."""
+        """Switch fake quantization on or off."""
         super().enable_fake_quant(enabled)
         self._quantizing = bool(enabled)
 
     def enable_observer(self, enabled: bool = True) -> None:
-        """Observe from now on, or not."""
+        """Switch the observer on or off."""
         super().enable_observer(enabled)
         self._observing = bool(enabled)
 
     def extra_repr(self) -> str:
-        """The codes, the numbers, and what is switched off."""
+        """Integer type, scale and zero point, and what is switched off."""
         numbers = (
             f"scale={self.scale.item():.4g}, zero_point={self.zero_point.item()}" if self.scale.numel() == 1 else ""
         )
@@ -218,7 +219,7 @@ class FakeQuantize(FakeQuantizeBase):
 
 
 class PerChannelFakeQuantize(FakeQuantize):
-    """A scale for each index of ``spec.axis``; ``channels`` is its length, known from the start."""
+    """A fake quantizer with a scale for each index of ``spec.axis``, which has the length ``channels``."""
 
     def __init__(self, spec: QuantSpec, site: str = "", *, channels: int, live: bool = False) -> None:
         super().__init__(spec, site, channels=channels, live=live)

@@ -12,31 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 import torch
 from torch import Tensor
 
+from fxqat.quant.pair_order import Order
 from fxqat.quant.pixel_groups import LANES, group_size, grouped_kernel
 
 PAIR_MAX = 32767 // 255  # the largest |w_a| + |w_b| that no activation saturates
-
-
-class Order(Enum):
-    """The sequences that a kernel reads a filter (C / groups, Kh, Kw) in; it adds the 1st and 2nd, the 3rd and 4th.
-
-    The last of an odd number has no partner. For an even number of channels both orders give the same pairs.
-
-    Attributes:
-        ROWS: one sequence ``(kh, kw, c)``, c fastest: ONNX Runtime, and OpenVINO's groups on AVX2.
-        TAPS: a sequence ``c`` for each tap: OpenVINO.
-        PIXELS: ROWS of the same convolution over groups of pixels (``fxqat.quant.pixel_groups``), which files for ONNX
-            Runtime hold where C is no multiple of four.
-    """
-
-    ROWS = "rows"
-    TAPS = "taps"
-    PIXELS = "pixels"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""How a tensor is quantized: QuantSpec (the wish), QConfig (one site's wishes), QParams (the numbers it came to)."""
+"""How a tensor is quantized: QuantSpec (configuration), QConfig (of one layer), QParams (scale, zero point)."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def nearest(value: str, legal: Iterable[str]) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantSpec:
-    """The quantization asked for one tensor, checked when made.
+    """The quantization configuration of one tensor, checked when made.
 
     Attributes:
         bits: 2 to 16; more than 8 only per tensor (activations).
-        signed: codes around zero (int8, int16) or from zero up (uint8, uint16).
-        symmetric: the zero point is the middle code, so no offset is left to compute with.
-        narrow: the lowest code is unused; int8 becomes -127..127, which negates without overflow.
-        axis: the dimension with a scale of its own for each index; None for one scale a tensor.
+        signed: int8 or int16 if true, else uint8 or uint16.
+        symmetric: the zero point is the middle of the integer range (0 if signed).
+        narrow: the lowest integer is not used; int8 becomes -127..127.
+        axis: the dimension with one scale for each index (per channel); None for one scale (per tensor).
         power_of_two: scales are powers of two, rounded up so that the range stays covered.
         observer: "minmax", "moving_average", "histogram" or the dotted name of a torch.ao observer class.
         method: how a histogram becomes a range; "standard" is the plain minimum and maximum. With ``axis`` set "mse"
@@ -42,9 +42,9 @@ class QuantSpec:
         percentile: percent of all values kept by method "percentile".
         averaging_constant: weight of the newest tensor for observer "moving_average".
         through: the range is chosen by the error after this function (observer histogram, method mse).
-        clip: which ends method "mse" may cut, "both" or "low", which keeps the largest value seen: what is rare weighs
-            little in a mean, and the features of small and few objects are rare (observer histogram, method mse).
-        fixed: the range is given and nothing is observed.
+        clip: which ends method "mse" may clip: "both", or "low", which keeps the largest value; use it where objects
+            are small and rare (observer histogram, method mse).
+        fixed: the range, if it is given and not observed.
         scale: "fixed" after calibration; "lsq" learns it (Esser et al. 2020, arXiv:1902.08153); "lsq+" learns the
             offset too (Bhalgat et al. 2020, arXiv:2004.09576).
         gradient: "ste", straight through with clipping; "dsq", the derivative of differentiable soft quantization
@@ -107,7 +107,7 @@ _RANGE = {one.name: one.default for one in fields(QuantSpec) if one.name in _CHO
 
 @dataclass(frozen=True, kw_only=True)
 class QConfig:
-    """What one site quantizes: its weight and its output; None leaves either in float."""
+    """The specs of one layer's weight and output; None for float."""
 
     weight: QuantSpec | None = None
     activation: QuantSpec | None = None
@@ -124,7 +124,7 @@ class QConfig:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QParams:
-    """The numbers of a quantizer: ``code = clamp(round(x / scale) + zero_point, quant_min, quant_max)``.
+    """The quantization parameters of a tensor: ``code = clamp(round(x / scale) + zero_point, quant_min, quant_max)``.
 
     Attributes:
         scale: float32, shape [1] or [C], positive.

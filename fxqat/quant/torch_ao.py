@@ -1,4 +1,4 @@
-"""The only door to torch.ao: its base classes, verbs, configurations and quantized_decomposed operators."""
+"""All imports from torch.ao: base classes, switch functions, configurations, quantized_decomposed operators."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +11,32 @@ import torch
 from torch import Tensor
 
 import fxqat.api as api
-from fxqat.data import dataset, images
+from fxqat.data import class_folders, dataset, images
 from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import Accuracy, evaluate
 from fxqat.evaluation.bootstrap import paired_drift
 from fxqat.evaluation.comparison import open_model
-from fxqat.evaluation.drift_report import DriftOptions, read, travel
+from fxqat.evaluation.drift_report import ROUNDS, DriftOptions, read, travel
+from fxqat.evaluation.float_export import export_float
+from fxqat.evaluation.latency import Latency, measure
 from fxqat.evaluation.predictor import Predictor
 from fxqat.files import temporary_folder
 from fxqat.graph.pipeline import Pipeline
 from fxqat.models.detector import Detector
+from fxqat.models.family import Labels
+from fxqat.models.image_size import DEFAULT_SIZE, ImageSize
 from fxqat.passes.unquantize import Unquantize
 from fxqat.report.diffs import PassDiff, changed
+from fxqat.report.measurements import Measurements
 from fxqat.report.model_breakdown import Breakdown, break_down
 from fxqat.report.pictures import Shown, look
 from fxqat.report.provenance import Provenance, provenance
 from fxqat.report.values import Spread, spreads
-from fxqat.report.verdict import Measurements, Verdict, judge
+from fxqat.report.verdict import Verdict, judge
 from fxqat.runtime.exactness import inexact_here
 from fxqat.runtime.verify import Difference
 from fxqat.sensitivity.error_report import ErrorReport, analyze
+from fxqat.targets import target_of
 from fxqat.workflow.stage_checks import expect_calibrated
 
 Say = Callable[[str], None]
@@ -49,11 +55,14 @@ class ReportOptions:
         against: the float checkpoint to compare with; the model's own weights in float without it.
         images: for the error analysis and the detections.
         pictures: shown.
-        val: images that mAP is measured on, 0 for none; needs labels.
-        imgsz: pixels; what the model was calibrated with without it.
+        val: images that the task's metric is measured on, 0 for none; needs labels.
+        imgsz: of the images; what the model was calibrated with without it.
         trust: let ``against`` run code.
         drift: the record of ``fxqat drift --json`` to show.
         stages: measure that record here, on ``val`` images, with memory and latency.
+        latency: time ``onnx`` for one image, taking turns with the float network's file.
+        threads: for that.
+        verify: images on which the codes of ``onnx`` are compared with the reference graph's.
     """
 
     model: Path
@@ -63,10 +72,17 @@ class ReportOptions:
     images: int = 16
     pictures: int = 4
     val: int = 128
-    imgsz: int | None = None
+    imgsz: ImageSize | None = None
     trust: bool = False
     drift: Path | None = None
     stages: bool = False
+    latency: bool = False
+    threads: int = 2
+    verify: int = 1
+
+    def __post_init__(self) -> None:
+        if self.imgsz is not None:
+            object.__setattr__(self, "imgsz", ImageSize.of(self.imgsz))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +100,7 @@ class Content:
     runner: str = ""
     floats: str = ""
     data: str = ""
-    imgsz: int = 640
+    imgsz: ImageSize = DEFAULT_SIZE
     skipped: str = ""
     way: Mapping[str, Any] | None = None
 
@@ -108,8 +124,9 @@ def collect(
     breakdown = break_down(model)
     if asked.data:
         expect_calibrated(model, "report")
-    imgsz = images.check_imgsz(model.imgsz if asked.imgsz is None else asked.imgsz, model.stride)
-    base = Measurements(integer_share=breakdown.integer_share, size=_size(model, asked.onnx))
+    imgsz = (asked.imgsz or model.imgsz).checked(model.stride)
+    trained = bool(model.recipe.training)
+    base = Measurements(integer_share=breakdown.integer_share, size=_size(model, asked.onnx), trained=trained)
     common = {
         "title": asked.model.name,
         "breakdown": breakdown,
@@ -127,7 +144,7 @@ def collect(
 def _check(asked: ReportOptions) -> None:
     """Refuse before any work what cannot be used."""
     if asked.imgsz is not None:
-        images.check_imgsz(asked.imgsz)
+        asked.imgsz.checked(images.STRIDE)
     if asked.data is not None:
         dataset.find(asked.data)
     if asked.onnx is not None and not asked.onnx.is_file():
@@ -136,13 +153,15 @@ def _check(asked: ReportOptions) -> None:
         raise Problem("--stages", "would measure what --drift holds", remedy="give one of them")
     if asked.stages and not (asked.data and asked.val):
         raise Problem("--stages", "has no images", expected="--data with labels, and --val above 0")
+    if asked.latency and not (asked.data and asked.onnx and asked.onnx.suffix == ".onnx"):
+        raise Problem("--latency", "has no file to time", expected="--data, and an .onnx file with --onnx")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Look:
     asked: ReportOptions
     model: Detector
-    imgsz: int
+    imgsz: ImageSize
     on_step: Say
     progress: Progress
 
@@ -156,8 +175,9 @@ class _Look:
         errors = self._errors(found)
         shown = self._shown(found, before, after)
         accuracy, skipped = self._accuracy(before, after)
-        codes = self._codes(found) if self.asked.onnx else None
-        measured = Measurements(
+        codes = self._codes(found) if self._promised else None
+        measured = replace(
+            base,
             drift=paired_drift(*accuracy) if accuracy else None,
             before=accuracy[0].map5095 if accuracy else None,
             after=accuracy[1].map5095 if accuracy else None,
@@ -165,8 +185,8 @@ class _Look:
             codes=codes,
             inexact=inexact_here(self.asked.onnx) if self.asked.onnx else None,
             errors=errors,
-            integer_share=base.integer_share,
-            size=base.size,
+            latency=self._latency() if self.asked.latency else None,
+            metric=before.family.metric.name,
         )
         if self.asked.stages:
             common = {**common, "way": self._way()}
@@ -186,6 +206,9 @@ class _Look:
         """Of the val split where there is one: what calibration has not seen."""
         data = str(self.asked.data)
         place = dataset.find(data)
+        if self.model.source.family.labels is Labels.FOLDERS:
+            folders = class_folders.read(place, self.model.source.name, self.model.names)
+            place = folders.folder("val")
         if dataset.is_yaml(place):
             try:
                 return images.image_paths(place, split="val", limit=limit)
@@ -226,10 +249,10 @@ class _Look:
         return shown
 
     def _accuracy(self, before: Predictor, after: Predictor) -> tuple[tuple[Accuracy, Accuracy] | None, str]:
-        """mAP of both on the same images, or why there is none."""
+        """The task's metric of both on the same images, or why there is none."""
         if not self.asked.val:
             return None, "not asked for"
-        self.on_step("measuring mAP")
+        self.on_step(f"measuring {before.family.metric.name}")
         try:
             first, second = (self._evaluate(one, index) for index, one in enumerate((before, after)))
         except Problem as problem:
@@ -264,10 +287,25 @@ class _Look:
         with temporary_folder("fxqat-report-") as folder:
             return travel(self.model, self.asked.model, asked, folder, step).summary()
 
+    def _latency(self) -> Latency:
+        self.on_step("timing one image")
+        assert self.asked.onnx is not None
+        with temporary_folder("fxqat-report-") as folder:
+            plain = export_float(self.model, folder / "float.onnx", imgsz=self.imgsz)
+            files, threads = (plain, self.asked.onnx), self.asked.threads
+            _, mine = measure(files, threads=threads, imgsz=self.imgsz, rounds=ROUNDS, progress=self.progress)
+        return mine
+
+    @property
+    def _promised(self) -> bool:
+        """Whether the file's codes are to be the reference graph's, whose arithmetic then is that of the target."""
+        target = target_of(self.model.recipe.target)
+        return self.asked.onnx is not None and target is not None and target.arithmetic is not None
+
     def _codes(self, found: images.ImageList) -> Difference:
         self.on_step("comparing codes with ONNX Runtime")
         assert self.asked.onnx is not None
-        batches = self._batches(found, 1)
+        batches = self._batches(found, self.asked.verify)
         verified = api.verify(self.model, self.asked.onnx, batches)
         return verified.total("reference_runtime")
 

@@ -1,32 +1,44 @@
-"""What a detector finds on an image, and how two detectors agree."""
+"""What a model finds on an image, and how two models agree."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
-from torch import Tensor
+import cv2
+import numpy as np
 
-from fxqat.evaluation.predictor import Predictor
+SAME = 0.5  # IoU from which two predictions of one class are the same object
 
-CONFIDENCE, OVERLAP, MOST = 0.25, 0.7, 300  # Ultralytics' defaults of predict
-SAME = 0.5  # IoU from which two boxes of one class are the same object
+Point = tuple[float, float]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Detection:
-    """A box (left, top, right, bottom) in pixels of the network's input, a class, a score 0..1."""
+    """One object on an image, or the class of a whole one; places are in pixels of the network's input.
 
-    box: tuple[float, float, float, float]
+    Attributes:
+        box: left, top, right, bottom; of a turned box those of its corners. None for the class of a whole image.
+        index: of the class.
+        score: 0..1.
+        corners: of a turned box, in order around it.
+        mask: (H, W) bool, the pixels of the object.
+        points: key points (K, 2 or 3): x, y, and the visibility 0..1.
+        others: further classes of a whole image with their probabilities, best first.
+    """
+
     index: int
     score: float
+    box: tuple[float, float, float, float] | None = None
+    corners: tuple[Point, ...] = ()
+    mask: np.ndarray | None = None
+    points: np.ndarray | None = None
+    others: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Two detectors on the same images.
+    """Two models on the same images.
 
     Attributes:
         images: how many.
@@ -34,7 +46,8 @@ class Agreement:
         after: of the second.
         kept: of the first, those that the second has too.
         shift: mean change of their scores.
-        overlap: mean IoU of their boxes.
+        overlap: mean IoU of what they cover.
+        covers: what that is: ``boxes``, ``masks``; empty for classes of whole images.
     """
 
     images: int = 0
@@ -43,37 +56,29 @@ class Agreement:
     kept: int = 0
     shift: float = 0.0
     overlap: float = 0.0
+    covers: str = "boxes"
 
     @property
     def added(self) -> int:
         """Detections that only the second has."""
         return self.after - self.kept
 
+    def __add__(self, other: Agreement) -> Agreement:
+        """On the images of both."""
+        kept = self.kept + other.kept
+        shares = (self.kept / kept, other.kept / kept) if kept else (0.0, 0.0)
+        return Agreement(
+            images=self.images + other.images,
+            before=self.before + other.before,
+            after=self.after + other.after,
+            kept=kept,
+            shift=shares[0] * self.shift + shares[1] * other.shift,
+            overlap=shares[0] * self.overlap + shares[1] * other.overlap,
+            covers=self.covers,
+        )
 
-@torch.no_grad()
-def detect(model: Predictor, image: Tensor, *, confidence: float = CONFIDENCE) -> list[Detection]:
-    """Detections in one image (3, H, W) in 0..1, best first, after non-maximum suppression class by class.
 
-    Args:
-        model: of a family with boxes.
-        image: letterboxed.
-        confidence: the least score.
-    """
-    from torchvision.ops import batched_nms  # type: ignore[import-untyped]
-
-    y = model(image[None])
-    output, y = model.final[0], y[0] if isinstance(y, tuple) else y
-    scores, classes = output.scores(y)[0].max(0)
-    likely = scores >= confidence
-    scores, classes = scores[likely], classes[likely]
-    found_boxes = output.boxes(y)
-    assert found_boxes is not None
-    rows = found_boxes[0].T[likely]
-    centre, half = rows[:, :2], rows[:, 2:] / 2
-    boxes = torch.cat([centre - half, centre + half], 1)
-    kept: Any = batched_nms(boxes, scores, classes, OVERLAP)[:MOST]
-    found = zip(boxes[kept].tolist(), classes[kept].tolist(), scores[kept].tolist(), strict=True)
-    return [Detection(box=tuple(box), index=index, score=score) for box, index, score in found]
+Pair = tuple[Sequence[Detection], Sequence[Detection]]
 
 
 def paired(before: Sequence[Detection], after: Sequence[Detection]) -> list[tuple[Detection, Detection | None]]:
@@ -90,16 +95,20 @@ def paired(before: Sequence[Detection], after: Sequence[Detection]) -> list[tupl
 
 
 def iou(a: Detection, b: Detection) -> float:
-    """Intersection over union."""
+    """Intersection over union: of masks, of turned boxes, or of boxes, whichever both have; 1 of whole images."""
+    if a.mask is not None and b.mask is not None:
+        return _ratio(float((a.mask & b.mask).sum()), float(a.mask.sum()), float(b.mask.sum()))
+    if a.corners and b.corners:
+        return _turned(np.array(a.corners, np.float32), np.array(b.corners, np.float32))
+    if a.box is None or b.box is None:
+        return float(a.box is b.box)
     width = min(a.box[2], b.box[2]) - max(a.box[0], b.box[0])
     height = min(a.box[3], b.box[3]) - max(a.box[1], b.box[1])
-    inside = max(width, 0.0) * max(height, 0.0)
-    union = _area(a) + _area(b) - inside
-    return inside / union if union > 0 else 0.0
+    return _ratio(max(width, 0.0) * max(height, 0.0), _area(a.box), _area(b.box))
 
 
-def agreement(found: Sequence[tuple[Sequence[Detection], Sequence[Detection]]]) -> Agreement:
-    """How two detectors agree over images, from what each found on each."""
+def agreement(found: Sequence[Pair], covers: str = "boxes") -> Agreement:
+    """How two models agree over images, from what each found on each."""
     kept = [(one, other) for before, after in found for one, other in paired(before, after) if other is not None]
     return Agreement(
         images=len(found),
@@ -108,8 +117,20 @@ def agreement(found: Sequence[tuple[Sequence[Detection], Sequence[Detection]]]) 
         kept=len(kept),
         shift=sum(other.score - one.score for one, other in kept) / len(kept) if kept else 0.0,
         overlap=sum(iou(one, other) for one, other in kept) / len(kept) if kept else 0.0,
+        covers=covers,
     )
 
 
-def _area(one: Detection) -> float:
-    return (one.box[2] - one.box[0]) * (one.box[3] - one.box[1])
+def _turned(a: np.ndarray, b: np.ndarray) -> float:
+    """Of two convex quadrangles, (4, 2)."""
+    inside, _ = cv2.intersectConvexConvex(a, b)
+    return _ratio(float(inside), float(cv2.contourArea(a)), float(cv2.contourArea(b)))
+
+
+def _ratio(inside: float, a: float, b: float) -> float:
+    union = a + b - inside
+    return inside / union if union > 0 else 0.0
+
+
+def _area(box: tuple[float, float, float, float]) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])

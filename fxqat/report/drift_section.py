@@ -9,6 +9,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from fxqat.models.families import DEFAULT, FAMILIES
+
 NONE = "\u2013"
 _WIDTH, _LINE, _NAMES, _RIGHT, _TOP, _AXIS = 720.0, 34.0, 130.0, 24.0, 8.0, 34.0
 
@@ -80,9 +82,16 @@ class Way:
         return max(found, key=lambda row: row.threads, default=None)
 
     @property
+    def metric(self) -> str:
+        """The name of what was measured."""
+        key = self.record["stages"][0].get("metric")
+        known = (one for family in FAMILIES.values() for one in family.metrics)
+        return next((one.name for one in known if one.key == key), DEFAULT.metric.name)
+
+    @property
     def picture(self) -> Markup:
-        """Change of mAP50-95 at each stage, with its interval."""
-        return whiskers([(row["stage"], row["drift"]) for row in self.record["stages"]])
+        """Its change at each stage, with its interval."""
+        return whiskers([(row["stage"], row["drift"]) for row in self.record["stages"]], self.metric)
 
 
 def _stage(row: Mapping[str, Any]) -> StageRow:
@@ -109,7 +118,7 @@ def between(value: float, low: float, high: float, digits: int = 2) -> str:
     return f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
-def whiskers(rows: Sequence[tuple[str, Mapping[str, float] | None]]) -> Markup:
+def whiskers(rows: Sequence[tuple[str, Mapping[str, float] | None]], metric: str) -> Markup:
     """A line a stage: a dot at the change in points, a bar over its interval; the first stage is the 0."""
     ends = [value for _, drift in rows if drift for value in (drift["low"], drift["high"])]
     low = min(-0.5, math.floor(2 * min(ends, default=0.0)) / 2)
@@ -134,7 +143,7 @@ def whiskers(rows: Sequence[tuple[str, Mapping[str, float] | None]]) -> Markup:
         body.append(
             f'<circle class="own" cx="{x(points):.1f}" cy="{y:.0f}" r="5"><title>{escape(title)}</title></circle>'
         )
-    label = f"Change of mAP50-95 in points at {len(rows)} stages; the table below has the numbers"
+    label = f"Change of {metric} in points at {len(rows)} stages; the table below has the numbers"
     head = f'<svg class="profile way" viewBox="0 0 {_WIDTH:.0f} {height:.0f}" role="img" aria-label="{label}">'
     return Markup(f"{head}{''.join(body)}</svg>")  # every part is a number or escaped
 

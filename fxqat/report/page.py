@@ -114,11 +114,12 @@ class View:
         found = self.content.measured
         figures = []
         if found.drift:
-            words = f"points of mAP50-95, between {found.drift.low:+.2f} and {found.drift.high:+.2f}"
+            words = f"points of {found.metric}, between {found.drift.low:+.2f} and {found.drift.high:+.2f}"
             figures.append(Figure(value=f"{found.drift.points:+.2f}", unit="", words=words.replace("-0.00", "0.00")))
         if found.agreement and found.agreement.before:
             share = found.agreement.kept / found.agreement.before
-            figures.append(Figure(value=f"{share:.1%}"[:-1], unit="%", words="of float's detections found again"))
+            words = "of float's detections found again" if found.agreement.covers else "of images keep float's class"
+            figures.append(Figure(value=f"{share:.1%}"[:-1], unit="%", words=words))
         figures.append(Figure(value=f"{found.integer_share:.1%}"[:-1], unit="%", words="of multiply-adds in integers"))
         if found.codes:
             value = "0" if not found.codes.differing else f"{found.codes.share:.1e}"
@@ -128,6 +129,9 @@ class View:
                 f"the speed of float ({fast.threads} threads), between {fast.speed_low:.2f} and {fast.speed_high:.2f}"
             )
             figures.append(Figure(value=f"{fast.speed:.2f}", unit="x", words=words))
+        if timed := found.latency:
+            words = f"the speed of float for one image, between {timed.speed_low:.2f} and {timed.speed_high:.2f}"
+            figures.append(Figure(value=f"{timed.speed:.2f}", unit="x", words=words))
         if found.size:
             figures.append(Figure(value=f"{found.size:.0%}"[:-1], unit="%", words="of the float weights' size"))
         if found.errors:

@@ -1,10 +1,10 @@
-"""Images with what two detectors found on them, small enough to lie in a page."""
+"""Images with what two models found on them, small enough to lie in a page."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -12,14 +12,36 @@ import numpy as np
 
 from fxqat.data import images
 from fxqat.evaluation.predictor import Predictor
-from fxqat.report.detections import Agreement, Detection, agreement, detect, paired
+from fxqat.models.image_size import ImageSize
+from fxqat.report.detections import Agreement, Detection, agreement, paired
+from fxqat.report.predictions import covers, predict
 
 LONG_SIDE, QUALITY = 480, 76  # pixels, JPEG
+LINE = 16  # pixels from a class of a whole image to the next
+SEEN = 0.25  # visibility from which a key point is drawn, as Ultralytics does
+# Between which of the 17 key points of a person in COCO there is a bone; of other key points nothing is known.
+BONES: Mapping[int, tuple[tuple[int, int], ...]] = {
+    17: (
+        *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8)),
+        *((7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
+    )
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """A box (x, y, width, height) in pixels of the picture, its words, and what became of it: kept, lost or added."""
+    """One prediction as it is drawn, in pixels of the picture.
+
+    Attributes:
+        x: of its left end, y: of its top; its words stand there.
+        y: see x.
+        width: of its box; 0 where no upright box is drawn.
+        height: likewise.
+        name: of its class.
+        score: 0..1.
+        fate: kept, lost or added.
+        paths: what else is drawn, as SVG writes it, by what it is: ``mask``, ``turned``, ``bones``, ``points``.
+    """
 
     x: float
     y: float
@@ -28,11 +50,23 @@ class Mark:
     name: str
     score: float
     fate: str
+    paths: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One image: JPEG in base64, its size in pixels, and the marks of the float and of the quantized detector."""
+    """One image.
+
+    Attributes:
+        name: of its file.
+        jpeg: in base64.
+        width: in pixels.
+        height: in pixels.
+        before: marks of the float model.
+        after: of the quantized one.
+        found: detections of each, by the same words.
+        kept: detections of float that the quantized model has too.
+    """
 
     name: str
     jpeg: str
@@ -40,11 +74,8 @@ class Picture:
     height: int
     before: tuple[Mark, ...]
     after: tuple[Mark, ...]
-
-    @property
-    def kept(self) -> int:
-        """Detections that both have."""
-        return sum(mark.fate == "kept" for mark in self.before)
+    found: Mapping[str, int]
+    kept: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,48 +87,61 @@ class Shown:
 
 
 def look(
-    paths: Sequence[Path], before: Predictor, after: Predictor, names: Mapping[int, str], *, imgsz: int, count: int
+    paths: Sequence[Path],
+    before: Predictor,
+    after: Predictor,
+    names: Mapping[int, str],
+    *,
+    imgsz: ImageSize,
+    count: int,
 ) -> Iterator[Shown]:
-    """Run both detectors over the images; what is known so far is yielded after each.
+    """Run both models over the images; what is known so far is yielded after each.
 
     Args:
         paths: images; those that cannot be read are left out.
-        before: the float detector.
+        before: the float model.
         after: the quantized one.
         names: of the classes.
-        imgsz: pixels, square.
+        imgsz: of the images.
         count: so many of them are pictured: the first with anything on them.
     """
-    found: list[tuple[list[Detection], list[Detection]]] = []
-    pictures: list[Picture] = []
+    total, pictures = Agreement(covers=covers(before)), list[Picture]()
     for path in paths:
         try:
-            image = images.load_image(path, imgsz)
+            image = images.load_image(path, imgsz, before.family.fit)
         except images.Unreadable:
             continue
-        pair = detect(before, image), detect(after, image)
-        found.append(pair)
+        pair = predict(before, image), predict(after, image)
+        total += agreement([pair], total.covers)
         if len(pictures) < count and any(pair):
-            pictures.append(_picture(path, pair, names, imgsz))
-        yield Shown(pictures=tuple(pictures), agreement=agreement(found))
+            pictures.append(picture(path, pair, names, imgsz))
+        yield Shown(pictures=tuple(pictures), agreement=total)
 
 
-def _picture(
-    path: Path, pair: tuple[list[Detection], list[Detection]], names: Mapping[int, str], imgsz: int
+def picture(
+    path: Path, pair: tuple[list[Detection], list[Detection]], names: Mapping[int, str], imgsz: ImageSize
 ) -> Picture:
+    """The image at ``path`` with what two models found on it, letterboxed to ``imgsz``."""
     pixels = images.read_pixels(path)
     height, width = pixels.shape[:2]
     scale = min(1.0, LONG_SIDE / max(height, width))
     small = cv2.resize(pixels, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
-    ratio = imgsz / max(height, width)  # as load_image: the long side is scaled to imgsz, up or down
-    pad = ((imgsz - width * ratio) / 2, (imgsz - height * ratio) / 2)
+    ratio = min(imgsz.height / height, imgsz.width / width)  # as load_image, which scales up and down
+    pad = ((imgsz.width - width * ratio) / 2, (imgsz.height - height * ratio) / 2)
     place = _Place(factor=scale / ratio, left=pad[0], top=pad[1], names=names)
     both = [(one, other) for one, other in paired(*pair) if other is not None]
     kept = {id(one) for couple in both for one in couple}
-    before = tuple(place.mark(one, "kept" if id(one) in kept else "lost") for one in pair[0])
-    after = tuple(place.mark(one, "kept" if id(one) in kept else "added") for one in pair[1])
+    before = [mark for one in pair[0] for mark in place.marks(one, "kept" if id(one) in kept else "lost")]
+    after = [mark for one in pair[1] for mark in place.marks(one, "kept" if id(one) in kept else "added")]
     return Picture(
-        name=path.name, jpeg=_jpeg(small), width=small.shape[1], height=small.shape[0], before=before, after=after
+        name=path.name,
+        jpeg=_jpeg(small),
+        width=small.shape[1],
+        height=small.shape[0],
+        before=tuple(before),
+        after=tuple(after),
+        found={"before": len(pair[0]), "after": len(pair[1])},
+        kept=len(both),
     )
 
 
@@ -110,11 +154,61 @@ class _Place:
     top: float
     names: Mapping[int, str]
 
-    def mark(self, one: Detection, fate: str) -> Mark:
-        x, y = (one.box[0] - self.left) * self.factor, (one.box[1] - self.top) * self.factor
-        width, height = ((one.box[i + 2] - one.box[i]) * self.factor for i in (0, 1))
-        name = self.names.get(one.index, str(one.index))
-        return Mark(x=x, y=y, width=width, height=height, name=name, score=one.score, fate=fate)
+    def marks(self, one: Detection, fate: str) -> list[Mark]:
+        """The mark of an object; or one for each class of a whole image, of which the first counts."""
+        if one.box is None:
+            guesses = [(one.index, one.score, fate), *((index, score, "kept") for index, score in one.others)]
+            return [self._line(row, *guess) for row, guess in enumerate(guesses)]
+        (x, y), (right, bottom) = self.moved(np.array(one.box).reshape(2, 2)).tolist()
+        width, height = (0.0, 0.0) if one.corners else (right - x, bottom - y)
+        name, paths = self._name(one.index), self._paths(one)
+        return [Mark(x=x, y=y, width=width, height=height, name=name, score=one.score, fate=fate, paths=paths)]
+
+    def moved(self, points: np.ndarray) -> np.ndarray:
+        """Points (N, 2) in the picture."""
+        found: np.ndarray = (points - (self.left, self.top)) * self.factor
+        return found
+
+    def _line(self, row: int, index: int, score: float, fate: str) -> Mark:
+        y = LINE * (row + 1) + 4.0
+        return Mark(x=2.0, y=y, width=0.0, height=0.0, name=self._name(index), score=score, fate=fate)
+
+    def _name(self, index: int) -> str:
+        return self.names.get(index, str(index))
+
+    def _paths(self, one: Detection) -> dict[str, str]:
+        found: dict[str, str] = {}
+        if one.mask is not None:
+            found["mask"] = "".join(_path(self.moved(line), closed=True) for line in outlines(one.mask))
+        if one.corners:
+            found["turned"] = _path(self.moved(np.array(one.corners)), closed=True)
+        if one.points is not None:
+            found.update(self._skeleton(one.points))
+        return {key: path for key, path in found.items() if path}
+
+    def _skeleton(self, points: np.ndarray) -> dict[str, str]:
+        seen = np.asarray(points[:, 2] >= SEEN if points.shape[1] > 2 else points.any(1))
+        places = self.moved(points[:, :2])
+        bones = [(a, b) for a, b in BONES.get(len(points), ()) if seen[a] and seen[b]]
+        dots = (_path(places[[index, index]], closed=False) for index in np.flatnonzero(seen))
+        return {
+            "bones": "".join(_path(places[list(bone)], closed=False) for bone in bones),
+            "points": "".join(dots),
+        }
+
+
+def outlines(mask: np.ndarray) -> list[np.ndarray]:
+    """The borders of the areas in a mask (H, W) bool, each (N, 2), x and y, within half a pixel of it."""
+    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    # a contour runs through the middles of border pixels, half a pixel inside the border
+    lines = [cv2.approxPolyDP(one, 0.5, closed=True)[:, 0] + 0.5 for one in found]
+    return [line for line in lines if len(line) > 2]
+
+
+def _path(points: np.ndarray, *, closed: bool) -> str:
+    """A line through ``points`` (N, 2), as SVG writes it."""
+    steps = "L".join(f"{x:.1f} {y:.1f}" for x, y in points.tolist())
+    return f"M{steps}{'Z' if closed else ''}"
 
 
 def _jpeg(pixels: np.ndarray) -> str:

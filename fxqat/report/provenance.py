@@ -7,15 +7,15 @@ import platform
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from fxqat.checkpoint.fxqat_format import versions
 from fxqat.models.detector import Detector
+from fxqat.models.families import DEFAULT
+from fxqat.models.image_size import ImageSize
 from fxqat.training.command_words import restated
-
-_LIBRARIES = ("onnx", "onnxruntime", "numpy", "opencv-python")
+from fxqat.version import library_versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ def commands(model: Detector, path: Path, onnx: Path | None) -> tuple[str, ...]:
             "--images",
             how.get("images", "?"),
             "--imgsz",
-            how.get("imgsz", 640),
+            ImageSize.of(how.get("imgsz", 640)),
         ]
         method = ["--method", how["method"]] if how.get("method") else []
         ptq = path.name if not recipe.training else f"{Path(source).stem}_ptq.fxqat"
@@ -60,7 +60,7 @@ def commands(model: Detector, path: Path, onnx: Path | None) -> tuple[str, ...]:
             usual = configured(model.with_graph(model.gm, training={}), "", {}).summary()
             done.append(["train", ptq, "--data", how["data"], *restated(how, usual), "-o", path.name])
     if onnx:
-        size = str(recipe.calibration.get("imgsz", 640))
+        size = str(model.imgsz)
         done.append(["export", path.name, "--imgsz", size, "-o", onnx.name])
     return tuple(shlex.join(["fxqat", *words]) for words in done)
 
@@ -74,11 +74,15 @@ def _provenance(model: Detector) -> dict[str, str]:
         "Classes": str(len(source.names)),
         "Policy": recipe.policy_name,
         "Target": recipe.target,
-        "Calibrated on": f"{how['images']} images of {how['data']}, {how['imgsz']} px" if how else "not calibrated",
+        "Calibrated on": _calibrated(how),
         "Trained": _trained(recipe.training),
         "Rules of your own": ", ".join(file.name for file in recipe.patterns) or "none",
     }
     return known
+
+
+def _calibrated(how: Mapping[str, Any]) -> str:
+    return f"{how['images']} images of {how['data']}, {ImageSize.of(how['imgsz'])} px" if how else "not calibrated"
 
 
 def _trained(record: Mapping[str, Any]) -> str:
@@ -86,18 +90,12 @@ def _trained(record: Mapping[str, Any]) -> str:
         return "no"
     how, measured = record["config"], record["map5095"]
     epoch = record.get("epoch", record["best_epoch"])
-    trained = f"{how['epochs']} epochs on {how['data']}, {how['imgsz']} px; this is epoch {epoch}"
-    return f"{trained}: mAP50-95 {measured[epoch]:.4f}, {measured[0]:.4f} before training"
+    trained = f"{how['epochs']} epochs on {how['data']}, {ImageSize.of(how['imgsz'])} px; this is epoch {epoch}"
+    metric = record.get("metric", DEFAULT.metric.title)  # which older versions did not tell
+    return f"{trained}: {metric} {measured[epoch]:.4f}, {measured[0]:.4f} before training"
 
 
 def _environment() -> dict[str, str]:
-    found = {**versions(), **{name: _version(name) for name in _LIBRARIES}}
+    found = {**library_versions(), **versions()}  # torch tells which build it is
     system = f"{platform.system()} on {platform.machine()}, {os.cpu_count()} cores"
-    return {**{name: version for name, version in found.items() if version}, "system": system}
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
+    return {**found, "system": system}

@@ -16,6 +16,7 @@ def report_json(content: Content) -> dict[str, Any]:
     return {
         "model": content.title,
         "verdict": asdict(content.verdict),
+        "metric": found.metric,
         "map5095": {"before": found.before, "after": found.after, "images": content.data, "skipped": content.skipped},
         "drift": asdict(found.drift) if found.drift else None,
         "agreement": asdict(found.agreement) if found.agreement else None,
@@ -23,6 +24,7 @@ def report_json(content: Content) -> dict[str, Any]:
         "integer_share": found.integer_share,
         "size_share": found.size,
         "errors": found.errors.summary() if found.errors else None,
+        "latency": {**found.latency.summary(), "path": found.latency.path.name} if found.latency else None,
         "stages": content.way,
         "policy": [_decided(part) for part in content.breakdown.parts],
         "passes": [{"name": one.name, "says": one.says} for one in content.passes],

@@ -6,56 +6,47 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fxqat.evaluation.bootstrap import Drift
+from fxqat.report.decision import FLOAT, Case, decide
 from fxqat.report.detections import Agreement
+from fxqat.report.measurements import Measurements
 from fxqat.runtime.verify import Difference
 from fxqat.sensitivity.error_report import ErrorReport, SiteError
 
-FREE, DEAR = 0.5, 1.0  # points of mAP50-95: a loss below FREE is none to speak of, one above DEAR is to be mended
+# Points of the task's metric: a loss below FREE is none to speak of, one above DEAR is to be mended.
+FREE, DEAR = 0.5, 1.0
 ENOUGH_IMAGES, ENOUGH_OBJECTS = 50, 30  # fewer, and the luck of the draw decides
 FINDS, MISSES = 0.97, 0.9  # the same as shares of the float detector's detections
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurements:
-    """Everything that was measured; None where it was not.
+class Verdict:
+    """What the numbers come to.
 
     Attributes:
-        drift: of mAP50-95 against float, points.
-        before: mAP50-95 of the float model, 0..1.
-        after: of the quantized one.
-        agreement: on the images.
-        codes: of the INT8 reference graph against the exported file in ONNX Runtime.
-        inexact: why ONNX Runtime on this machine cannot compute the file exactly.
-        errors: site by site.
-        integer_share: multiply-adds in integers as a part of all.
-        size: of the exported file, as a part of the float weights' in 32 bits.
+        level: good, care, bad or open.
+        headline: the level in words.
+        reasons: a sentence for each measurement.
+        action: what to do, one of those of ``fxqat.report.decision.RULES``.
+        advice: the same in words.
+        sites: where the action is about layers, as a policy names them.
     """
-
-    drift: Drift | None = None
-    before: float | None = None
-    after: float | None = None
-    agreement: Agreement | None = None
-    codes: Difference | None = None
-    inexact: str | None = None
-    errors: ErrorReport | None = None
-    integer_share: float = 0.0
-    size: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """One of good, care, bad and open; a headline; a word of advice where there is one."""
 
     level: str
     headline: str
     reasons: tuple[str, ...]
+    action: str
     advice: str
+    sites: tuple[str, ...] = ()
 
 
 def judge(found: Measurements) -> Verdict:
-    """By mAP where it was measured, else by agreement, else not at all."""
+    """By the task's metric where it was measured, else by agreement, else not at all."""
     level, headline = _level(found)
-    return Verdict(level=level, headline=headline, reasons=tuple(_reasons(found)), advice=_advice(found, level))
+    case = Case(level=level, found=found)
+    action, advice = decide(case)
+    sites = tuple(case.sites) if action == FLOAT else ()
+    reasons = tuple(_reasons(found))
+    return Verdict(level=level, headline=headline, reasons=reasons, action=action, advice=advice, sites=sites)
 
 
 def _level(found: Measurements) -> tuple[str, str]:
@@ -79,28 +70,50 @@ def _by_drift(drift: Drift) -> tuple[str, str]:
 
 def _by_agreement(found: Agreement) -> tuple[str, str]:
     share = found.kept / found.before
+    good, care, bad = _OBJECTS if found.covers else _CLASSES
     if share >= FINDS:
-        return "good", "Finds what float finds"
-    return ("care", "Finds most of what float finds") if share >= MISSES else ("bad", "Misses what float finds")
+        return "good", good
+    return ("care", care) if share >= MISSES else ("bad", bad)
+
+
+_OBJECTS = ("Finds what float finds", "Finds most of what float finds", "Misses what float finds")
+_CLASSES = ("Gives the class that float gives", "Gives most classes that float gives", "Gives other classes than float")
 
 
 def _reasons(found: Measurements) -> Iterator[str]:
     if found.drift is not None and found.before is not None and found.after is not None:
         drift = found.drift
         yield (
-            f"mAP50-95 goes from {found.before:.4f} to {found.after:.4f} on {drift.images} images: {drift.points:+.2f} "
-            f"points, between {drift.low:+.2f} and {drift.high:+.2f} with {drift.level:.0%} confidence."
+            f"{found.metric} goes from {found.before:.4f} to {found.after:.4f} on {drift.images} images: "
+            f"{drift.points:+.2f} points, between {drift.low:+.2f} and {drift.high:+.2f} with {drift.level:.0%} "
+            "confidence."
         )
     if (same := found.agreement) is not None and same.before:
-        yield (
-            f"Of {same.before} objects that float finds on {same.images} images, {same.kept} are found again "
-            f"({same.kept / same.before:.1%}), {same.added} it finds alone; "
-            f"scores move by {same.shift:+.3f} in the mean, boxes overlap by {same.overlap:.1%}."
-        )
+        yield _same_objects(same) if same.covers else _same_classes(same)
     if found.codes is not None:
         yield _same_codes(found.codes)
+    if (fast := found.latency) is not None:
+        yield (
+            f"One image takes {fast.median:.1f} ms in ONNX Runtime: {fast.speed:.2f} times as fast as float, between "
+            f"{fast.speed_low:.2f} and {fast.speed_high:.2f}."
+        )
     if found.integer_share:
         yield f"{found.integer_share:.1%} of all multiply-adds run in integers."
+
+
+def _same_objects(same: Agreement) -> str:
+    return (
+        f"Of {same.before} objects that float finds on {same.images} images, {same.kept} are found again "
+        f"({same.kept / same.before:.1%}), {same.added} it finds alone; "
+        f"scores move by {same.shift:+.3f} in the mean, {same.covers} overlap by {same.overlap:.1%}."
+    )
+
+
+def _same_classes(same: Agreement) -> str:
+    return (
+        f"Of {same.images} images, {same.kept} keep the class that float gives them ({same.kept / same.before:.1%}); "
+        f"its probability moves by {same.shift:+.3f} in the mean."
+    )
 
 
 def _same_codes(codes: Difference) -> str:
@@ -112,19 +125,3 @@ def _same_codes(codes: Difference) -> str:
 def worst(errors: ErrorReport, count: int = 8) -> Sequence[SiteError]:
     """The sites that cause most of the output's error."""
     return [row for row in errors.sorted("share") if row.share > 0][:count]
-
-
-def _advice(found: Measurements, level: str) -> str:
-    if level == "open" and found.agreement is not None:
-        return f"Give more images: --val from {ENOUGH_IMAGES} on with a labelled data set, or --images."
-    if level == "open":
-        return "Give --data: the report then measures the error at every site and shows detections."
-    if found.codes is not None and found.codes.differing:
-        why = found.inexact or "run fxqat verify to see where they begin to differ."
-        return f"The runtime computes other codes than the model, so look at it before any layer: {why}"
-    if found.errors is None or not (rows := worst(found.errors, 1)):
-        return ""
-    row = rows[0]
-    if level == "good":
-        return f"Should more be needed: {row.site} causes {row.share:.0%} of the error that is left."
-    return f"Begin at {row.site}: it causes {row.share:.0%} of the output's error. Give it more bits, or float: true."

@@ -1,4 +1,4 @@
-"""The INT8 reference graph executed in integers, as a runtime's fused kernels do it, code for code."""
+"""Execution of the INT8 reference graph in the integer arithmetic of a runtime's fused kernels."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from fxqat.runtime.fused_kernels import LOWEST, computed_from, idle_nodes, last_
 
 # Arguments of fx nodes are a wide union; here a node's target says what they are, so nodes are passed as Any.
 class IntegerExecution(fx.Interpreter):
-    """Runs an INT8 graph. What a runtime fuses is computed by its formula (fxqat.quant.arithmetic):
+    """An interpreter of INT8 graphs. Operations that the runtime fuses are computed by its formula (see
+    fxqat.quant.arithmetic):
 
         dequantize... -> conv2d [-> ReLU] | sigmoid | mul | add -> quantize
 
-    Operations between that only move codes need no formula, and all others (the decode) run in float as they stand.
-    Convolutions are exact sums of integers.
+    Operations that only move values run on integers directly; all others (the decode) run in float. The sums of a
+    convolution are exact.
 
     Args:
         gm: at stage ``int8``.
         arithmetic: of the runtime's kernels; ONNX Runtime's on x86 by default.
-        keep: whether ``codes`` holds every quantized tensor by its site after a run. Without it a SiLU on codes is one
-            look-up in a table of 256, and a tensor is let go once nothing reads it.
+        keep: whether ``codes`` holds the integers of every quantized tensor, by site, after a run. Without it a SiLU
+            is one look-up in a table of 256 entries, and a tensor is freed after its last use.
     """
 
     def __init__(self, gm: fx.GraphModule, arithmetic: Arithmetic = ort_kernels, *, keep: bool = True) -> None:
@@ -43,7 +44,7 @@ class IntegerExecution(fx.Interpreter):
         self._last_reads = {} if keep else last_reads(nodes, self._idle)
 
     def run_node(self, n: fx.Node) -> Any:
-        """One node; a fused one is computed where its quantize stands."""
+        """The value of one node; a fused operation is computed at the quantize node that ends it."""
         if n in self._idle:
             return None
         found = self._quantized(n) if n.target is quantize_per_tensor else super().run_node(n)
@@ -80,16 +81,16 @@ class IntegerExecution(fx.Interpreter):
         return self.arithmetic.requantize(total, scales, y_zero, low, high)
 
     def sigmoid(self, node: Any, n: Any) -> Tensor:
-        """By table, see the arithmetic."""
+        """Integer sigmoid, by table; see ``Arithmetic.sigmoid``."""
         (source,) = node.all_input_nodes
         return self.arithmetic.sigmoid(self.env[source.args[0]], *source.args[1:3], *n.args[1:5])
 
     def mul(self, node: Any, n: Any) -> Tensor:
-        """See the arithmetic."""
+        """Integer product of two tensors, requantized."""
         return self._pair(self.arithmetic.mul, node, n)
 
     def add(self, node: Any, n: Any) -> Tensor:
-        """See the arithmetic."""
+        """Integer sum of two tensors, requantized."""
         return self._pair(self.arithmetic.add, node, n)
 
     def _pair(self, kernel: Callable[..., Tensor], node: Any, n: Any) -> Tensor:

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from fxqat.data.images import check_imgsz
 from fxqat.errors import Problem
 from fxqat.files import check_writable, replacing
 from fxqat.graph.site import module_of, nearest, site_of
 from fxqat.models.detector import Detector, cut
 from fxqat.models.families.decode import AnchorGrid
+from fxqat.models.image_size import DEFAULT_SIZE, ImageSize, SizeLike
 from fxqat.quant.torch_ao import (
     dequantize_per_channel,
     dequantize_per_tensor,
@@ -47,8 +47,10 @@ _BYTE = (1 / 255, 0)
 
 
 @torch.no_grad()
-def export(model: Detector, path: str | Path, *, imgsz: int = 640, batch: int = 1, input: str = "float") -> Path:
-    """Write ``model`` with input ``images`` (B, imgsz, imgsz, 3) and output ``output0``, boxes and scores
+def export(
+    model: Detector, path: str | Path, *, imgsz: SizeLike = DEFAULT_SIZE, batch: int = 1, input: str = "float"
+) -> Path:
+    """Write ``model`` with input ``images`` (B, height, width, 3) and output ``output0``, boxes and scores
     (B, C, A) float32, boxes as parts of the image's size, as ``ultralytics.YOLO`` reads it.
 
     Values that are codes are named by their site, ``model.0.conv.codes``, with the order of axes where it is another:
@@ -57,7 +59,7 @@ def export(model: Detector, path: str | Path, *, imgsz: int = 640, batch: int = 
     Args:
         model: stage ``int8``, of target ``litert``, or ``float``.
         path: ends in .tflite.
-        imgsz: pixels, square, a multiple of the model's stride.
+        imgsz: one side, or height and width, multiples of the model's stride.
         batch: images at a time.
         input: ``float``: float32 in 0..1; ``uint8``: bytes; ``int8``: bytes less 128.
 
@@ -66,29 +68,29 @@ def export(model: Detector, path: str | Path, *, imgsz: int = 640, batch: int = 
             is not installed, or it leaves an integer layer in float.
     """
     path = Path(path)
-    _check(model, path, imgsz, batch, input)
+    size = ImageSize.of(imgsz).checked(model.stride)
+    _check(model, path, batch, input)
     check_writable(path)
     graph = as_exported(cut(model.gm, 0).eval(), target_of(model.recipe.target))
     _check_input(graph, input)
-    example = torch.zeros(batch, 3, imgsz, imgsz)
+    example = torch.zeros(batch, 3, *size.shape)
     probe = _Probe(graph)
     probe.run(example)
     layers = _integer_layers(graph)
-    _fold_grids(graph, probe.grids, imgsz)
+    _fold_grids(graph, probe.grids, size)
     _weights_as_floats(graph)
     file = TFLiteFile(_converted(graph, example, codes=bool(probe.tensors)))
     _name_by_site(file, probe.tensors)
     _restore_codes(file, layers)
     _take(file, input)
     file.name_ends("images", ["output0"])
-    file.metadata = {**metadata(model, imgsz, batch, dynamic=False), "input": FORMS[input]}
+    file.metadata = {**metadata(model, size, batch, dynamic=False), "input": FORMS[input]}
     with replacing(path) as temporary:
         file.write(temporary)
     return path
 
 
-def _check(model: Detector, path: Path, imgsz: int, batch: int, form: str) -> None:
-    check_imgsz(imgsz, model.stride)
+def _check(model: Detector, path: Path, batch: int, form: str) -> None:
     if path.suffix != ".tflite":
         raise Problem(path, f"ends in {path.suffix or 'nothing'!r}", expected="a name that ends in .tflite")
     if batch < 1:
@@ -146,17 +148,24 @@ class _Probe(fx.Interpreter):
         return value
 
 
-def _fold_grids(graph: fx.GraphModule, grids: Mapping[fx.Node, Tensor], imgsz: int) -> None:
+def _fold_grids(graph: fx.GraphModule, grids: Mapping[fx.Node, Tensor], size: ImageSize) -> None:
     """Write anchor points and strides, which depend on the image's size alone, as constants, in place; strides as parts
     of that size, so that boxes come out as parts of it."""
     for node, grid in grids.items():
         is_strides = module_of(node).item == 1
         name = f"grid_{len(graph._buffers)}"
-        graph.register_buffer(name, grid / imgsz if is_strides else grid)
+        graph.register_buffer(name, _parts(grid, size) if is_strides else grid)
         with graph.graph.inserting_before(node):
             node.replace_all_uses_with(graph.graph.get_attr(name))
         graph.graph.erase_node(node)
     graph.recompile()
+
+
+def _parts(strides: Tensor, size: ImageSize) -> Tensor:
+    """Strides (1, A) as parts of the image's size: (1, A) of a square, else (4, A), a row for each number of a box."""
+    if size.is_square:
+        return strides / size.height
+    return strides / torch.tensor([size.width, size.height] * 2)[:, None]
 
 
 def _weights_as_floats(graph: fx.GraphModule) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from fxqat.models.detector import Detector
+from fxqat.models.image_size import ImageSize
 from fxqat.passes.lower import is_integer
 from fxqat.version import VERSION
 
 
-def metadata(model: Detector, imgsz: int, batch: int, *, dynamic: bool) -> Mapping[str, Any]:
+def metadata(model: Detector, size: ImageSize, batch: int, *, dynamic: bool) -> Mapping[str, Any]:
     """The entries: what Ultralytics' loader reads, and what the file was made of."""
     int8 = is_integer(model.gm)
     return {
@@ -24,7 +25,7 @@ def metadata(model: Detector, imgsz: int, batch: int, *, dynamic: bool) -> Mappi
         "stride": model.stride,
         "task": model.source.task,
         "batch": batch,
-        "imgsz": [imgsz, imgsz],
+        "imgsz": list(size.shape),
         "names": dict(model.names),
         "args": {"batch": batch, "dynamic": dynamic, "int8": int8},
         "channels": 3,

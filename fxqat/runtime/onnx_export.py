@@ -14,13 +14,14 @@ import onnx
 import torch
 from torch import fx
 
-from fxqat.data.images import check_imgsz
 from fxqat.errors import Problem
 from fxqat.files import check_suffix, check_writable, replacing
 from fxqat.graph.site import site_of
 from fxqat.models.detector import Detector, cut
+from fxqat.models.image_size import DEFAULT_SIZE, ImageSize, SizeLike
 from fxqat.quant.torch_ao import quantize_per_tensor
 from fxqat.runtime.metadata import metadata
+from fxqat.runtime.onnx_simplify import simplify
 from fxqat.runtime.opsets import OPSETS, WRITTEN, to_opset
 from fxqat.runtime.ort_layout import arrange
 from fxqat.runtime.redundant_qdq import as_exported
@@ -32,13 +33,13 @@ def export(
     model: Detector,
     path: str | Path,
     *,
-    imgsz: int = 640,
+    imgsz: SizeLike = DEFAULT_SIZE,
     batch: int = 1,
     dynamic: bool = False,
     opset: int = 20,
     input: str = "float",
 ) -> Path:
-    """Write ``model`` with input ``images`` (B, 3, imgsz, imgsz) float32 in 0..1, or bytes (see ``border``), and the
+    """Write ``model`` with input ``images`` (B, 3, height, width) float32 in 0..1, or bytes (see ``border``), and the
     final outputs of its family, float32.
 
     Values that are codes are named by their site, ``model.0.conv.codes``; integer weights stay integers in the file.
@@ -47,21 +48,22 @@ def export(
         Problem: a bad size, opset or path, or an operation that the opset lacks.
     """
     path = Path(path)
-    _check(path, imgsz, model.stride, batch, opset)
+    size = ImageSize.of(imgsz).checked(model.stride)
+    _check(path, batch, opset)
     check_input(input)
     check_writable(path)
     target = target_of(model.recipe.target)
     graph = as_exported(cut(model.gm, 0).eval(), target)
     names = [one.name for one in model.final]
     _tell_sites(graph)
-    proto = _exported(graph, names, imgsz, batch, dynamic)
+    proto = _exported(graph, names, size, batch, dynamic)
     _name_by_site(proto, graph)
     _strip(proto)
     if model.stage == "int8" and target is not None and target.channels_last:
         arrange(proto)
     if input != "float":
         take_bytes(proto, input)
-    says = {**metadata(model, imgsz, batch, dynamic=dynamic), "input": SAYS[input]}
+    says = {**metadata(model, size, batch, dynamic=dynamic), "input": SAYS[input]}
     onnx.helper.set_model_props(proto, {key: str(value) for key, value in says.items()})
     to_opset(proto, opset)
     onnx.checker.check_model(proto, full_check=True)
@@ -70,8 +72,7 @@ def export(
     return path
 
 
-def _check(path: Path, imgsz: int, stride: int, batch: int, opset: int) -> None:
-    check_imgsz(imgsz, stride)
+def _check(path: Path, batch: int, opset: int) -> None:
     check_suffix(path, ".onnx")
     if batch < 1:
         raise Problem("--batch", f"{batch} images at a time", expected="1 or more")
@@ -79,9 +80,9 @@ def _check(path: Path, imgsz: int, stride: int, batch: int, opset: int) -> None:
         raise Problem("--opset", f"{opset}", expected=f"{OPSETS[0]} to {OPSETS[-1]}")
 
 
-def _exported(graph: fx.GraphModule, names: list[str], imgsz: int, batch: int, dynamic: bool) -> onnx.ModelProto:
+def _exported(graph: fx.GraphModule, names: list[str], size: ImageSize, batch: int, dynamic: bool) -> onnx.ModelProto:
     # A batch of one would be taken for a constant, so a dynamic batch is traced with two images.
-    example = torch.zeros(max(batch, 2) if dynamic else batch, 3, imgsz, imgsz)
+    example = torch.zeros(max(batch, 2) if dynamic else batch, 3, *size.shape)
     shapes = ({0: torch.export.Dim("batch", min=1)},) if dynamic else None
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # torch.onnx warns about its own internals
@@ -99,7 +100,10 @@ def _exported(graph: fx.GraphModule, names: list[str], imgsz: int, batch: int, d
                 output_names=names,
                 dynamic_shapes=shapes,
                 verbose=False,
+                optimize=dynamic,  # only its rules find that a shape has one free size at most
             )
+            if program is not None and not dynamic:
+                simplify(program.model)
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)

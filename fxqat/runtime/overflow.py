@@ -17,7 +17,8 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from fxqat.quant.pairs import PAIR_MAX, Order, Overflow, overflow, pair_indices
+from fxqat.quant.pair_order import Order
+from fxqat.quant.pairs import PAIR_MAX, Overflow, overflow, pair_indices
 from fxqat.runtime.onnx_editing import attributes
 
 # Where an operation has its weight, by its type; the first group reads it through a DequantizeLinear.

@@ -1,4 +1,4 @@
-"""Codes carried through what only moves them, for runtimes that compute every quantize they are shown."""
+"""Removal of redundant Q/DQ pairs around operations that only move values, for runtimes that would compute them."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ Numbers = tuple[Any, ...]
 
 
 def as_exported(gm: fx.GraphModule, target: Target | None) -> fx.GraphModule:
-    """``gm``, at stage ``int8``, with the quantize operations that a file for ``target`` has, in place."""
+    """``gm``, at stage ``int8``, with only the quantize operations that a file for ``target`` needs; in place."""
     if target is not None and not target.restates:
         move_ranges(gm, target)
     return gm
 
 
 def move_ranges(gm: fx.GraphModule, target: Target) -> int:
-    """Take out, in place, every quantize and dequantize behind an operation that only moves values of one scale, where
-    they have the same scale: ``dequantize(quantize(v))`` is then v, bit for bit.
+    """Remove, in place, the quantize/dequantize pair after an operation that only moves values, if its scale is that of
+    the inputs: ``dequantize(quantize(v))`` is then v, bit for bit.
 
-    The reference graph has them, since ONNX Runtime runs a Concat or a MaxPool on codes only between the two. OpenVINO
-    moves codes without them, and with them computes each tensor once more.
+    The reference graph has these pairs, because ONNX Runtime executes a Concat or MaxPool on integers only between a
+    dequantize and a quantize. OpenVINO needs none, and would execute each pair as an operation of its own.
 
     Args:
         gm: at stage ``int8``.
         target: says which operations only move values.
 
     Returns:
-        How many pairs were taken out.
+        The number of pairs removed.
     """
     known: dict[fx.Node, Numbers | None] = {}
     taken = 0
@@ -54,7 +54,8 @@ def move_ranges(gm: fx.GraphModule, target: Target) -> int:
 
 
 def _numbers(node: fx.Node, known: dict[fx.Node, Numbers | None], target: Target) -> Numbers | None:
-    """Scale, zero point, lowest and highest code and type of the grid that all values of ``node`` lie on."""
+    """The quantization parameters (scale, zero point, limits, dtype) that all values of ``node`` have; None if there
+    are none or several."""
     if node.target is dequantize_per_tensor:
         return tuple(node.args[1:])
     if node.op in {"placeholder", "output", "get_attr"} or node.target is quantize_per_tensor:

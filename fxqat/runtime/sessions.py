@@ -13,7 +13,8 @@ import onnx
 
 from fxqat.errors import Problem
 from fxqat.graph.site import nearest
-from fxqat.quant.pairs import Order
+from fxqat.models.image_size import ImageSize
+from fxqat.quant.pair_order import Order
 from fxqat.runtime import litert_session
 from fxqat.runtime.onnx_file import read
 from fxqat.runtime.refusals import guarded
@@ -187,20 +188,21 @@ class OnnxSession:
         }
 
 
-def fixed_sizes(path: Path) -> tuple[int, int]:
-    """How many images at a time a file takes, and how many pixels a side; 0 where it leaves that open.
+def fixed_sizes(path: Path) -> tuple[int, ImageSize | None]:
+    """How many images at a time a file takes, and of which size; 0 and None where it leaves that open.
 
     Raises:
         Problem: it is missing, damaged, or takes no images.
     """
     if path.suffix == ".tflite":
         file = TFLiteFile.read(path)
-        sizes = file.shape(int(file.graph.inputs[0]))
+        shape = tuple(map(int, file.shape(int(file.graph.inputs[0]))))
     else:
-        sizes = tuple(size.dim_value for size in read(path).graph.input[0].type.tensor_type.shape.dim)
-    if len(sizes) != 4 or min(sizes) < 0:
-        raise Problem(path, f"takes {list(sizes)}", expected="images (N, 3, H, W) or (N, H, W, 3)")
-    return sizes[0], max(sizes[1:])
+        shape = tuple(size.dim_value for size in read(path).graph.input[0].type.tensor_type.shape.dim)
+    if len(shape) != 4 or min(shape) < 0:
+        raise Problem(path, f"takes {list(shape)}", expected="images (N, 3, H, W) or (N, H, W, 3)")
+    sides = shape[1:3] if shape[3] == 3 else shape[2:]
+    return shape[0], ImageSize.of(sides) if all(sides) else None
 
 
 def open_file(path: Path, sites: Sequence[str], runtime: Runtime) -> Session:

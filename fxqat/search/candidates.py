@@ -1,4 +1,4 @@
-"""Candidates of a search: layouts that no other one beats by prediction, and the choice among them once measured."""
+"""Candidates of a search: sets of float layers by predicted time and error, and the choice once they are measured."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ EQUAL = 0.02  # of the time: two files that differ by less are called equally fa
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A layout.
+    """A set of layers in float, all others in INT8, with its predicted and measured time and error.
 
     Attributes:
         left: layers in float.
         steps: decisions that led to it.
-        predicted: milliseconds by the profiler's costs.
-        divergence: of the output, predicted, nats.
-        disagreement: with float's confident predictions, measured, 0..1 (see ``fidelity``).
+        predicted: milliseconds, from profiles of the INT8 and the float file.
+        divergence: predicted divergence of the output, nats.
+        disagreement: measured share of the float model's confident predictions that differ, 0..1 (see
+            ``fxqat.evaluation.disagreement``).
         milliseconds: measured, in turns with the other candidates.
     """
 
@@ -34,13 +35,15 @@ class Candidate:
     milliseconds: float = 0.0
 
     def measured(self, disagreement: float, milliseconds: float) -> Candidate:
-        """The same with what was measured."""
+        """This candidate with its measured disagreement (0..1) and time (ms)."""
         return replace(self, disagreement=disagreement, milliseconds=milliseconds)
 
 
 def candidates(judge: Judge, count: int) -> tuple[Candidate, ...]:
-    """The base, and for ``count`` shares of its error, from all to LEAST, a cheap layout that keeps no more, each made
-    from the one before; each layout once."""
+    """The base, and a cheap candidate for each of ``count`` error budgets, from the base's whole error to LEAST of it.
+
+    Each candidate starts from the one before; equal candidates appear once.
+    """
     whole = judge.harm(())
     found: dict[tuple[str, ...], Candidate] = {(): _candidate(judge, (), ())}
     left: tuple[str, ...] = ()
@@ -55,8 +58,10 @@ def _candidate(judge: Judge, left: tuple[str, ...], steps: tuple[Step, ...]) -> 
 
 
 def pick(measured: Sequence[Candidate], allowed: float) -> Candidate:
-    """The fastest of those that disagree with float by no more than ``allowed``; among the equally fast the one that
-    disagrees least. Where none is allowed, the one that disagrees least of all."""
+    """The fastest candidate whose disagreement is at most ``allowed``; of equally fast ones that with the least.
+
+    If no candidate is within ``allowed``, the one with the least disagreement.
+    """
     legal = [one for one in measured if one.disagreement <= allowed]
     if not legal:
         return min(measured, key=lambda one: one.disagreement)

@@ -1,4 +1,4 @@
-"""What is known of a network's layouts, their time and their error, and the choice that follows."""
+"""Selection of the layers to keep in float, by predicted time and predicted error at the output."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from fxqat.search.mixed_precision import Layout
 from fxqat.search.op_costs import Costs
 
-_NOISE = 0.01  # of the error: what a choice may seem to add; in float nothing is rounded, so it adds nothing
-_TELLING = 0.05  # per cent: what is less is not worth a number
+_NOISE = 0.01  # of the error: an increase up to this is estimation noise, since a layer in float adds no rounding
+_TELLING = 0.05  # per cent: a smaller error is reported as none
 _BRANCH = 3  # the word of a site that counts branches, as in model.2.m.0.cv1.conv
-_GAIN = 0.002  # of the network's time: what is less is beyond what the profiler can tell
+_GAIN = 0.002  # of the network's time: the profiler cannot measure less
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A decision: these layers in float, for this change of the network's time (ms) and output error (nats)."""
+    """One decision: layers moved to float, and the predicted change of time (ms) and output divergence (nats)."""
 
     layers: tuple[str, ...]
     milliseconds: float
@@ -26,7 +26,7 @@ class Step:
 
 
 class Judge:
-    """What is known of a network: the cost and the error of any layout.
+    """Predicted time and output error of a network for any set of layers in float.
 
     Args:
         layout: of the network.
@@ -41,17 +41,17 @@ class Judge:
         self.place = {name: index for index, name in enumerate(names)}
 
     def cost(self, left: Iterable[str]) -> float:
-        """Milliseconds with the layers ``left`` in float."""
+        """Predicted time with the layers ``left`` in float, milliseconds."""
         return self.layout.cost(left, self.int8, self.plain)
 
     def harm(self, left: Iterable[str]) -> float:
-        """The output's divergence then, nats."""
+        """Predicted divergence of the output with the layers ``left`` in float, nats."""
         chosen = [self.place[name] for name in self.layout.awake(left) if name in self.place]
         return float(self.effects[np.ix_(chosen, chosen)].sum())
 
     def moves(self) -> list[tuple[str, ...]]:
-        """What may be left in float as one: each layer, each block, the same layer of every branch (the head's box
-        logits at all strides), and all up to a layer, which saves a border."""
+        """Sets of layers that are moved to float together: each layer, each block, the same layer of every branch (such
+        as the box logits at all strides), and all layers up to one, which saves a quantize operation."""
         layers, blocks = self.layout.layers, dict[str, list[str]]()
         for site in layers:
             parts = site.split(".")
@@ -62,8 +62,11 @@ class Judge:
         return [(site,) for site in layers] + [tuple(block) for block in blocks.values() if len(block) > 1] + starts
 
     def choose(self, allowed: float, start: Iterable[str] = ()) -> tuple[tuple[str, ...], tuple[Step, ...]]:
-        """Layers to leave in float: those of ``start``, whatever saves time, then what saves most error for its time
-        until the divergence is ``allowed``, then back to INT8 whatever was not needed."""
+        """Layers to keep in float so that the predicted divergence is at most ``allowed``.
+
+        Starts from ``start``, adds layers that are faster in float, then greedily those that save most error for their
+        time, and at the end returns to INT8 any layer that is not needed.
+        """
         left, steps = set(start), list[Step]()
         while step := self._next(left, allowed):
             left |= set(step.layers)
@@ -97,7 +100,8 @@ class Judge:
         return left
 
     def why(self, left: Sequence[str], part: Sequence[str]) -> str:
-        """In words, what ``part`` (sites) in INT8 would change where the layers ``left`` are in float."""
+        """The reason that the written policy gives: the change of error and time if ``part`` (sites) were in INT8 and
+        the other layers of ``left`` in float."""
         layers = set(part) & set(left)
         if not layers:
             return "read by float layers alone" if part[0] in self.layout.inputs else "its inputs are float"

@@ -1,4 +1,4 @@
-"""Which tensors are integers once some layers stay in float, what that layout costs, and which quantizers it leaves."""
+"""Mixed precision: for a set of layers in float, which tensors are integers, the cost, and the quantizers left on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from fxqat.graph.site import operation, site_of
+from fxqat.models.image_size import ImageSize
 from fxqat.passes import sites
 from fxqat.passes.quant_graph import is_quantizer, quant_info
 from fxqat.passes.selective import members
@@ -50,10 +51,10 @@ class Layout:
         fused: with the base policy's decisions (``assign``).
         prepared: the same with quantizers.
         target: of the policy.
-        imgsz: pixels.
+        imgsz: of the images.
     """
 
-    def __init__(self, fused: fx.GraphModule, prepared: fx.GraphModule, target: Target, imgsz: int) -> None:
+    def __init__(self, fused: fx.GraphModule, prepared: fx.GraphModule, target: Target, imgsz: ImageSize) -> None:
         sizes = _sizes(fused, imgsz)
         self.sites = sites(fused)
         self.nodes = {site_of(node): _describe(node, target, sizes) for node in fused.graph.nodes if _counts(node)}
@@ -151,11 +152,11 @@ def _is_output(node: fx.Node) -> bool:
     return not any(quant_info(user).decision and decided(user) == decided(node) for user in node.users)
 
 
-def _sizes(gm: fx.GraphModule, imgsz: int) -> dict[str, int]:
+def _sizes(gm: fx.GraphModule, imgsz: ImageSize) -> dict[str, int]:
     walk = _Sizes(gm)
     with torch.no_grad():
         walk.run(torch.zeros(1, 3, _PROBE, _PROBE))
-    return {name: size * imgsz**2 // _PROBE**2 for name, size in walk.sizes.items()}
+    return {name: size * imgsz.pixels // _PROBE**2 for name, size in walk.sizes.items()}
 
 
 class _Sizes(fx.Interpreter):

@@ -1,4 +1,4 @@
-"""What each site costs in ONNX Runtime on this machine, from its own profiler."""
+"""Time of each site in ONNX Runtime on this machine, from its profiler."""
 
 from __future__ import annotations
 

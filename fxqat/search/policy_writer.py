@@ -1,4 +1,4 @@
-"""A policy as a file that people read: the base policy's lines, and above them one for each part left in float."""
+"""Writer of the policy that a search found: the base policy's rules, and above them one for each part in float."""
 
 from __future__ import annotations
 

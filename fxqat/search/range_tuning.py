@@ -1,5 +1,4 @@
-"""The numbers of a policy, at no cost in speed: other ranges and corrections, judged by how near they bring the output
-to float's."""
+"""Tuning of a policy's ranges and corrections, which cost no speed, by the divergence of the output from float's."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ Content = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class RangeTrial:
-    """A change of a policy's numbers, and what it does to the divergence of the output (see ``divergence``).
+    """One change of a policy's ranges or corrections, and its effect on the divergence of the output.
 
     Attributes:
         name: of the change.
@@ -35,7 +34,7 @@ class RangeTrial:
 
     @property
     def helps(self) -> bool:
-        """Whether it brings the output nearer to float's by more than chance."""
+        """Whether the divergence falls by more than two standard errors of the difference."""
         return self.after - self.before < -_CERTAIN * self.error
 
     def __str__(self) -> str:
@@ -49,15 +48,15 @@ class RangeTrial:
 
 
 def improved(base: Policy, divergences: Callable[[Policy, str], Tensor]) -> tuple[Policy, tuple[RangeTrial, ...]]:
-    """``base`` with every change of CHANGES that helps, one after another, each on top of those before.
+    """``base`` with each change of CHANGES that helps, tried in order, each on top of those taken before.
 
     Args:
         base: where to start.
-        divergences: of a policy, given what it is for in words: nats of each image, shape (images,), the same images
-            each time.
+        divergences: called with a policy and a name for it; returns its divergence on each image, nats, shape
+            (images,), always of the same images.
 
     Returns:
-        The policy, ``base`` itself where nothing helps, and all that was weighed.
+        The policy (``base`` itself if nothing helps) and all trials.
     """
     policy, weighed = base, list[RangeTrial]()
     now = divergences(base, "the start")
@@ -81,21 +80,21 @@ def _weighed(name: str, before: Tensor, after: Tensor) -> RangeTrial:
 
 
 def before_silu(content: Content) -> None:
-    """Choose ranges before a SiLU by their own error, not by that after it."""
+    """Choose the range before a SiLU by the error of that tensor instead of the error after the SiLU."""
     for spec in _histograms(content):
         if spec.get("through") == "silu":
             del spec["through"]
 
 
 def largest_kept(content: Content) -> None:
-    """Let no range of least error cut the largest values."""
+    """Let ranges of least squared error clip the lower end only."""
     for spec in _histograms(content):
         if spec.get("method") == "mse":
             spec["clip"] = "low"
 
 
 def largest_cut(content: Content) -> None:
-    """Let every range of least error cut the largest values too, where that is the least."""
+    """Let ranges of least squared error clip both ends."""
     for spec in _histograms(content):
         spec.pop("clip", None)
 
@@ -120,7 +119,7 @@ def _histograms(content: Content) -> list[Content]:
     return [spec for spec in content.get("specs", {}).values() if spec.get("observer") == "histogram"]
 
 
-# Ranges first: a correction mends what they leave.
+# Ranges first: a correction reduces the error that remains with them.
 CHANGES: Mapping[str, Callable[[Content], None]] = {
     "ranges that keep the largest values": largest_kept,
     "ranges that cut the largest values": largest_cut,

@@ -236,7 +236,12 @@ class _Search:
     def _effects(self, model: Detector) -> tuple[np.ndarray, list[str]]:
         asked = self.budget
         found = images.image_paths(self.data, limit=asked.probe_images)
-        what = {"images": content(found.paths), "model": fingerprint(model.gm), "imgsz": asked.imgsz, "version": 1}
+        what = {
+            "images": content(found.paths),
+            "model": fingerprint(model.gm),
+            "imgsz": asked.imgsz.plain,
+            "version": 1,
+        }
         ledger = Ledger(self.work, "effects", {**what, "probes": asked.probes})
         if "effects" not in ledger:
             done = probe(
@@ -259,7 +264,7 @@ class _Search:
             return calibrate(model, self.data, images_limit=asked.images_limit, imgsz=asked.imgsz, progress=step)
 
         shown = content(images.image_paths(self.data, limit=asked.images_limit).paths)
-        key = {"model": fingerprint(self.source.gm), "policy": policy.text, "images": shown, "imgsz": asked.imgsz}
+        key = {"model": fingerprint(self.source.gm), "policy": policy.text, "images": shown, "imgsz": asked.imgsz.plain}
         if policy.text not in self.models:
             self.models[policy.text] = self.kept.detector(key, make)
         return self.models[policy.text]
@@ -276,7 +281,7 @@ class _Search:
             return evaluate(model, self.data, imgsz=asked.imgsz, split=asked.split, progress=step)
 
         shown = content(images.image_paths(self.data, split=asked.split).paths)
-        return self.kept.accuracy({"file": self.known[path.stem], "images": shown, "imgsz": asked.imgsz}, make)
+        return self.kept.accuracy({"file": self.known[path.stem], "images": shown, "imgsz": asked.imgsz.plain}, make)
 
     def _export(self, model: Detector, name: str) -> Path:
         self.progress(f"exporting {name}", 0, 1)

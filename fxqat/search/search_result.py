@@ -1,4 +1,4 @@
-"""What a search for a policy is asked, what it tried, and what it came to."""
+"""Options and result of a search for a policy."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import Accuracy
 from fxqat.evaluation.bootstrap import Drift
 from fxqat.evaluation.latency import Latency
+from fxqat.models.image_size import DEFAULT_SIZE, ImageSize
 from fxqat.policy import Policy
 from fxqat.search.candidates import Candidate
 from fxqat.search.range_tuning import RangeTrial
@@ -23,12 +24,13 @@ class Budget:
     images_limit: int | None = None
     probe_images: int = 32
     probes: int = 4
-    imgsz: int = 640
+    imgsz: ImageSize = DEFAULT_SIZE
     threads: int = 2
     split: str = "val"
     candidates: int = 6
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "imgsz", ImageSize.of(self.imgsz))
         if not self.max_drop >= 0:
             raise Problem("--max-drop", f"{self.max_drop}", expected="points of mAP50-95, 0 or more")
 

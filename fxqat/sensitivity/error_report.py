@@ -15,6 +15,7 @@ from torch import Tensor, fx
 from fxqat.errors import Problem
 from fxqat.graph.site import covers, module_of, nearest, operation
 from fxqat.models.detector import Detector
+from fxqat.models.image_size import ImageSize
 from fxqat.passes.quant_graph import quant_info, rounded_site
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.sensitivity.error_statistics import Tally, weight_tally
@@ -100,7 +101,7 @@ class ErrorReport:
         output: how far the quantized network's output is from the float network's, measured.
         predicted: the same distance, as the sum of the quantizers' linear effects with their correlations.
         images: how many were shown.
-        imgsz: pixels, square.
+        imgsz: of the images.
         probes: random directions an image, for ``alone``.
     """
 
@@ -110,7 +111,7 @@ class ErrorReport:
     output: Gap
     predicted: float
     images: int
-    imgsz: int
+    imgsz: ImageSize
     probes: int
 
     def __getitem__(self, site: str) -> SiteError:
@@ -135,9 +136,9 @@ class ErrorReport:
 
     def summary(self) -> dict[str, Any]:
         """Ready for JSON; an infinite SQNR is null."""
-        whole = {key: getattr(self, key) for key in ("model", "policy", "images", "imgsz", "probes", "predicted")}
+        whole = {key: getattr(self, key) for key in ("model", "policy", "images", "probes", "predicted")}
         rows = [{key: _finite(value) for key, value in asdict(row).items()} for row in self.rows]
-        return {**whole, "output": asdict(self.output), "sites": rows}
+        return {**whole, "imgsz": self.imgsz.plain, "output": asdict(self.output), "sites": rows}
 
     def csv(self) -> str:
         """One line a row, a header on top; an infinite SQNR is ``inf``, what does not apply is empty."""

@@ -1,10 +1,10 @@
-"""One pass over images that tells what each quantizer does alone: to its tensor, and to the detector's output.
+"""The error that each quantizer causes alone, at its tensor and at the detector's output, in one pass over images.
 
-The second follows from gradients. For a direction r of the output (see fxqat.models.links) and the error d_i that
-quantizer i makes in the float network, ``z_i = d_i . (dy/dx_i)' r`` is what r feels of it, to first order. One backward
-pass gives all z_i at once, ``E[z_i^2] / 2`` is the divergence that quantizer i causes alone, and
-``E[(sum of z_i)^2] / 2`` that of any set of them, correlations included: Hutchinson's estimator of ``|J d|^2`` in the
-Fisher metric.
+The error at the output follows from gradients. Let d_i be the error of quantizer i at its tensor x_i in the float
+network, and r a random direction of the output y (see fxqat.models.links). ``z_i = d_i . (dy/dx_i)' r`` is the change
+of the output along r, to first order. One backward pass gives all z_i at once. ``E[z_i^2] / 2`` is the divergence that
+quantizer i causes alone, ``E[(sum of z_i)^2] / 2`` that of any set of them, correlations included. This is Hutchinson's
+estimator of ``|J d|^2`` in the Fisher metric.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from fxqat.errors import Problem
 from fxqat.graph.site import module_of
 from fxqat.models.detector import Detector, cut
 from fxqat.models.family import RawOutput
+from fxqat.models.image_size import DEFAULT_SIZE, ImageSize
 from fxqat.models.links import directions, divergence
 from fxqat.passes.calibrate import feeds_silu
 from fxqat.passes.quant_graph import is_quantizer, layer_of
@@ -58,7 +59,7 @@ class ProbeResult:
         accumulated: each node's value with everything on against the float one.
         output: the whole network's, measured.
         images: how many.
-        imgsz: of the last one, pixels.
+        imgsz: of the last one.
     """
 
     nodes: tuple[fx.Node, ...]
@@ -68,7 +69,7 @@ class ProbeResult:
     accumulated: dict[str, Tally]
     output: Gap
     images: int
-    imgsz: int
+    imgsz: ImageSize
 
     def alone(self) -> dict[str, float]:
         """The divergence that each member causes alone, nats, by node name."""
@@ -149,10 +150,10 @@ class _Pass:
         self.logits = {one.title: Tally() for one in outputs}
         self.samples: list[list[float]] = []
         self.gaps: list[float] = []
-        self.imgsz = 0
+        self.imgsz = DEFAULT_SIZE
 
     def show(self, image: Tensor, probes: int, accumulate: bool) -> None:
-        self.imgsz = image.shape[-1]
+        self.imgsz = ImageSize.of(image.shape[-2:])
         walk = _FloatWalk(self.view, self.tallies)
         with torch.enable_grad():
             raw = walk.run(image.clone().requires_grad_(True))

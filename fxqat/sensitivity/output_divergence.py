@@ -1,4 +1,7 @@
-"""How far detectors' raw outputs are from one's, on the same images: what tells them apart where mAP is chance."""
+"""Divergence of detectors' raw outputs from the float detector's, on the same images.
+
+It needs no labels, and its standard error is small enough to compare detectors whose mAP differs by less than chance.
+"""
 
 from __future__ import annotations
 
@@ -11,31 +14,32 @@ from torch import Tensor
 
 from fxqat.data import images
 from fxqat.models.detector import Detector
+from fxqat.models.image_size import SizeLike
 from fxqat.models.links import divergence
 
 _BATCH = 8
 
 
 class FloatOutputs:
-    """The outputs of one detector, to compare others with.
+    """The raw outputs of the float detector on chosen images, for comparison with other detectors.
 
     Args:
         detector: the float one.
         data: data set YAML; labels are not read.
         count: images of the split; None for all.
-        imgsz: pixels.
+        imgsz: one side, or height and width.
         split: of the data.
     """
 
     def __init__(
-        self, detector: Detector, data: str | Path, *, count: int | None, imgsz: int, split: str = "val"
+        self, detector: Detector, data: str | Path, *, count: int | None, imgsz: SizeLike, split: str = "val"
     ) -> None:
         self.data, self.count, self.imgsz, self.split = data, count, imgsz, split
         self.outputs = detector.compared
         self.wanted = list(self._raw(detector))
 
     def of(self, detector: Detector) -> Tensor:
-        """The divergence (fxqat.models.links) of each image, nats, shape (images,)."""
+        """The divergence of ``detector`` from the float one (see ``fxqat.models.links``): nats, shape (images,)."""
         pairs = zip(self.wanted, self._raw(detector), strict=True)
         return torch.cat([divergence(self.outputs, *pair) for pair in pairs])
 
@@ -47,7 +51,7 @@ class FloatOutputs:
 
 
 def standard_error(values: Tensor) -> float:
-    """Of the mean of ``values``, shape (n,)."""
+    """The standard error of the mean of ``values``, shape (n,)."""
     return float(values.std()) / len(values) ** 0.5
 
 
@@ -57,5 +61,5 @@ def summary(found: Tensor) -> dict[str, Any]:
 
 
 def shown(plain: dict[str, Any]) -> str:
-    """A summary in a table."""
+    """The text of a summary in a table: mean ± standard error."""
     return f"{plain['mean']:.4f} ± {plain['standard_error']:.4f}"

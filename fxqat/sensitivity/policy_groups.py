@@ -1,4 +1,4 @@
-"""What a policy decides as one: a site with everything that is rounded there, or a block of them."""
+"""Groups of quantizers that a policy switches together: those of a site, or of a block of sites."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GROUPS = ("site", "block")
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """One thing to switch.
+    """A group of quantizers that is switched on or off together.
 
     Attributes:
         site: as a policy names it, or a block's prefix (``model.2``; within the head, one part more).
@@ -30,9 +30,9 @@ class Unit:
 
 
 def units(gm: fx.GraphModule, group: str = "site") -> tuple[Unit, ...]:
-    """Every unit of a prepared graph, in the order of the computation.
+    """The groups of a prepared graph, in the order of the computation.
 
-    A tensor that a Concat joins to others of one scale belongs to the site that computes it.
+    A tensor that shares its scale with others belongs to the site that computes it.
     """
     nodes: dict[str, list[str]] = {}
     sites: dict[str, list[str]] = {}
@@ -46,7 +46,7 @@ def units(gm: fx.GraphModule, group: str = "site") -> tuple[Unit, ...]:
 
 
 def decided(node: fx.Node) -> str:
-    """The site whose line of the policy decided ``node``."""
+    """The path of the site by whose policy rule ``node`` was decided."""
     decision = quant_info(node).decision
     return decision.site.path if decision is not None else rounded_site(node)
 
@@ -57,7 +57,7 @@ def _block(site: str, roles: Sequence[str]) -> str:
 
 
 def downstream(gm: fx.GraphModule, start: Sequence[str]) -> frozenset[str]:
-    """Names of the nodes called ``start`` and all that depend on them."""
+    """The names in ``start``, and those of all nodes that depend on them."""
     reached = set(start)
     for node in gm.graph.nodes:
         if any(source.name in reached for source in node.all_input_nodes):

@@ -1,5 +1,4 @@
-"""Which sites an accuracy hangs on: one at a time quantized alone, or left out, scored by the output's divergence or
-by mAP."""
+"""Sensitivity: the loss that each site causes if it alone is quantized, or alone is not, by divergence or by mAP."""
 
 from __future__ import annotations
 
@@ -17,6 +16,7 @@ from fxqat.errors import Problem
 from fxqat.evaluation.disagreement import Confident, confident, disagreement, ratio
 from fxqat.graph.site import nearest
 from fxqat.models.detector import Detector, cut
+from fxqat.models.image_size import DEFAULT_SIZE, ImageSize
 from fxqat.models.links import divergence
 from fxqat.passes.selective import Selective, asleep, run
 from fxqat.sensitivity.gradient_probe import probe
@@ -101,13 +101,14 @@ class SensitivityOptions:
     group: str = "site"
     leave_one_out: bool = False
     images_limit: int | None = 32
-    imgsz: int = 640
+    imgsz: ImageSize = DEFAULT_SIZE
     probes: int = 4
     seed: int = 0
     split: str = "val"
     only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "imgsz", ImageSize.of(self.imgsz))
         for name, value, legal in (("--by", self.by, WAYS), ("--group", self.group, GROUPS)):
             if value not in legal:
                 raise Problem(name, f"{value!r}", expected=f"one of: {', '.join(legal)}", remedy=nearest(value, legal))
@@ -142,12 +143,19 @@ def measure(
     """
     asked = asked or SensitivityOptions()
     expect_calibrated(model, "sensitivity")
-    images.check_imgsz(asked.imgsz, model.stride)
+    asked.imgsz.checked(model.stride)
     every = units(model.gm, asked.group)
     chosen = _chosen(every, asked)
     split = asked.split if asked.by == "mAP" else None
     found = images.image_paths(data, split=split, limit=asked.images_limit)
-    what = {**asdict(asked), "only": [], "images": content(found.paths), "model": fingerprint(model.gm), "version": 2}
+    what = {
+        **asdict(asked),
+        "imgsz": asked.imgsz.plain,
+        "only": [],
+        "images": content(found.paths),
+        "model": fingerprint(model.gm),
+        "version": 2,
+    }
     ledger = Ledger(work, f"sensitivity-{asked.by}", what)
     scores, total, effects = _SCORES[asked.by](_Job(model, data, found, chosen, every, asked, ledger, progress))
     return Sensitivity(
@@ -256,7 +264,7 @@ def _image(
 
 
 def _scores(job: _Job, harm: dict[str, float], base: float) -> list[Score]:
-    """``harm`` is of the network with the unit's switch turned, ``base`` of the one without."""
+    """The scores of all units; ``harm`` is the error with a unit switched, ``base`` the error without."""
     if job.asked.leave_one_out:
         return [Score(site=unit.site, sites=unit.sites, without=base - harm[unit.site]) for unit in job.units]
     return [Score(site=unit.site, sites=unit.sites, alone=harm[unit.site] - base) for unit in job.units]

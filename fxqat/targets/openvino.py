@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fxqat.quant.pairs import Order
+from fxqat.quant.pair_order import Order
 from fxqat.targets.target import Target
 from fxqat.targets.vocabulary import DECODE, IMAGES, PLACES, UINT8, WEIGHT_REASONS, WEIGHTS
 

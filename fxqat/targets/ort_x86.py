@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fxqat.quant.pairs import Order
+from fxqat.quant.pair_order import Order
 from fxqat.targets.target import Target
 from fxqat.targets.vocabulary import DECODE, IMAGES, PLACES, UINT8, WEIGHT_REASONS, WEIGHTS
 

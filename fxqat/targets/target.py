@@ -1,4 +1,4 @@
-"""Target: what one runtime runs as integers, the types it wants, where quantizers go, what must share a scale."""
+"""Target: what one runtime executes as integers, in which types, where quantizers stand, and what shares a scale."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from fxqat.errors import Problem
-from fxqat.quant.pairs import Order
+from fxqat.quant.pair_order import Order
 from fxqat.quant.spec import QConfig, QuantSpec
 
 
 class Place(Enum):
-    """Where the quantizer of an operation's output comes from."""
+    """Which quantizer the output of an operation has."""
 
     OWN = "own output quantizer"
     SAME = "same as its input"
@@ -22,32 +22,34 @@ class Place(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A runtime.
+    """A runtime and the processors it runs on, as far as quantization depends on them.
 
     Attributes:
-        name: as in a policy's ``target:``.
+        name: as in a policy's ``target:`` and ``--target``.
+        doc: one line for lists of targets.
         runtime: that runs its files, a name from ``fxqat.runtime.sessions.RUNTIMES`` where it can be run here.
-        activation: the legal form of activations, and the one that a policy's spec has where it names none; a policy
-            may differ in observer and learning, not in type or scheme.
+        activation: the integer type and scheme of activations, which a policy's spec has by default. A policy may
+            choose observer, range and learning, but no other type or scheme.
         weight: the same for weights.
-        places: for every operation of the closed vocabulary, where its output's quantizer comes from.
-        readers: operations that want integers: only tensors that one of them reads, directly or through operations that
-            only move values, get a quantizer. None: every tensor that may.
+        places: for every operation that a graph may hold, which quantizer its output has.
+        readers: the operations that need integer inputs. Only tensors that one of them reads, directly or through
+            operations that only move values, get a quantizer. None: every tensor that may be quantized.
         channels_last: files are arranged for kernels that want a pixel's channels side by side (see
             runtime/ort_layout.py).
         pair_orders: how its kernels read weights whose products they may add two at a time in 16 bits; the scale of
-            each channel then keeps every such pair within ``fxqat.quant.pairs.PAIR_MAX``, which makes the file exact
-            with VNNI and without. Empty: sums are wide, or nobody asked for other processors.
+            each channel then keeps every such pair within ``fxqat.quant.pairs.PAIR_MAX``, so that the file is exact
+            with VNNI and without. Empty: sums are of 32 bits, or the target requires VNNI.
         needs_wide_sums: exact only on processors that add products in 32 bits.
-        replaced_by: the target to use instead of this one, which no policy may name any more.
-        suffix: what the name of its files ends in.
-        arithmetic: of its integer kernels, by its name in fxqat.quant.arithmetic; None where it is not known.
-        restates: what only moves codes (Concat, MaxPool, Split ...) is quantized again in the file, which a runtime may
-            need to run it on codes; else they are carried through (see runtime/redundant_qdq.py).
+        replaced_by: for a retired target, the one to use instead.
+        suffix: of its files.
+        arithmetic: the integer arithmetic of its kernels, by its name in fxqat.quant.arithmetic; None if not known.
+        restates: whether the output of an operation that only moves values (Concat, MaxPool, Split) is quantized again
+            in the file, which some runtimes need to execute it on integers (see runtime/redundant_qdq.py).
         integer_bias: biases are int32 codes at the accumulator's scale; else they stay in float.
-        fixed: operations whose output range is known without observing it.
-        float_roles: roles that stay in float whatever a policy says, and why.
-        reasons: why a form is the only legal one, by the field of the spec that says otherwise, ``weight.bits``.
+        fixed: output ranges that are known without observing, by operation.
+        float_roles: roles that must stay in float, and why.
+        reasons: why another type or scheme is not legal, by the field of the spec, such as ``weight.bits``; shown in
+            errors.
     """
 
     name: str
@@ -70,7 +72,7 @@ class Target:
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     def place(self, op: str, site: str) -> Place:
-        """Where the quantizer of ``op``'s output comes from.
+        """Which quantizer the output of ``op`` has; ``site`` stands in the error.
 
         Raises:
             Problem: an operation outside the vocabulary.
@@ -85,11 +87,11 @@ class Target:
         return self.places[op]
 
     def is_float(self, op: str) -> bool:
-        """Whether there is no integer kernel for ``op``."""
+        """Whether ``op`` has no integer kernel."""
         return self.places.get(op) is Place.NONE
 
     def has_weight(self, op: str) -> bool:
-        """Whether ``op`` multiplies by a weight of its own."""
+        """Whether ``op`` has a weight."""
         return op in _WEIGHTED
 
     def check(
@@ -103,7 +105,7 @@ class Target:
         preactivation: QuantSpec | None = None,
         input: QuantSpec | None = None,
     ) -> None:
-        """Refuse what the runtime cannot run as integers.
+        """Check that the runtime can execute a decision of a policy as integers.
 
         Raises:
             Problem: at ``where`` (a policy's line), with the nearest legal spec.
@@ -149,7 +151,7 @@ class Target:
 
 
 def _illegal(given: QuantSpec, legal: QuantSpec) -> Iterator[str]:
-    """The fields in which ``given`` is not what the runtime runs."""
+    """The fields of ``given`` that the runtime cannot execute."""
     if given.bits > legal.bits:
         yield "bits"
     if given.signed != legal.signed:

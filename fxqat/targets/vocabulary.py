@@ -1,11 +1,11 @@
-"""The operations that graphs may hold, and the forms of codes, that several targets share."""
+"""Operations, integer types and reasons that several targets share."""
 
 from __future__ import annotations
 
 from fxqat.quant.spec import QuantSpec
 from fxqat.targets.target import Place
 
-# Operations that only move values keep their input's codes; those that join tensors need one scale for all of them.
+# Operations that only move values keep the quantizer of their input; those that join tensors need one for all inputs.
 PLACES = {
     "input": Place.OWN,
     "QATConv2d": Place.OWN,
@@ -33,6 +33,7 @@ PLACES = {
     "Dropout": Place.SAME,
     "PixelShuffle": Place.SAME,
     "StopGradient": Place.SAME,
+    "PointFlow": Place.SAME,
     "AdaptiveAvgPool2d": Place.NONE,
     "AvgPool2d": Place.NONE,
     "ConvTranspose2d": Place.NONE,

@@ -267,7 +267,7 @@ def site_sqnr(gm: fx.GraphModule, batches: Any) -> dict[str, float]:
 def inference_images(trainer: Any, count: int) -> Any:
     """``count`` training images as inference sees them, spread evenly, in batches on the trainer's device."""
     found = images.image_paths(trainer.args.data, limit=count)
-    for batch in images.batches(found, trainer.args.imgsz, 8, lambda path, why: None, fit=trainer.given.fit):
+    for batch in images.batches(found, trainer.plan.imgsz, 8, lambda path, why: None, fit=trainer.given.fit):
         yield batch.to(trainer.device)
 
 

@@ -6,11 +6,7 @@ from pathlib import Path
 
 import torch
 
-from fxqat.data import dataset, images
-from fxqat.data.labels import check_labels
 from fxqat.errors import Problem
-from fxqat.evaluation.accuracy import check_classes
-from fxqat.evaluation.predictor import Predictor
 from fxqat.models import offline  # noqa: F401 - before ultralytics
 from fxqat.models.detector import Detector
 from fxqat.passes.quant_graph import QuantGraph
@@ -21,6 +17,9 @@ from fxqat.workflow.stage_checks import expect_calibrated
 
 # isort: split
 from ultralytics.utils.torch_utils import select_device
+
+# Ultralytics' options that make one image of several, or prepare its data anew after they did.
+_MIXING = ("mosaic", "mixup", "cutmix", "copy_paste", "close_mosaic")
 
 
 def check_detector(detector: Detector) -> None:
@@ -85,21 +84,15 @@ def _check_present(device: str) -> None:
         raise Problem(f"device {device}", f"cannot be used ({what})", expected="cpu, 0, 0,1 ...") from error
 
 
-def check_data(detector: Detector, plan: TrainingConfig) -> dataset.DataSet:
-    """The data set, once its classes, images and labels are known to fit.
-
-    Raises:
-        Problem: missing, no YAML, other classes, or a split without images or the labels that it is needed for.
-    """
-    images.check_imgsz(plan.imgsz, detector.stride)
-    place = dataset.find(plan.data)
-    if not dataset.is_yaml(place):
-        raise Problem(place, "has no val split to choose the best epoch by", expected="a data set YAML")
-    found = dataset.read(place)
-    check_classes(Predictor.of(detector, detector), found)
-    for split, needed in (("train", plan.loss.needs_labels), ("val", True)):
-        check_labels(place, split, found.images(split), len(found.names), needed=needed)
-    return found
+def check_size(detector: Detector, plan: TrainingConfig) -> None:
+    """Refuse a size that the network does not take, and what cannot be done to images of that shape."""
+    if plan.imgsz.checked(detector.stride).is_square:
+        return
+    mixed = [name for name in _MIXING if plan.overrides().get(name)]
+    if mixed or detector.fit != "letterbox":
+        who = f"training with {' and '.join(mixed)}" if mixed else f"training of the task {detector.source.task}"
+        remedy = f"use {plan.imgsz.longest}"
+        raise Problem(f"imgsz {plan.imgsz}", "is no square", expected=f"one for {who}", remedy=remedy)
 
 
 def check_same(found: resume_state.State, start: str, plan: TrainingConfig, images: str, path: Path) -> None:

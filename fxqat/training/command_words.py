@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from fxqat.models.image_size import ImageSize
+
 VALUES = ("epochs", "batch", "imgsz", "distill", "penalty", "device", "seed")
 SWITCHES = ("lsq", "unlabelled")
 
@@ -19,6 +21,7 @@ def restated(record: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
     """
     words: list[str] = []
     for name, value in _chosen(record, usual).items():
+        value = str(ImageSize.of(value)) if name == "imgsz" else value
         text = value if isinstance(value, str) else json.dumps(value)
         if name in SWITCHES:
             words.append(f"--{name}" if value else f"--no-{name}")

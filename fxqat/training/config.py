@@ -10,6 +10,7 @@ from fxqat.errors import Problem
 from fxqat.graph.site import nearest
 from fxqat.models import offline  # noqa: F401 - before ultralytics
 from fxqat.models.detector import Detector
+from fxqat.models.image_size import DEFAULT_SIZE, ImageSize
 from fxqat.policy import Policy
 from fxqat.training.losses import LossConfig
 from fxqat.training.schedules import SCHEDULES
@@ -35,6 +36,8 @@ RECIPE: Mapping[str, Any] = {
     "translate": 0.0,
     "hsv_s": 0.3,
     "hsv_v": 0.2,
+    "auto_augment": None,
+    "erasing": 0.0,
     "patience": 0,
     "plots": False,
 }
@@ -60,6 +63,7 @@ RESERVED: Mapping[str, str] = {
     "exist_ok": "the run lies beside the result",
     "save_dir": "the run lies beside the result",
     "cos_lr": "use schedule",
+    "nms": "the detector was prepared with or without it",
     "split": "the val split decides",
 }
 
@@ -69,10 +73,11 @@ class TrainingConfig:
     """How to train.
 
     Attributes:
-        data: data set YAML; its val split needs labels, its train split only where the task loss is used.
+        data: data set YAML, of classifiers a folder; its val split needs labels, its train split only where the task
+            loss is used.
         epochs: all in all; epoch 0 is the model as given.
         batch: images a step.
-        imgsz: pixels, square, a multiple of the model's stride.
+        imgsz: of the images, multiples of the model's stride; may be given in any form of ``ImageSize.of``.
         device: as Ultralytics': "" for a GPU where there is one, "cpu", "0", "0,1" for a process on each of two.
         seed: of weights' order, augmentation and everything random; each epoch's randomness follows from it alone.
         lsq: learn the scales of calibrated activations.
@@ -89,13 +94,13 @@ class TrainingConfig:
         options: any other option of Ultralytics' trainer.
 
     Raises:
-        ValueError, TypeError: one line that names the field, its value and what is legal.
+        ValueError, TypeError, Problem: one line that names the field, its value and what is legal.
     """
 
     data: str
     epochs: int = 3
     batch: int = 4
-    imgsz: int = 640
+    imgsz: ImageSize = DEFAULT_SIZE
     device: str = ""
     seed: int = 0
     lsq: bool = False
@@ -111,6 +116,7 @@ class TrainingConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "imgsz", ImageSize.of(self.imgsz))
         for name in ("epochs", "batch"):
             _require(_whole(getattr(self, name)) and getattr(self, name) > 0, name, getattr(self, name), "1 or more")
         _require(_whole(self.seed) and self.seed >= 0, "seed", self.seed, "a whole number, 0 or more")
@@ -135,13 +141,15 @@ class TrainingConfig:
 
     def overrides(self) -> dict[str, Any]:
         """What Ultralytics' trainer is given; no step is accumulated over batches unless ``nbs`` says so."""
-        ours = {name: getattr(self, name) for name in ("data", "epochs", "batch", "imgsz", "device", "seed")}
+        ours = {name: getattr(self, name) for name in ("data", "epochs", "batch", "device", "seed")}
+        ours["imgsz"] = self.imgsz.longest  # Ultralytics' training takes one side
         fixed = {"mode": "train", "amp": False, "val": True, "save": True, "deterministic": True}
         return {**RECIPE, "nbs": self.batch, **self.options, **ours, **fixed}
 
     def summary(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
-        return {**asdict(self), **{name: dict(getattr(self, name)) for name in _MAPPINGS}}
+        mappings = {name: dict(getattr(self, name)) for name in _MAPPINGS}
+        return {**asdict(self), **mappings, "imgsz": self.imgsz.plain}
 
 
 _MAPPINGS = ("schedule_options", "progressive", "options")
@@ -214,7 +222,7 @@ def _config(data: str, flat: Mapping[str, Any], where: str) -> TrainingConfig:
     own.update({"device": str(own["device"])} if "device" in own else {})
     try:
         return TrainingConfig(data=data, loss=LossConfig(**loss), options=flat, **own)
-    except (TypeError, ValueError) as error:
+    except (Problem, TypeError, ValueError) as error:
         raise Problem(where, str(error)) from error
 
 

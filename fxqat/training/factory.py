@@ -11,8 +11,9 @@ from typing import Any
 from fxqat.errors import Problem
 from fxqat.models.detector import Detector
 from fxqat.models.family import Family, imported
-from fxqat.training.checks import check_data, check_detector, check_devices, check_teacher
+from fxqat.training.checks import check_detector, check_devices, check_size, check_teacher
 from fxqat.training.config import TrainingConfig, configured
+from fxqat.training.data import read
 from fxqat.training.qat_trainer import QATTrainer
 from fxqat.training.trainer import Trainer
 from fxqat.training.ultralytics_model import Trainee
@@ -46,11 +47,15 @@ def create_trainer(
     check_detector(detector)
     check_teacher(detector, teacher, plan)
     check_devices(detector, plan)
-    found = check_data(detector, plan)
+    check_size(detector, plan)
+    found = read(detector, plan.data, needs_labels=plan.loss.needs_labels)
     folder = Path(folder).resolve()
     where = {"project": str(folder.parent), "name": folder.name, "exist_ok": True, "model": "fxqat", "cos_lr": False}
     kind = trainer_class(QATTrainer if detector.stage == "qat" else Trainer, detector.source.family)
-    trainer = kind(overrides={**plan.overrides(), **where, "data": str(found.file), "task": detector.source.task})
+    rows = {"nms": False} if detector.source.head_spec.nms_free else {}  # Ultralytics' word for final rows
+    given = {"data": str(found.file), "task": detector.source.task, **rows}
+    trainer = kind(overrides={**plan.overrides(), **where, **given})
+    trainer.use_data(found, labelled=plan.loss.needs_labels)
     trainer.plan, trainer.given, trainer.teacher, trainer.resuming = plan, detector, teacher, resume
     trainer.model = Trainee(copy.deepcopy(detector))
     for one in callbacks:

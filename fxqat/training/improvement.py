@@ -7,24 +7,20 @@ from typing import Any
 
 from fxqat.evaluation.accuracy_file import read, write
 from fxqat.evaluation.bootstrap import Drift, paired_drift
-from fxqat.evaluation.metrics import from_statistics
 from fxqat.models.family import Family
 
 
 def keep(validator: Any, family: Family, folder: Path, epoch: int) -> None:
-    """Keep what ``validator`` (a SquareValidator), in the process that gathers, measured just now.
+    """Keep what ``validator`` (see ``square_validator``), in the process that gathers, measured just now.
 
     Args:
-        validator: done.
+        validator: done; each time it sees the same images in the same order.
         family: of the model.
         folder: of the run's weights.
         epoch: that was validated; 0 is before training.
     """
-    count = len(validator.statistics["tp"])
-    paths = [Path(str(index)) for index in range(count)]  # each time the same images in the same order
     file = _file(folder, epoch)
-    found = from_statistics(file.stem, validator.metrics, validator.names, paths, validator.statistics, family=family)
-    write(found, file)
+    write(validator.accuracy(file.stem, family), file)
 
 
 def gain(folder: Path, epoch: int) -> Drift | None:

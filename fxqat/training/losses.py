@@ -92,15 +92,16 @@ class TaskLoss:
     Args:
         model: a Trainee; its ``args`` give the gains.
         focal: gamma of the focal loss for the classes, 0 for none.
+        weight: of all its parts.
 
     Raises:
         Problem: a focal loss for a task without class logits of anchors.
     """
 
-    def __init__(self, model: Any, focal: float = 0.0) -> None:
-        source = model.detector.source
+    def __init__(self, model: Any, focal: float = 0.0, weight: float = 1.0) -> None:
+        self.weight, source = weight, model.detector.source
         self.family: Family = source.family
-        self.criterion = self.family.criterion(model, source.head_spec)
+        self.criterion: Any = self.family.criterion(model, source.head_spec)
         if focal:
             for one in self._branches():
                 _check_focal(one, self.family)
@@ -109,8 +110,13 @@ class TaskLoss:
     def __call__(self, seen: LossInputs) -> Parts:
         """Ultralytics' parts by their names: ``box_loss``, ``cls_loss`` ..."""
         total, items = self.criterion(self.family.for_loss(seen.raw), seen.batch)
-        losses = total.reshape(-1) / self.family.loss_times(len(seen.batch["img"]))
+        losses = self.weight * total.reshape(-1) / self.family.loss_times(len(seen.batch["img"]))
         return dict(zip(items, losses, strict=True))
+
+    def update(self) -> None:
+        """Ultralytics' own change from epoch to epoch: of a head with two branches from the one to the other."""
+        if hasattr(self.criterion, "update"):
+            self.criterion.update()
 
     def _branches(self) -> list[Any]:
         found = [getattr(self.criterion, name, None) for name in ("one2many", "one2one")]
@@ -204,21 +210,32 @@ class QATPenaltyLoss:
 class ComposedLoss:
     """The sum of parts.
 
+    Args:
+        parts: in the order in which they are logged.
+        times: how often Ultralytics' trainer is given the mean over a batch of so many images, see
+            ``Family.loss_times``.
+
     Attributes:
         progress: share of the training that is done, for parts that change with it.
     """
 
-    def __init__(self, parts: Sequence[Part]) -> None:
-        self.parts, self.progress = tuple(parts), 0.0
+    def __init__(self, parts: Sequence[Part], times: Callable[[int], int] = int) -> None:
+        self.parts, self.times, self.progress = tuple(parts), times, 0.0
 
     def __call__(self, raw: Raw, batch: Mapping[str, Any], gm: nn.Module) -> tuple[Tensor, Parts]:
-        """The sum times the batch size, as Ultralytics' losses are, and the detached parts by name."""
+        """The sum as often as Ultralytics' loss of the task counts it, and the detached parts by name."""
         seen = LossInputs(raw=raw, batch=batch, gm=gm, progress=self.progress)
         found: Parts = {}
         for part in self.parts:
             found.update(part(seen))
-        total = torch.stack(list(found.values())).sum() * len(batch["img"])
+        total = torch.stack(list(found.values())).sum() * self.times(len(batch["img"]))
         return total, {name: value.detach() for name, value in found.items()}
+
+    def update(self) -> None:
+        """What Ultralytics' trainer calls at the end of an epoch."""
+        for part in self.parts:
+            if isinstance(part, TaskLoss):
+                part.update()
 
 
 def build_loss_function(
@@ -239,25 +256,14 @@ def build_loss_function(
             config = LossConfig(**config)
         except (TypeError, ValueError) as error:
             raise Problem("loss", str(error), expected=f"fields of LossConfig: {', '.join(_FIELDS)}") from error
-    parts: list[Part] = [TaskLoss(model, config.focal)] if config.task else []
-    if config.task not in (0.0, 1.0):
-        parts = [_Weighted(parts[0], config.task)]
+    parts: list[Part] = [TaskLoss(model, config.focal, config.task)] if config.task else []
     if config.needs_teacher:
         if teacher is None:
             raise Problem("loss", "distillation needs a teacher", remedy="give the float detector as teacher")
         parts.append(DistillationLoss(teacher, model.detector.trained, config.distill, config.features))
     if config.penalty:
         parts.append(QATPenaltyLoss(config.penalty, config.penalty_warmup))
-    return ComposedLoss(parts)
-
-
-@dataclass(frozen=True)
-class _Weighted:
-    part: Part
-    weight: float
-
-    def __call__(self, seen: LossInputs) -> Parts:
-        return {name: self.weight * value for name, value in self.part(seen).items()}
+    return ComposedLoss(parts, model.detector.source.family.loss_times)
 
 
 def quantized_layers(gm: nn.Module) -> list[QATConv2d | QATLinear]:

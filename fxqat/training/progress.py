@@ -24,8 +24,8 @@ def announced(plan: TrainingConfig) -> str:
 
 
 class EpochTable:
-    """One line an epoch: mAP of the quantized average in points, rate, parts of the loss, stage, time to go, worst
-    site.
+    """One line an epoch: the metric of the quantized average in points, rate, parts of the loss, stage, time to go,
+    worst site.
 
     The stage is the phase of a schedule that has phases, and how many stages of quantizers are on; a training that has
     neither has no such column.
@@ -61,7 +61,9 @@ class EpochTable:
     def _line(self, trainer: Any, row: Mapping[str, Any], left: str) -> None:
         parts = [name for name in row if name not in ("epoch", "map5095", "map50", "lr")]
         names = "".join(f"{name:>13}" for name in parts)
-        heading = f"epoch  mAP50-95   mAP50       lr{names}{self._stage(trainer, None)}   to go  worst site"
+        metric = trainer.metric
+        measured = f"epoch  {metric.title:>8}{metric.second_title:>8}       lr"
+        heading = f"{measured}{names}{self._stage(trainer, None)}   to go  worst site"
         if heading != self.heading and (parts or not self.heading):
             self.heading = heading
             self.write(heading)

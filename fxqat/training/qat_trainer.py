@@ -1,4 +1,4 @@
-"""The trainer of calibrated detectors."""
+"""The trainer of calibrated detectors (QAT)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ RANGE_IMAGES = 32  # for freeze_observers
 
 
 class QATTrainer(Trainer):
-    """Trains a calibrated detector with its quantizers on: observers off, batch norms frozen as the plan says, learned
-    scales in a parameter group of their own."""
+    """Trainer of a calibrated detector with fake quantization on.
+
+    Observers are off, batch norm statistics are frozen as configured, and learned scales are a parameter group of their
+    own.
+    """
 
     def _prepare(self) -> None:
         self.trainee.apply(disable_observer)
@@ -30,7 +33,8 @@ class QATTrainer(Trainer):
         self.trainee.refresh()
 
     def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> optim.Optimizer:
-        """Ultralytics' optimizer; learned scales have a rate of their own, no weight decay; absorbed factors stay."""
+        """Ultralytics' optimizer, with learned scales in a group without weight decay; absorbed batch norm factors
+        are not trained."""
         optimizer: optim.Optimizer = super().build_optimizer(model, *args, **kwargs)
         scales, factors = learned_scales(model), [layer.bn.weight.requires_grad_(False) for layer in normed(model)]
         chosen = {id(parameter) for parameter in (*scales, *factors)}

@@ -1,5 +1,8 @@
-"""Trainers on Ultralytics' trainer of the task: its data, augmentation, loss, validator, loop; our graph, state,
-gate."""
+"""The trainer of float and quantized detectors, a subclass of Ultralytics' trainer.
+
+Data, augmentation, loss, validator and loop are Ultralytics'. Graph, saved state, and the comparison with epoch 0 are
+ours.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,21 @@ import numpy as np
 import torch
 from torch import Tensor, optim
 
-from fxqat.data import dataset
+from fxqat.data.class_folders import ClassFolders
+from fxqat.data.dataset import DataSet
 from fxqat.errors import Problem
 from fxqat.evaluation.validators import square_validator
 from fxqat.files import locked
 from fxqat.graph.pipeline import Pipeline
 from fxqat.models import offline
 from fxqat.models.detector import Detector, cut
-from fxqat.models.family import Metric
+from fxqat.models.family import Labels, Metric
 from fxqat.passes.unquantize import Unquantize
 from fxqat.quant.modules import freeze_bn_stats, update_bn_stats
 from fxqat.training import resume_state
 from fxqat.training.checks import check_same, widest_site
 from fxqat.training.config import TrainingConfig
-from fxqat.training.data import images_digest, list_images, ultralytics_images
+from fxqat.training.data import images_digest, in_order, ultralytics_data, ultralytics_images
 from fxqat.training.distributed import launch
 from fxqat.training.ema import AveragedModel
 from fxqat.training.improvement import gain, keep
@@ -45,11 +49,11 @@ Row = dict[str, Any]
 
 
 class Trainer(BaseTrainer):
-    """Trains a Detector of any stage; the FP32 baseline where it is float.
+    """Trainer of a Detector at any stage; a float detector is trained in FP32.
 
-    The moving average of the weights is what is validated, once before training (epoch 0) and after each epoch, on
-    square images as ``fxqat val`` and an exported file see them. The average of the best epoch is the result, and where
-    no epoch is better than epoch 0 the detector as it was given. After each epoch the whole state is written to
+    The moving average (EMA) of the weights is validated once before training (epoch 0) and after each epoch, on images
+    as ``fxqat val`` and an exported file see them. The result is the average of the best epoch, or the detector as
+    given if no epoch is better than epoch 0. After each epoch the whole state is written to
     ``weights/state.safetensors`` in the run's folder.
 
     Made by ``create_trainer``.
@@ -58,8 +62,8 @@ class Trainer(BaseTrainer):
         history: one row an epoch, epoch 0 first: ``epoch``, ``map5095``, ``map50``, ``lr``, and the parts of the loss.
         best_epoch: of the highest validated mAP50-95.
         compiled: whether quantizers compute with compiled kernels.
-        data_digest: of the names of the data set's images, by which a moved one is known again.
-        phase: the phase of an epoch (0 is the first trained), of a schedule that has phases.
+        data_digest: hash of the names of the data set's images, by which a moved data set is recognised on resuming.
+        phase: function from an epoch (0 is the first trained) to its phase, for a schedule that has phases.
     """
 
     plan: TrainingConfig
@@ -81,12 +85,12 @@ class Trainer(BaseTrainer):
 
     @property
     def metric(self) -> Metric:
-        """What decides."""
+        """The metric that decides which epoch is best."""
         return self.given.source.family.metric
 
     @property
     def state_file(self) -> Path:
-        """Where the state after each epoch is."""
+        """The path of the state that is saved after each epoch."""
         return Path(self.wdir) / "state.safetensors"
 
     @property
@@ -101,7 +105,7 @@ class Trainer(BaseTrainer):
         return self._made(self.kept if self.best_epoch else {}, self.best_epoch, gain=found and asdict(found))
 
     def latest(self) -> Detector:
-        """The detector of the newest epoch, the same way."""
+        """The detector of the last finished epoch, in eval mode, with ``training`` in its recipe."""
         return self._made(self._average(), len(self.history) - 1)
 
     def _made(self, tensors: dict[str, Tensor], epoch: int, **more: Any) -> Detector:
@@ -111,7 +115,7 @@ class Trainer(BaseTrainer):
         return made.with_graph(made.gm, training={**self._record(epoch), **more}).eval()
 
     def _record(self, epoch: int) -> dict[str, Any]:
-        """What is kept of the training in the recipe of ``epoch``'s detector."""
+        """The record of the training in the recipe of the detector of ``epoch``."""
         summary = self.plan.summary()
         summary["data"] = Path(summary["data"]).name
         measured = [row["map5095"] for row in self.history]
@@ -120,6 +124,7 @@ class Trainer(BaseTrainer):
             "compiled": self.compiled,
             "epoch": epoch,
             "best_epoch": self.best_epoch,
+            "metric": self.metric.title,
             "map5095": measured,
         }
 
@@ -136,18 +141,44 @@ class Trainer(BaseTrainer):
             self._recall(resume_state.read(self.state_file))
 
     def check_resume(self, overrides: Any) -> None:
-        """Resuming is not Ultralytics', which needs pickled checkpoints."""
+        """Disable Ultralytics' resuming, which needs pickled checkpoints; ours reads ``state_file``."""
         self.resume = False
 
     def get_dataset(self) -> dict[str, Any]:
-        """The data set as every command reads it."""
-        found = dataset.read(Path(self.args.data))
+        """Nothing yet, see ``use_data``."""
+        return {}
+
+    def use_data(self, found: DataSet | ClassFolders, *, labelled: bool) -> None:
+        """Train and validate on ``found``, the data set as every command reads it; on its train split's labels where
+        ``labelled``."""
         self.data_digest = images_digest(found)
-        return list_images(found, Path(self.save_dir))
+        self.data = ultralytics_data(found, Path(self.save_dir), labelled=labelled)
+
+    def setup_model(self) -> None:
+        """Nothing: the detector is given."""
+
+    def set_model_attributes(self) -> None:
+        """Ultralytics' own, and the options, which losses read."""
+        super().set_model_attributes()
+        self.trainee.args = self.args
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
-        """Ultralytics' data set, square in validation too."""
+        """Ultralytics' data set, all images of one size, in validation too."""
+        if self.given.source.family.labels is Labels.FOLDERS:
+            return super().build_dataset(img_path, mode, batch)
         return ultralytics_images(self, img_path, mode, batch)
+
+    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        """Ultralytics' loader, in order in validation.
+
+        Raises:
+            Problem: none of the split's images can be read.
+        """
+        try:
+            found = super().get_dataloader(dataset_path, batch_size, rank, mode)
+        except FileNotFoundError as error:  # Ultralytics left out every image of a class folder as damaged
+            raise Problem(self.args.data, f"split '{mode}' has no usable image") from error
+        return found if mode == "train" else in_order(found, rank)
 
     def get_validator(self) -> Any:
         """Ultralytics' validator."""
@@ -161,7 +192,7 @@ class Trainer(BaseTrainer):
         average: Trainee = self.ema.ema
         shown = average.detector if self.epoch >= 0 else copy.deepcopy(self.given).to(self.device)
         images = len(self.test_loader.dataset)
-        with average.predicting(runtime(shown, images=images, imgsz=self.args.imgsz)):
+        with average.predicting(runtime(shown, images=images, size=self.plan.imgsz)):
             return super().validate()
 
     def label_loss_items(self, loss_items: Any = None, prefix: str = "train") -> Any:
@@ -275,7 +306,7 @@ class Trainer(BaseTrainer):
             self.metrics = {self.metric.key: 0.0, self.metric.second: 0.0}
             self.history.append(self._row(0))
             return
-        if not self.validator.metrics.nt_per_class.sum():
+        if not self.validator.measures:
             raise Problem(self.args.data, "its val split has no labels, so the best epoch could not be told")
         keep(self.validator, self.given.source.family, self.wdir, 0)
         self.history.append(self._row(0))
@@ -315,6 +346,8 @@ class Trainer(BaseTrainer):
         self.stopper.__dict__.update(found.words["stopper"])
         self._recall(found)
         self.start_epoch = found.epochs_done
+        for _ in range(self.start_epoch):
+            self.trainee.criterion.update()  # type: ignore[union-attr]
         self.best_fitness = self.history[self.best_epoch]["map5095"]
         self.run_callbacks("on_start_validated")
 

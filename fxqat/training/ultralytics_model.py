@@ -39,7 +39,8 @@ class Trainee(nn.Module):
         self.stride = torch.tensor(detector.source.stride)
         self.yaml = dict(detector.source.architecture)
         self.args: Any = None
-        self._head = detector.source.family.head(detector.source.head_spec, self.stride)
+        self.end2end = detector.source.head_spec.nms_free  # whether its rows are final, for Ultralytics' validators
+        self._head = self._make_head()
         self._views: dict[bool, fx.GraphModule] = {}
         self._runtime: Predict | None = None
 
@@ -83,6 +84,11 @@ class Trainee(nn.Module):
     def refresh(self) -> None:
         """Forget the views, after modules were exchanged."""
         self._views.clear()
+        self._head = self._make_head()
+
+    def _make_head(self) -> Any:
+        source = self.detector.source
+        return source.family.head(source.head_spec, self.stride, self.detector.gm)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Trainee:
         made = Trainee(copy.deepcopy(self.detector, memo))

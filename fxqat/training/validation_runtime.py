@@ -11,6 +11,7 @@ from torch import Tensor
 from fxqat.evaluation.predictor import from_onnx
 from fxqat.files import temporary_folder
 from fxqat.models.detector import Detector
+from fxqat.models.image_size import ImageSize
 from fxqat.runtime.exactness import target_here
 from fxqat.runtime.integer_model import in_integers, lowered
 from fxqat.runtime.onnx_export import export
@@ -23,8 +24,8 @@ Predict = Callable[[Tensor], Any]
 WORTH_AN_EXPORT = 50 * 640**2
 
 
-def runtime(detector: Detector, *, images: int, imgsz: int) -> Predict | None:
-    """What the file exported from ``detector`` predicts: images (B, 3, imgsz, imgsz) in 0..1 give the final outputs.
+def runtime(detector: Detector, *, images: int, size: ImageSize) -> Predict | None:
+    """What the file exported from ``detector`` predicts: images (B, 3, height, width) in 0..1 give the final outputs.
 
     For more than a few images, on a CPU that computes it exactly, it is that file in ONNX Runtime; else its integers in
     torch. None where the runtime's arithmetic is not known, see ``fxqat.runtime.integer_model``.
@@ -32,14 +33,14 @@ def runtime(detector: Detector, *, images: int, imgsz: int) -> Predict | None:
     Args:
         detector: as it is now; later changes are not seen.
         images: how many are to come.
-        imgsz: pixels.
+        size: of them.
     """
     int8 = lowered(detector)
     if int8 is None:
         return None
     on_cpu = next(detector.parameters()).device.type == "cpu"
-    if on_cpu and images * imgsz**2 > WORTH_AN_EXPORT and _is_exact_here(int8):
-        return _file(int8, imgsz)
+    if on_cpu and images * size.pixels > WORTH_AN_EXPORT and _is_exact_here(int8):
+        return _file(int8, size)
     return in_integers(int8).run
 
 
@@ -50,7 +51,7 @@ def _is_exact_here(int8: Detector) -> bool:
     return target is not None and target.runtime == "ort" and target_here(target)[0] is True
 
 
-def _file(int8: Detector, imgsz: int) -> Predict:
+def _file(int8: Detector, size: ImageSize) -> Predict:
     with temporary_folder("fxqat-train-") as folder:
-        path = export(int8, folder / "epoch.onnx", imgsz=imgsz)
+        path = export(int8, folder / "epoch.onnx", imgsz=size)
         return from_onnx(path, threads=torch.get_num_threads())

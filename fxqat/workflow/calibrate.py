@@ -14,6 +14,7 @@ from fxqat.checkpoint.network import policy_of
 from fxqat.data.batches import Batches
 from fxqat.errors import Problem
 from fxqat.models.detector import Detector
+from fxqat.models.image_size import ImageSize, SizeLike
 from fxqat.passes.calibrate import observe, use_method
 from fxqat.passes.corrections.layerwise import Images, silent
 from fxqat.passes.corrections.registry import correct, corrections
@@ -28,7 +29,7 @@ def calibrate(
     data: str | Path | Iterable[Tensor],
     *,
     images_limit: int | None = None,
-    imgsz: int | None = None,
+    imgsz: SizeLike | None = None,
     batch: int = 8,
     method: str | None = None,
     progress: Progress | None = None,
@@ -44,7 +45,8 @@ def calibrate(
         data: data set YAML (its train split), image folder, list file, or a list of batches
             (B, 3, H, W), float32 in 0..1 or uint8.
         images_limit: so many images, evenly spread; all by default.
-        imgsz: pixels, square, a multiple of the model's stride; as trained or calibrated by default, or 640.
+        imgsz: one side, or height and width, multiples of the model's stride; by default as trained or calibrated, or
+            640.
         batch: images at a time.
         method: ``standard``, ``percentile``, ``entropy`` or ``mse`` for every activation, instead of the policy's; by
             default what the last calibration used.
@@ -62,19 +64,19 @@ def calibrate(
     if method is not None:
         use_method(model.gm, method)
     chosen = corrections(policy_of(model.recipe))
-    imgsz = model.imgsz if imgsz is None else imgsz
-    shown, total, name = batches(data, images_limit, imgsz, batch, model, on_skip)
+    size = model.imgsz if imgsz is None else ImageSize.of(imgsz)
+    shown, total, name = batches(data, images_limit, size, batch, model, on_skip)
     if chosen:
         _expect_again(shown)
     step = progress or silent
     corrected = partial(correct, model.gm, chosen, progress=step, on_step=on_step)
-    again = Images(read=lambda: batches(data, images_limit, imgsz, batch, model, None)[0], total=total)
+    again = Images(read=lambda: batches(data, images_limit, size, batch, model, None)[0], total=total)
     reports = corrected(again, before_ranges=True)
-    seen, sides = 0, set[int]()
-    for seen in observe(model.gm, _noting_sides(shown, sides)):
+    seen, shapes = 0, set[tuple[int, int]]()
+    for seen in observe(model.gm, _noting_shapes(shown, shapes)):
         step(seen, max(total, seen))
     reports += corrected(replace(again, total=seen), before_ranges=False)
-    how: dict[str, Any] = {"data": name, "images": seen, "imgsz": max(sides)}
+    how: dict[str, Any] = {"data": name, "images": seen, "imgsz": _enclosing(shapes).plain}
     how.update({"method": method} if method else {}, **({"corrections": reports} if chosen else {}))
     return model.with_graph(model.gm, calibration=how)
 
@@ -85,8 +87,14 @@ def _expect_again(shown: Iterable[Tensor]) -> None:
         raise Problem("data", "can be read only once, and corrections read it again", expected="a list of batches")
 
 
-def _noting_sides(batches: Iterable[Tensor], sides: set[int]) -> Iterator[Tensor]:
-    """``batches``; ``sides`` receives their heights and widths."""
+def _noting_shapes(batches: Iterable[Tensor], shapes: set[tuple[int, int]]) -> Iterator[Tensor]:
+    """``batches``; ``shapes`` receives their heights and widths."""
     for batch in batches:
-        sides.update(batch.shape[2:])
+        shapes.add((batch.shape[2], batch.shape[3]))
         yield batch
+
+
+def _enclosing(shapes: set[tuple[int, int]]) -> ImageSize:
+    """The least size that holds images of all ``shapes``, (height, width)."""
+    heights, widths = zip(*shapes, strict=True)
+    return ImageSize(height=max(heights), width=max(widths))

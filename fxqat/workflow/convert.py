@@ -11,6 +11,7 @@ from fxqat.checkpoint.network import policy_of, records
 from fxqat.errors import Problem
 from fxqat.graph.pipeline import Report
 from fxqat.models.detector import Detector
+from fxqat.models.image_size import ImageSize, SizeLike
 from fxqat.passes import Rules, converting, preparing
 from fxqat.policy import Policy
 from fxqat.runtime import litert_export, onnx_export
@@ -40,7 +41,7 @@ def export(
     model: Detector,
     path: str | Path,
     *,
-    imgsz: int | None = None,
+    imgsz: SizeLike | None = None,
     batch: int = 1,
     dynamic: bool = False,
     opset: int = 20,
@@ -51,7 +52,8 @@ def export(
     Args:
         model: stage ``int8``; a calibrated ``qat`` detector is converted first, a ``float`` one is exported in float.
         path: ends in .onnx or, for target ``litert`` and models in float, in .tflite.
-        imgsz: pixels, square, a multiple of the model's stride; as trained or calibrated by default, or 640.
+        imgsz: one side, or height and width, multiples of the model's stride; by default as trained or calibrated, or
+            640.
         batch: images at a time; with ``dynamic`` any number.
         dynamic: leave the batch size open (ONNX only).
         opset: 13 to 21 (ONNX only); the numbers are the same in all.
@@ -66,12 +68,12 @@ def export(
     if model.stage == "float":
         gm, _ = converting(Rules.load(), Policy.load("float").target).run(_float(model))
         model = model.with_graph(gm)
-    imgsz = model.imgsz if imgsz is None else imgsz
+    size = model.imgsz if imgsz is None else ImageSize.of(imgsz)
     if Path(path).suffix != ".tflite":
-        return onnx_export.export(model, path, imgsz=imgsz, batch=batch, dynamic=dynamic, opset=opset, input=input)
+        return onnx_export.export(model, path, imgsz=size, batch=batch, dynamic=dynamic, opset=opset, input=input)
     if dynamic:
         raise Problem(path, "has a batch of one size", expected="no dynamic batch", remedy="give the size as batch")
-    return litert_export.export(model, path, imgsz=imgsz, batch=batch, input=input)
+    return litert_export.export(model, path, imgsz=size, batch=batch, input=input)
 
 
 def _float(model: Detector) -> fx.GraphModule:

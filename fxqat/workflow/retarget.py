@@ -1,4 +1,4 @@
-"""One trained model, the layout of another runtime: the graph made again for it, with weights and ranges."""
+"""Retargeting: a calibrated or trained model prepared again for another runtime, with its weights and ranges."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from fxqat.checkpoint.network import network_of, records
 from fxqat.errors import Problem
 from fxqat.models.detector import Detector
+from fxqat.models.image_size import ImageSize, SizeLike
 from fxqat.passes import Rules, quantizing
 from fxqat.passes.calibrate import observe, use_method
 from fxqat.passes.corrections.layerwise import silent
@@ -28,33 +29,33 @@ def retarget(
     data: str | Path | Iterable[Tensor] | None = None,
     *,
     images_limit: int | None = None,
-    imgsz: int | None = None,
+    imgsz: SizeLike | None = None,
     batch: int = 8,
     progress: Progress | None = None,
 ) -> tuple[Detector, TransferSummary]:
-    """The same calibrated or trained model in the layout of another runtime.
+    """The same calibrated or trained model with the quantizers of another target.
 
-    Weights and biases stay, and a tensor that both targets round keeps its range. Ranges of tensors that only the new
-    one rounds are observed on ``data``.
+    Weights and biases stay, and a tensor that both targets quantize keeps its range. Ranges of tensors that only the
+    new one quantizes are observed on ``data``.
 
     Args:
         model: stage ``qat``, calibrated; stays as it is.
         target: ``ort-cpu``, ``openvino`` ..., see ``fxqat.targets.TARGETS``.
         data: as for ``calibrate``; needed where ranges are missing.
         images_limit: so many images, evenly spread; all by default.
-        imgsz: pixels, square, a multiple of the model's stride; as trained or calibrated by default.
+        imgsz: one side, or height and width, multiples of the model's stride; by default as trained or calibrated.
         batch: images at a time.
         progress: called with images done and images in all.
 
     Returns:
-        A new detector at stage ``qat``, and where its numbers come from.
+        A new detector at stage ``qat``, and counts of where its quantization parameters come from.
 
     Raises:
         Problem: an unknown target, a policy that it cannot run, a missing range, or rules of the user's own for the
             target that are not at hand.
     """
     expect_calibrated(model, "retarget")
-    size = model.imgsz if imgsz is None else imgsz
+    size = model.imgsz if imgsz is None else ImageSize.of(imgsz)
     shown, total, _ = (None, 0, "") if data is None else batches(data, images_limit, size, batch, model, None)
     step = progress or silent
     return _lowered(model, target, shown, lambda done: step(done, max(total, done)))

@@ -11,12 +11,13 @@ from fxqat.data import images
 from fxqat.data.batches import Batches
 from fxqat.errors import Problem
 from fxqat.models.detector import Detector
+from fxqat.models.image_size import ImageSize
 
 
 def batches(
     data: str | Path | Iterable[Tensor],
     limit: int | None,
-    imgsz: int,
+    size: ImageSize,
     batch: int,
     model: Detector,
     on_skip: Callable[[Path, str], None] | None,
@@ -28,9 +29,9 @@ def batches(
     """
     if not isinstance(data, (str, Path)):
         return Batches(given=data, stride=model.stride), 0, "tensors"
-    images.check_imgsz(imgsz, model.stride)
+    size.checked(model.stride)
     found = images.image_paths(data, limit=limit)
-    read = images.batches(found, imgsz, batch, on_skip or (lambda path, why: None), fit=model.fit)
+    read = images.batches(found, size, batch, on_skip or (lambda path, why: None), fit=model.fit)
     return read, len(found), Path(data).name
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fxqat.data.images import check_imgsz
 from fxqat.errors import Problem
 from fxqat.models.detector import Detector
+from fxqat.models.image_size import ImageSize, SizeLike
 from fxqat.passes.corrections.layerwise import silent
 from fxqat.runtime.sessions import chosen as chosen_runtimes
 from fxqat.runtime.sessions import fixed_sizes
@@ -28,7 +28,7 @@ def verify(
     data: str | Path | Iterable[Tensor],
     *,
     images_limit: int | None = 8,
-    imgsz: int | None = None,
+    imgsz: SizeLike | None = None,
     batch: int = 1,
     progress: Progress | None = None,
     runtimes: str | Sequence[str] | None = None,
@@ -41,7 +41,8 @@ def verify(
         file: exported from it.
         data: as for ``calibrate``.
         images_limit: how many images.
-        imgsz: as exported; by default what the file takes, or the model was trained or calibrated at.
+        imgsz: one side, or height and width, as exported; by default what the file takes, or the model was trained or
+            calibrated at.
         batch: images at a time, for a file that leaves it free.
         progress: called with images done and images in all.
         runtimes: names from ``fxqat.runtime.sessions.RUNTIMES``, or a comma-separated list of them, or ``all``; those
@@ -57,11 +58,9 @@ def verify(
         raise Problem(
             "--runtimes", f"{missing[0].package} is not installed", remedy=f"pip install {missing[0].package}"
         )
-    if imgsz is not None:
-        check_imgsz(imgsz, model.stride)
-    taken, side = fixed_sizes(Path(file))
-    imgsz = side or model.imgsz if imgsz is None else imgsz
-    shown, total, _ = batches(data, images_limit, imgsz, taken or batch, model, None)
+    asked = None if imgsz is None else ImageSize.of(imgsz).checked(model.stride)
+    taken, fixed = fixed_sizes(Path(file))
+    shown, total, _ = batches(data, images_limit, asked or fixed or model.imgsz, taken or batch, model, None)
     int8, _ = convert(model)
     step = progress or silent
     found = verify_images(model, int8, Path(file), shown, lambda done: step(done, total), runtimes=here)

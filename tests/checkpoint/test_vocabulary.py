@@ -26,7 +26,7 @@ from fxqat.models.trace import trace
 from fxqat.passes.swap_activation import SwapActivation
 from fxqat.quant.fake_quantize import make_fake_quantize
 from fxqat.quant.modules import QATBatchNorm2d, QATConv2d, QATLinear, QATReLU
-from fxqat.quant.pairs import Order
+from fxqat.quant.pair_order import Order
 from fxqat.quant.spec import QuantSpec
 
 W8 = QuantSpec(axis=0, narrow=True)

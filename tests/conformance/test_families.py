@@ -35,7 +35,9 @@ class Made:
     file: Path
 
 
-@pytest.fixture(scope="module", params=[*FAMILIES, *TASKS])
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in (*FAMILIES, *TASKS)]
+)
 def made(request, images, tmp_path_factory) -> Made:
     model = alive(fxqat.load(f"{request.param}.yaml"), images)
     qat = fxqat.calibrate(fxqat.prepare(model, "yolov8_w8a8")[0], [images])

@@ -15,6 +15,7 @@ from detectors import NAMES, find_colours, shifted, write_onnx
 from refusals import refusal
 
 from fxqat.evaluation.accuracy import Predictor, evaluate, from_onnx
+from fxqat.models.image_size import ImageSize
 
 COLOURS = Predictor(name="colours", predict=find_colours, names=NAMES)
 
@@ -143,7 +144,7 @@ class TestOnnx:
     def test_dynamic_and_static_batches_agree(self, tiny_data, tmp_path):
         free = from_onnx(write_onnx(tmp_path / "free.onnx", names=str(NAMES)))
         fixed = from_onnx(write_onnx(tmp_path / "fixed.onnx", batch=4, imgsz=96, names=str(NAMES)), threads=1)
-        assert (free.imgsz, fixed.imgsz, free.names, fixed.name) == (None, 96, NAMES, "fixed.onnx")
+        assert (free.imgsz, fixed.imgsz, free.names, fixed.name) == (None, ImageSize.of(96), NAMES, "fixed.onnx")
         images = torch.rand(6, 3, 96, 96, generator=torch.Generator().manual_seed(0))
         assert free(images).shape == (6, 7, 36)
         # the same kernel on batches of another size may add in another order: 768 products of about 0.05, one ulp each
@@ -197,7 +198,7 @@ class TestProblems:
         assert refusal(evaluate, wrong, tiny_data, imgsz=96) == f"colours: {says}"
 
     def test_image_size(self, tiny_data):
-        assert refusal(evaluate, COLOURS, tiny_data, imgsz=90) == "imgsz 90: is not a multiple of 32; use 96"
+        assert refusal(evaluate, COLOURS, tiny_data, imgsz=90) == "imgsz 90: is not a multiple of 32; use 64 or 96"
         assert (
             refusal(evaluate, dataclasses.replace(COLOURS, imgsz=64), tiny_data, imgsz=96)
             == "imgsz 96: colours takes 64 only; use 64"

@@ -9,7 +9,8 @@ from torch import nn
 import fxqat
 from fxqat.errors import Problem
 from fxqat.graph.pipeline import Pipeline
-from fxqat.passes.swap_activation import ACTIVATIONS, SwapActivation, swap_activation
+from fxqat.models.activations import ACTIVATIONS
+from fxqat.passes.swap_activation import SwapActivation, swap_activation
 from fxqat.quant.modules import QATConv2d, QATReLU
 
 KINDS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "hardswish": nn.Hardswish}

@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from fxqat.quant.pairs import PAIR_MAX, Order, pair_indices
+from fxqat.quant.pair_order import Order
+from fxqat.quant.pairs import PAIR_MAX, pair_indices
 
 IMAGES, SIZE = 4, 7
 OUTPUT_ZERO = 128

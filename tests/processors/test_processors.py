@@ -14,7 +14,8 @@ import torch
 from blocks import BLOCKS, Block, at_the_bound, floats, model, one_above
 from emulation import HERE, answers, missing
 
-from fxqat.quant.pairs import PAIR_MAX, Order, largest_sums
+from fxqat.quant.pair_order import Order
+from fxqat.quant.pairs import PAIR_MAX, largest_sums
 
 ORDERS = {"ort": (Order.ROWS,), "openvino": (Order.ROWS, Order.TAPS)}
 EMULATED = [(runtime, processor) for runtime in ORDERS for processor in ("Haswell", "Nehalem")]

@@ -11,7 +11,8 @@ from torch import nn
 from fxqat.passes.corrections.adaround import write_codes
 from fxqat.quant.affine import quantize
 from fxqat.quant.modules import QATConv2d, QATLinear
-from fxqat.quant.pairs import PAIR_MAX, Order, least_scale, overflow, pair_indices
+from fxqat.quant.pair_order import Order
+from fxqat.quant.pairs import PAIR_MAX, least_scale, overflow, pair_indices
 from fxqat.quant.rounding import Columns, Options, learn_codes
 from fxqat.quant.spec import QuantSpec
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from fxqat.quant.pair_order import Order
 from fxqat.quant.pairs import (
     PAIR_MAX,
-    Order,
     bounding_weights,
     largest_sums,
     least_scale,

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from fxqat.evaluation.predictor import Predictor
-from fxqat.report.detections import Detection, agreement, detect, iou, paired
+from fxqat.report.detections import Detection, agreement, iou, paired
+from fxqat.report.predictions import predict
 
 
 def found(x: float, score: float = 0.9, index: int = 0, size: float = 10.0) -> Detection:
@@ -36,11 +37,23 @@ def test_agreement_counts_shift_and_overlap() -> None:
     assert agreement([]).kept == 0
 
 
-def test_detect_keeps_the_best_of_overlapping_boxes() -> None:
-    def predict(images: Tensor) -> Tensor:
+def test_agreements_add_up() -> None:
+    pairs = [([found(0), found(40)], [found(0, score=0.7)]), ([], [found(3)]), ([found(9)], [found(8, score=0.8)])]
+    total = agreement([])
+    for pair in pairs:
+        total += agreement([pair])
+    whole = agreement(pairs)
+    assert (total.images, total.before, total.after, total.kept) == (3, 3, 3, 2)
+    assert (whole.images, whole.before, whole.after, whole.kept) == (3, 3, 3, 2)
+    assert (total.shift, total.overlap) == pytest.approx((whole.shift, whole.overlap))
+
+
+def test_predict_keeps_the_best_of_overlapping_boxes() -> None:
+    def three_boxes(images: Tensor) -> Tensor:
         rows = [[10, 10, 8, 8, 0.9, 0.1], [10.5, 10, 8, 8, 0.8, 0.1], [30, 30, 4, 6, 0.2, 0.6], [5, 5, 2, 2, 0.1, 0.2]]
         return torch.tensor(rows).T[None]
 
-    detections = detect(Predictor(name="three boxes", predict=predict, names={0: "a", 1: "b"}), torch.zeros(3, 64, 64))
+    model = Predictor(name="three boxes", predict=three_boxes, names={0: "a", 1: "b"})
+    detections = predict(model, torch.zeros(3, 64, 64))
     assert [(one.index, round(one.score, 2)) for one in detections] == [(0, 0.9), (1, 0.6)]
     assert detections[1].box == (28, 27, 32, 33)

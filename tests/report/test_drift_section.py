@@ -49,7 +49,7 @@ def test_the_page_shows_every_stage_class_time_and_size(page: str) -> None:
 
 def test_whiskers_keep_their_order_and_stay_inside() -> None:
     drift = {"points": -3.1, "low": -12.0, "high": 4.0}
-    picture = str(whiskers([("float", None), ("<b>", drift)]))
+    picture = str(whiskers([("float", None), ("<b>", drift)], "mAP50-95"))
     assert "<b>" not in picture.replace("&lt;b&gt;", "")
     start, end = map(float, re.search(r'class="whisker" d="M([\d.]+) \d+H([\d.]+)"', picture).groups())  # type: ignore[union-attr]
     zero, dot = (float(one) for one in re.findall(r'cx="([\d.]+)"', picture))

@@ -6,7 +6,8 @@ import pytest
 
 from fxqat.evaluation.bootstrap import Drift
 from fxqat.report.detections import Agreement
-from fxqat.report.verdict import Measurements, judge
+from fxqat.report.measurements import Measurements
+from fxqat.report.verdict import judge
 from fxqat.runtime.verify import Difference
 
 
@@ -52,4 +53,4 @@ def test_reasons_carry_the_numbers() -> None:
     )
     other = judge(Measurements(codes=Difference(codes=1000, differing=3, largest=1))).reasons
     assert other == ("3 of 1,000 codes in ONNX Runtime differ from the reference graph's.",)
-    assert judge(Measurements()).advice.startswith("Give --data")
+    assert judge(Measurements()).advice == "Measure it on more images: --data, with labels, before it is used."

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 import fxqat
-from fxqat.passes.swap_activation import ACTIVATIONS, swap_activation
+from fxqat.models.activations import ACTIVATIONS
+from fxqat.passes.swap_activation import swap_activation
 from fxqat.runtime.int8_summary import account
 
 

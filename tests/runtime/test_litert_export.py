@@ -15,6 +15,7 @@ import fxqat
 from fxqat.evaluation.comparison import open_model
 from fxqat.graph.site import site_of
 from fxqat.models.detector import cut
+from fxqat.models.image_size import ImageSize
 from fxqat.quant.torch_ao import dequantize_per_channel, quantize_per_tensor
 from fxqat.runtime import litert_export, litert_session, tflite_file
 from fxqat.runtime.integer_model import in_integers
@@ -156,7 +157,7 @@ def test_ultralytics_reads_it(each, int8, images):
 @needs_litert
 def test_evaluation_takes_it_in_batches_of_any_size(each, trained, images):
     model, bytes_only = open_model(each), torch.round(images * 255) / 255
-    assert (model.names, model.imgsz) == (trained.names, 64)
+    assert (model.names, model.imgsz) == (trained.names, ImageSize.of(64))
     found = model(bytes_only)
     assert all(torch.equal(found[index], model(bytes_only[index : index + 1])[0]) for index in range(len(images)))
     seen = in_integers(fxqat.convert(trained)[0]).run(bytes_only)
@@ -221,7 +222,7 @@ def test_without_litert_torch(monkeypatch, int8, tmp_path):
             "--input: unknown form 'uint16'; expected one of: float, uint8, int8; did you mean 'uint8'?",
         ),
         ({"batch": 0}, "--batch: 0 images at a time; expected 1 or more"),
-        ({"imgsz": 50}, "imgsz 50: is not a multiple of 32; use 64"),
+        ({"imgsz": 50}, "imgsz 50: is not a multiple of 32; use 32 or 64"),
     ],
 )
 def test_refusals(how, words, int8, tmp_path):

@@ -173,8 +173,11 @@ def test_a_float_model_is_exported_in_float(yolov8n, images, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"imgsz": 100}, "imgsz 100: is not a multiple of 32; use 96"),
-        ({"imgsz": 0}, "imgsz 0: is not a multiple of 32; use 32"),
+        ({"imgsz": 100}, "imgsz 100: is not a multiple of 32; use 96 or 128"),
+        (
+            {"imgsz": 0},
+            "imgsz 0: is no size of an image; expected height and width in pixels, such as 640, 384,640 or 384x640",
+        ),
         ({"opset": 12}, "--opset: 12; expected 13 to 21"),
         ({"opset": 22}, "--opset: 22; expected 13 to 21"),
         ({"batch": 0}, "--batch: 0 images at a time; expected 1 or more"),

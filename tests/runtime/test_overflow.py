@@ -13,7 +13,7 @@ from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_te
 
 import fxqat
 from fxqat.cli import main
-from fxqat.quant.pairs import Order
+from fxqat.quant.pair_order import Order
 from fxqat.runtime import exactness, processor
 from fxqat.runtime.overflow import integer_weights, prove
 from fxqat.runtime.sessions import RUNTIMES

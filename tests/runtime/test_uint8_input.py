@@ -11,6 +11,7 @@ import torch
 
 import fxqat
 from fxqat.errors import Problem
+from fxqat.models.image_size import ImageSize
 from fxqat.runtime.sessions import RUNTIMES, as_input, open_file
 
 SITES = ("images", "model.0.conv", "model.9.cat", "model.22.cv2.0.2")
@@ -101,5 +102,5 @@ def test_accuracy_is_measured_on_files_of_bytes(files, exported, pictures):
     wanted = from_onnx(exported)(images)
     for path in files.values():
         opened = from_onnx(path)
-        assert opened.imgsz == 64
+        assert opened.imgsz == ImageSize.of(64)
         assert torch.equal(opened(images), wanted)

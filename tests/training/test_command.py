@@ -72,7 +72,7 @@ def test_values_are_read_as_yaml_with_exponents(text, value):
 
 
 def test_the_verdict_says_which_epoch_won():
-    said = _verdict({"best_epoch": 2, "map5095": [0.35, 0.2, 0.3581]})
+    said = _verdict({"best_epoch": 2, "metric": "mAP50-95", "map5095": [0.35, 0.2, 0.3581]})
     assert said == "epoch 2 is the result: mAP50-95 35.81, +0.81 points on the 35.00 before"
 
 
@@ -82,7 +82,7 @@ def test_the_verdict_says_which_epoch_won():
 )
 def test_the_verdict_says_what_chance_may_do(low, words):
     gain = {"points": 0.81, "low": low, "high": 1.5, "images": 128}
-    said = _verdict({"best_epoch": 1, "map5095": [0.35, 0.3581], "gain": gain})
+    said = _verdict({"best_epoch": 1, "metric": "mAP50-95", "map5095": [0.35, 0.3581], "gain": gain})
     assert said == f"epoch 1 is the result: mAP50-95 35.81, +0.81 points on the 35.00 before (95 %: {words})"
 
 

@@ -36,6 +36,7 @@ SECTIONS = (
         {},
         {"unlabelled": True, "lsq": True, "seed": 3, "epochs": 7, "imgsz": 320},
         {"unlabelled": True, "features": 0.5},
+        {"imgsz": (192, 320)},
         {"unlabelled": False, "lsq": False},
         {"unlabelled": False, "distill": 1.0},
         {"distill": 1.0, "penalty": 0.1, "focal": 1.5, "device": "cpu"},

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from fxqat.evaluation.validators import SquareValidator
 from fxqat.models.families import FAMILIES
 from fxqat.training.improvement import gain, keep
 
@@ -23,7 +25,9 @@ def validated(right: int) -> Any:
     box.map = box.map50 = right / IMAGES
     metrics = SimpleNamespace(box=box, nt_per_class=np.array([IMAGES]))
     statistics = {"tp": tp, "conf": ones, "pred_cls": zeros, "target_cls": zeros}
-    return SimpleNamespace(metrics=metrics, names={0: "sign"}, statistics=statistics)
+    found = SimpleNamespace(metrics=metrics, names={0: "sign"}, statistics=statistics)
+    found.accuracy = partial(SquareValidator.accuracy, found)
+    return found
 
 
 def test_the_gain_is_that_from_the_start_to_the_best(tmp_path):

@@ -6,14 +6,18 @@ from types import SimpleNamespace
 
 from rows import row
 
+from fxqat.models.families import FAMILIES
 from fxqat.training.callbacks import ProgressiveQuantization
 from fxqat.training.progress import BatchProgress, EpochTable
 from fxqat.training.schedules import QATLearningRateScheduler
 
+METRIC = FAMILIES["detect"].metric
+
 
 def test_the_table_shows_rows_from_before_resuming():
     lines: list[str] = []
-    trainer = SimpleNamespace(history=[row(0, 0.3), row(1, 0.4, cls_loss=2.5)], epochs=3, stop=False, phase=None)
+    history = [row(0, 0.3), row(1, 0.4, cls_loss=2.5)]
+    trainer = SimpleNamespace(history=history, epochs=3, stop=False, phase=None, metric=METRIC)
     table = EpochTable(lines.append)
     table.on_start_validated(trainer)
     trainer.history.append(row(2, 0.45, cls_loss=2.0))
@@ -40,7 +44,7 @@ def test_the_table_shows_phases_and_stages():
     lines: list[str] = []
     schedule = QATLearningRateScheduler(epochs=3, warmup=0.1, prequantization=0.3, qat=0.3)
     history = [row(0, 0.3), row(1, 0.4, cls_loss=2.5), row(2, 0.4, cls_loss=2.5), row(3, 0.4, cls_loss=2.5)]
-    trainer = SimpleNamespace(history=history, epochs=3, stop=False, phase=schedule.phase)
+    trainer = SimpleNamespace(history=history, epochs=3, stop=False, phase=schedule.phase, metric=METRIC)
     EpochTable(lines.append, progressive=ProgressiveQuantization({"model.1.**": 1})).on_start_validated(trainer)
     assert lines == [
         "epoch  mAP50-95   mAP50       lr             phase  stage   to go  worst site",

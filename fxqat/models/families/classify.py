@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fxqat.models.family import Columns, Family, FinalOutput, HeadSpec, Link, Metric, RawOutput
+from fxqat.models.family import Columns, Family, FinalOutput, HeadSpec, Labels, Link, Metric, RawOutput, imported
 
 LOGITS = "logits"
 
 
 class ClassifyAdapter(nn.Module):
-    """Ultralytics' Classify: ``(probabilities (B, nc), {"logits": (B, nc)})``."""
+    """Ultralytics' Classify: ``(probabilities (B, nc), {"logits": (B, nc), "feats": [(B, C, H, W)]})``."""
 
     def __init__(self, head: Any, spec: HeadSpec) -> None:
         super().__init__()
@@ -26,10 +26,10 @@ class ClassifyAdapter(nn.Module):
         return {"linear": ("class_out",), "softmax": ("decode",)}
 
     def forward(self, features: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the head returns in eval."""
+        """What the head returns in eval, and the map that it reads."""
         x = torch.cat(features, 1) if isinstance(features, list) else features
         logits = self.linear(self.drop(self.pool(self.conv(x)).flatten(1)))
-        return logits.softmax(1), {LOGITS: logits}
+        return logits.softmax(1), {LOGITS: logits, "feats": [x]}
 
 
 def _raw(spec: HeadSpec) -> tuple[RawOutput, ...]:
@@ -64,13 +64,15 @@ CLASSIFY = Family(
             second="metrics/accuracy_top5",
             second_title="top-5",
             statistic="share",
+            labels="labels",
         ),
     ),
     fit="crop",
     trainer="ultralytics.models.yolo.classify.ClassificationTrainer",
     validator="ultralytics.models.yolo.classify.ClassificationValidator",
-    head=lambda spec, stride: SimpleNamespace(nc=spec.classes),
-    loss=lambda spec: "ultralytics.utils.loss.v8ClassificationLoss",
+    head=lambda spec, stride, gm: SimpleNamespace(nc=spec.classes),
+    criterion=lambda model, spec: imported("ultralytics.utils.loss.v8ClassificationLoss")(),
     for_loss=lambda raw: raw[LOGITS],
     summed=False,
+    labels=Labels.FOLDERS,
 )

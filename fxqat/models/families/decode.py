@@ -19,9 +19,11 @@ class Opaque(nn.Module):
 
     Attributes:
         arguments: names of these, which every instance keeps as attributes.
+        owns: names of modules that the constructor makes; a file holds their tensors alone.
     """
 
     arguments: ClassVar[tuple[str, ...]] = ()
+    owns: ClassVar[tuple[str, ...]] = ()
 
 
 class AnchorGrid(Opaque):

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fxqat.models.families.towers import BOXES, CLASSES, MAX_DETECTIONS, TowersAdapter
-from fxqat.models.family import Columns, Family, FinalOutput, HeadSpec, Link, Metric, RawOutput, Shapes
+from fxqat.models.family import (
+    Columns,
+    Criterion,
+    Family,
+    FinalOutput,
+    HeadSpec,
+    Link,
+    Metric,
+    RawOutput,
+    Shapes,
+    imported,
+)
 
 SIDES = 4  # of a box
 
@@ -60,7 +71,9 @@ def final_outputs(spec: HeadSpec, *extra: Columns) -> tuple[FinalOutput, ...]:
     return (FinalOutput(name="output0", columns=(boxes, scores, *extra)),)
 
 
-def average_precision(letter: str = "B", of: str = "", part: str = "box", matches: str = "tp") -> Metric:
+def average_precision(
+    letter: str = "B", of: str = "", part: str = "box", matches: str = "tp", labels: str = "boxes"
+) -> Metric:
     """Ultralytics' mean average precision of boxes (B), masks (M) or poses (P)."""
     return Metric(
         key=f"metrics/mAP50-95({letter})",
@@ -70,12 +83,25 @@ def average_precision(letter: str = "B", of: str = "", part: str = "box", matche
         of=of,
         part=part,
         matches=matches,
+        labels=labels,
     )
 
 
-def head_attributes(spec: HeadSpec, stride: Tensor) -> SimpleNamespace:
+def head_attributes(spec: HeadSpec, stride: Tensor, gm: nn.Module) -> SimpleNamespace:
     """What losses of boxes read of a head."""
     return SimpleNamespace(nc=spec.classes, reg_max=spec.bins, stride=stride, max_det=MAX_DETECTIONS)
+
+
+def criterion(loss: Callable[[HeadSpec], str]) -> Callable[[Any, HeadSpec], Criterion]:
+    """A family's ``criterion``: Ultralytics' loss of one branch, whose class in ``ultralytics.utils.loss`` is
+    ``loss(spec)``, or, of a head with two branches, Ultralytics' weighted sum of both."""
+
+    def made(model: Any, spec: HeadSpec) -> Criterion:
+        kind = imported(f"ultralytics.utils.loss.{loss(spec)}")
+        found: Criterion = imported("ultralytics.utils.loss.E2ELoss")(model, kind) if spec.end2end else kind(model)
+        return found
+
+    return made
 
 
 def metadata(spec: HeadSpec) -> dict[str, Any]:
@@ -100,7 +126,7 @@ DETECT = Family(
     trainer="ultralytics.models.yolo.detect.DetectionTrainer",
     validator="ultralytics.models.yolo.detect.DetectionValidator",
     head=head_attributes,
-    loss=lambda spec: "ultralytics.utils.loss.v8DetectionLoss",
+    criterion=criterion(lambda spec: "v8DetectionLoss"),
     metadata=metadata,
     described=described,
 )

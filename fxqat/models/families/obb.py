@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fxqat.models.families import detect
 from fxqat.models.families.decode import AnchorGrid, Levels
 from fxqat.models.families.towers import BOXES, CLASSES, Tower, TowersAdapter
-from fxqat.models.family import Columns, Family, FinalOutput, HeadSpec, Link, RawOutput, Shapes
+from fxqat.models.family import Columns, Family, FinalOutput, HeadSpec, LabelRow, Link, RawOutput, Shapes
 
 ANGLES = Tower(path="cv4", joined="angle_logits", key="angle", role="angle_out")
 
@@ -109,7 +109,8 @@ OBB = Family(
     trainer="ultralytics.models.yolo.obb.OBBTrainer",
     validator="ultralytics.models.yolo.obb.OBBValidator",
     head=detect.head_attributes,
-    loss=lambda spec: "ultralytics.utils.loss.v8OBBLoss",
+    criterion=detect.criterion(lambda spec: "v8OBBLoss"),
+    row=lambda spec: LabelRow(columns=9, words="class x1 y1 x2 y2 x3 y3 x4 y4"),
     metadata=detect.metadata,
     described=_described,
 )

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from fxqat.models.families import detect
-from fxqat.models.families.decode import AnchorGrid
+from fxqat.models.families.decode import AnchorGrid, Opaque
 from fxqat.models.families.towers import BOXES, CLASSES, Tower, TowersAdapter
-from fxqat.models.family import Columns, Family, FinalOutput, HeadSpec, Link, RawOutput, Shapes
+from fxqat.models.family import Columns, Family, FinalOutput, HeadSpec, LabelRow, Link, RawOutput, Shapes, imported
 
 POINTS = Tower(path="cv4", joined="keypoints", key="kpts", role="keypoint_out")
 
@@ -41,6 +41,25 @@ class PointDecode(nn.Module):
         moved = place * 2.0 + (points - 0.5) if self.doubled else place + points
         placed = moved * self.strides(*features)
         return (placed if visible is None else torch.cat((placed, visible.sigmoid()), 2)).flatten(1, 2)
+
+
+class PointFlow(Opaque):
+    """The input itself; with it rides the normalizing flow by which the loss weighs errors of key points, so that it is
+    trained, averaged and kept with the network.
+
+    Attributes:
+        flow: Ultralytics' RealNVP (Residual Log-likelihood Estimation, arXiv:2107.11291).
+    """
+
+    owns = ("flow",)
+
+    def __init__(self, flow: nn.Module | None = None) -> None:
+        super().__init__()
+        self.flow: nn.Module = flow or imported("ultralytics.nn.modules.block.RealNVP")()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x``."""
+        return x
 
 
 class PoseAdapter(TowersAdapter):
@@ -71,13 +90,15 @@ class Pose26Adapter(PoseAdapter):
         for prefix in self._prefixes():
             for name in ("cv4_kpts", "cv4_sigma"):
                 self.add_module(prefix + name, getattr(head, prefix + name))
+        flow = getattr(head, "flow_model", None)  # which Ultralytics' fuse() drops
+        self.flow = PointFlow(flow) if flow is not None else nn.Identity()
 
     @property
     def roles(self) -> dict[str, tuple[str, ...]]:
         """As of its towers, and of what follows them."""
         last = {f"{prefix}cv4_kpts.*": ("detect", "keypoint_out") for prefix in ("", "one2one_")}
         spread = {f"{prefix}cv4_sigma.*": ("detect",) for prefix in ("", "one2one_")}
-        return {**super().roles, **last, **spread}
+        return {**super().roles, **last, **spread, "flow": ("detect",)}
 
     def branch(self, joining: Any, prefix: str, features: list[Tensor]) -> dict[str, Any]:
         """The raw predictions of one branch."""
@@ -89,7 +110,8 @@ class Pose26Adapter(PoseAdapter):
         for key, name in ((POINTS.key, "cv4_kpts"), ("kpts_sigma", "cv4_sigma")):
             lasts = zip(getattr(self, prefix + name), poses, strict=True)
             found[key] = getattr(joining, POINTS.joined)([one(x) for one, x in lasts])
-        return {**found, "feats": list(features)}
+        spread = found["kpts_sigma"]
+        return {**found, "kpts_sigma": spread if prefix else self.flow(spread), "feats": list(features)}
 
 
 def _spec(head: Any) -> HeadSpec:
@@ -106,12 +128,24 @@ def _final(spec: HeadSpec) -> tuple[FinalOutput, ...]:
     return detect.final_outputs(spec, Columns(key="keypoints", size=count * numbers, unit="in key points"))
 
 
-def _attributes(spec: HeadSpec, stride: Tensor) -> SimpleNamespace:
-    return SimpleNamespace(**vars(detect.head_attributes(spec, stride)), kpt_shape=list(spec.keypoints))
+def _attributes(spec: HeadSpec, stride: Tensor, gm: nn.Module) -> SimpleNamespace:
+    flow = next((one.flow for one in gm.modules() if isinstance(one, PointFlow)), None)
+    shared = vars(detect.head_attributes(spec, stride, gm))
+    return SimpleNamespace(**shared, **_told_by_data(spec), flow_model=flow)
+
+
+def _told_by_data(spec: HeadSpec) -> dict[str, Any]:
+    return {"kpt_shape": list(spec.keypoints)}
+
+
+def _row(spec: HeadSpec) -> LabelRow:
+    count, numbers = spec.keypoints
+    words = f"class x y w h, and {count} key points of {numbers} numbers"
+    return LabelRow(columns=5 + count * numbers, exact=True, words=words)
 
 
 def _metadata(spec: HeadSpec) -> dict[str, Any]:
-    return {**detect.metadata(spec), "kpt_shape": list(spec.keypoints)}
+    return {**detect.metadata(spec), **_told_by_data(spec)}
 
 
 def _described(metadata: Mapping[str, str], classes: int, shapes: Shapes) -> HeadSpec:
@@ -126,11 +160,13 @@ POSE = Family(
     spec=_spec,
     raw=_raw,
     final=_final,
-    metrics=(detect.average_precision("P", "pose", "pose", "tp_p"), detect.average_precision(of="box")),
+    metrics=(detect.average_precision("P", "pose", "pose", "tp_p", "poses"), detect.average_precision(of="box")),
     trainer="ultralytics.models.yolo.pose.PoseTrainer",
     validator="ultralytics.models.yolo.pose.PoseValidator",
     head=_attributes,
-    loss=lambda spec: f"ultralytics.utils.loss.{'PoseLoss26' if spec.kind == 'Pose26' else 'v8PoseLoss'}",
+    criterion=detect.criterion(lambda spec: "PoseLoss26" if spec.kind == "Pose26" else "v8PoseLoss"),
+    row=_row,
+    data_keys=_told_by_data,
     metadata=_metadata,
     described=_described,
 )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fxqat.models.families import detect
 from fxqat.models.families.towers import BOXES, CLASSES, Tower, TowersAdapter
-from fxqat.models.family import Columns, Family, FinalOutput, HeadSpec, Link, RawOutput, Shapes
+from fxqat.models.family import Columns, Family, FinalOutput, HeadSpec, LabelRow, Link, RawOutput, Shapes
 
 MASKS = Tower(path="cv4", joined="mask_coefficients", key="mask_coefficient", role="mask_out")
 SEMANTIC = "semantic"  # class maps of YOLO26, which only its loss reads
@@ -106,11 +106,12 @@ SEGMENT = Family(
     spec=_spec,
     raw=_raw,
     final=_final,
-    metrics=(detect.average_precision("M", "mask", "seg", "tp_m"), detect.average_precision(of="box")),
+    metrics=(detect.average_precision("M", "mask", "seg", "tp_m", "masks"), detect.average_precision(of="box")),
     trainer="ultralytics.models.yolo.segment.SegmentationTrainer",
     validator="ultralytics.models.yolo.segment.SegmentationValidator",
     head=detect.head_attributes,
-    loss=lambda spec: f"ultralytics.utils.loss.{'SegmentLoss26' if spec.kind == 'Segment26' else 'v8SegmentationLoss'}",
+    criterion=detect.criterion(lambda spec: "SegmentLoss26" if spec.kind == "Segment26" else "v8SegmentationLoss"),
+    row=lambda spec: LabelRow(columns=7, words="class x1 y1 x2 y2 x3 y3 ..."),
     for_loss=_for_loss,
     metadata=detect.metadata,
     described=_described,

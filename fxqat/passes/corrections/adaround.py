@@ -1,4 +1,4 @@
-"""adaround: for every weight, whether to round up or down, learned layer by layer from the layer's own output."""
+"""AdaRound: learn for each weight whether to round up or down, layer by layer, from the layer's output."""
 
 from __future__ import annotations
 

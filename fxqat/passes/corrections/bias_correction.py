@@ -1,4 +1,4 @@
-"""bias_correction: what quantization adds to a layer's output on average is taken out of its bias."""
+"""Bias correction: subtract from a layer's bias the mean error that quantization causes in its output."""
 
 from __future__ import annotations
 
@@ -31,11 +31,10 @@ class BiasCorrection:
         bias -= sum(w * (y_quantized - y_float)) / sum(w)        w = f'(y_float)**2
 
     over all positions of all images, ``y`` before the activation ``f``. The weight is 1 in the paper; here the mean
-    is the shift of least squared error after the activation, to first order. SiLU is flat below -6, where many
-    of YOLOv8's values are: the plain mean corrects errors there that nothing sees, at the cost of those that count.
+    is the shift of least squared error after the activation, to first order. SiLU is nearly 0 below -6, where many
+    of YOLOv8's values are: the plain mean would correct errors there, which have no effect, and add errors elsewhere.
 
-    Where the layer has a batch norm the correction goes into its beta, else into the bias; without either a layer is
-    passed over.
+    The correction is added to the beta of the layer's batch norm, or to its bias; a layer with neither is skipped.
 
     Args:
         images: how many; all of them are in memory at once with order "sequential" (one layer's outputs of each).

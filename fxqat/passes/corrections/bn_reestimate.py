@@ -1,4 +1,4 @@
-"""bn_reestimate: batch norm's running statistics, measured again with the quantizers on."""
+"""Batch norm re-estimation: measure running mean and variance again with fake quantization on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""equalize: ranges of channels moved from one layer's weight to the next one's, where what is between allows it."""
+"""Cross-layer equalization: move scale factors of channels from one layer's weight to the next layer's."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.quant.modules import QATConv2d
 
 _HOMOGENEOUS = (nn.ReLU, nn.LeakyReLU, nn.Identity)
-# They take the largest, or a copy, of one channel's values: a positive factor passes through them.
+# They give the maximum or a copy of values of one channel, so a positive factor can be moved through them.
 _CHANNELWISE = (nn.MaxPool2d, nn.Upsample, *_HOMOGENEOUS)
-# Beyond 2**8 a channel is as good as dead, and an exact equalization would blow its noise up.
+# A channel that needs a factor above 2**8 is practically zero, and exact equalization would amplify its noise.
 _LARGEST_FACTOR = 2.0**8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pair:
-    """Two layers with nothing but functions of one channel between them, all with ``f(s * x) = s * f(x)`` for s > 0."""
+    """Two layers with only channel-wise functions between them that obey ``f(s * x) = s * f(x)`` for s > 0."""
 
     first: Layer
     second: Layer

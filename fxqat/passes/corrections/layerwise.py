@@ -1,5 +1,4 @@
-"""The quantized graph and its float reference, run side by side and halted at every layer; what corrections learn
-from."""
+"""Layer by layer execution of the quantized graph and its float reference, from which corrections learn."""
 
 from __future__ import annotations
 
@@ -23,17 +22,17 @@ def silent(done: int, total: int) -> None:
 
 
 def identity(x: Tensor) -> Tensor:
-    """What stands for no activation."""
+    """The activation function of a layer that has none."""
     return x
 
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """Calibration images that can be read again.
+    """Calibration images, which can be read several times.
 
     Attributes:
         read: gives a fresh iterator of batches (B, 3, H, W) each time.
-        total: how many images these are; 0 where nobody has counted yet.
+        total: the number of images; 0 if not known yet.
     """
 
     read: Callable[[], Iterable[Tensor]]
@@ -48,7 +47,7 @@ class Images:
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """What a correction works with.
+    """The inputs of a correction: images and the float reference.
 
     Attributes:
         images: to learn from.

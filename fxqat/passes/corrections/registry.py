@@ -1,4 +1,4 @@
-"""Corrections: what a policy may switch on around calibration, by name, and how the names become passes."""
+"""Registry of the corrections that a policy can switch on, by name."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from fxqat.quant.torch_ao import disable_fake_quant
 
 
 class Correction(Protocol):
-    """A change to a calibrated graph, in place, that images teach. In practice a frozen dataclass: its fields are its
-    options."""
+    """A change to a graph in place, learned from images. In practice a frozen dataclass; its fields are options."""
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""A batch norm by itself in a graph, where no convolution stands before it, and verbs that freeze batch norms."""
+"""A batch norm that is not fused into a convolution, and functions that freeze batch norms."""
 
 from __future__ import annotations
 

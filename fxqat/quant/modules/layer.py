@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from fxqat.quant.affine import quantize
 from fxqat.quant.bias import fake_quantize_bias, quantize_bias, smallest_weight_scale
 from fxqat.quant.fake_quantize import FakeQuantize, make_fake_quantize
-from fxqat.quant.pairs import Order, least_scale, pair_indices
+from fxqat.quant.pair_order import Order
+from fxqat.quant.pairs import least_scale, pair_indices
 from fxqat.quant.spec import QuantSpec
 
 # Below this a folding factor is not divided by: with gamma == 0 the scaled convolution would undo 0 by 0.

@@ -1,0 +1,110 @@
+"""What to do with a quantized model: a table of rules over what was measured; the first that applies decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fxqat.report.measurements import Measurements
+
+HALF = 0.5  # of the output's error
+FEW = 6  # sites at most that are worth naming: more of them in float, and the file is hardly faster
+
+MEASURE, RUNTIME, TARGET, SHIP = "measure", "look at the runtime", "choose another target", "ship it"
+FLOAT, TRAIN, SEARCH = "keep layers in float", "train it", "search a policy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What a decision rests on.
+
+    Attributes:
+        level: good, care, bad or open, see ``fxqat.report.verdict``.
+        found: what was measured.
+    """
+
+    level: str
+    found: Measurements
+
+    @property
+    def sites(self) -> Sequence[str]:
+        """The fewest sites, as a policy names them, that cause HALF of the output's error; none where it was not
+        measured."""
+        shares: dict[str, float] = {}
+        for row in self.found.errors.rows if self.found.errors else ():
+            shares[row.decided] = shares.get(row.decided, 0.0) + row.share
+        chosen, total = list[str](), 0.0
+        for site, share in sorted(shares.items(), key=lambda item: -item[1]):
+            if total >= HALF or share <= 0:
+                break
+            chosen.append(site)
+            total += share
+        return chosen
+
+    @property
+    def slower(self) -> bool:
+        """Whether the file was timed here and is surely no faster than float."""
+        return self.found.latency is not None and self.found.latency.speed_high < 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionRule:
+    """A line of the table: an action, when it is right, and how it is said."""
+
+    action: str
+    applies: Callable[[Case], bool]
+    words: Callable[[Case], str]
+
+
+def _unmeasured(case: Case) -> str:
+    more = "images than these" if case.found.drift or case.found.agreement else "images: --data"
+    return f"Measure it on more {more}, with labels, before it is used."
+
+
+def _shipped(case: Case) -> str:
+    sites = case.sites
+    rest = f" Should more be needed: {sites[0]} causes most of the error that is left." if sites else ""
+    return f"Ship it.{rest}"
+
+
+def _floated(case: Case) -> str:
+    sites = case.sites
+    return f"Keep these layers in float: {', '.join(sites)}. They cause half of the output's error."
+
+
+RULES: tuple[DecisionRule, ...] = (
+    DecisionRule(action=MEASURE, applies=lambda case: case.level == "open", words=_unmeasured),
+    DecisionRule(
+        action=RUNTIME,
+        applies=lambda case: case.found.codes is not None and case.found.codes.differing > 0,
+        words=lambda case: (
+            "The runtime computes other codes than the model, so look at it before any layer: "
+            + (case.found.inexact or "fxqat verify shows where they begin to differ.")
+        ),
+    ),
+    DecisionRule(
+        action=TARGET,
+        applies=lambda case: case.level == "good" and case.slower,
+        words=lambda case: (
+            "As accurate as float, but no faster on this processor: choose another target, or keep float."
+        ),
+    ),
+    DecisionRule(action=SHIP, applies=lambda case: case.level == "good", words=_shipped),
+    DecisionRule(action=FLOAT, applies=lambda case: 0 < len(case.sites) <= FEW, words=_floated),
+    DecisionRule(
+        action=TRAIN,
+        applies=lambda case: not case.found.trained,
+        words=lambda case: "Train it: the error comes from everywhere, which training with the quantizers on repairs.",
+    ),
+    DecisionRule(
+        action=SEARCH,
+        applies=lambda case: True,
+        words=lambda case: "Search a policy: training was not enough, and no few layers cause the error.",
+    ),
+)
+
+
+def decide(case: Case) -> tuple[str, str]:
+    """The action of the first rule that applies, and its words."""
+    rule = next(rule for rule in RULES if rule.applies(case))
+    return rule.action, rule.words(case)
