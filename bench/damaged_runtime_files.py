@@ -32,6 +32,7 @@ from fxqat.errors import Problem
 from fxqat.evaluation.predictor import from_onnx
 from fxqat.evaluation.tflite_predictor import from_tflite
 from fxqat.models.detector import Detector
+from fxqat.models.image_size import ImageSize
 from fxqat.runtime.tflite_file import TFLiteFile, is_installed
 
 Dice = random.Random
@@ -134,7 +135,8 @@ def outcome(act: Callable[[Example, Path], None], example: Example, path: Path) 
 def val(example: Example, path: Path) -> None:
     """What ``fxqat val`` does with a file: open it, and predict."""
     model = {".onnx": from_onnx, ".tflite": from_tflite}[path.suffix](path, threads=1)
-    model(torch.zeros(2, 3, model.imgsz or IMGSZ, model.imgsz or IMGSZ))
+    size = model.imgsz or ImageSize.of(IMGSZ)
+    model(torch.zeros(2, 3, size.height, size.width))
 
 
 def verify(example: Example, path: Path) -> None:
