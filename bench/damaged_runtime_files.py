@@ -136,7 +136,7 @@ def val(example: Example, path: Path) -> None:
     """What ``fxqat val`` does with a file: open it, and predict."""
     model = {".onnx": from_onnx, ".tflite": from_tflite}[path.suffix](path, threads=1)
     size = model.imgsz or ImageSize.of(IMGSZ)
-    model(torch.zeros(2, 3, size.height, size.width))
+    model(torch.zeros(2, 3, *size.shape))
 
 
 def verify(example: Example, path: Path) -> None:

@@ -14,6 +14,7 @@ import onnx
 import fxqat
 from fxqat.data import images
 from fxqat.models import offline
+from fxqat.runtime.tflite_file import TFLiteFile
 
 _LAST = "/model.22/"  # Detect, in Ultralytics' names of ONNX nodes
 
@@ -160,11 +161,11 @@ def _torch_ao(job: Job) -> Path:
     raise NotImplementedError(f"traces to {len(prepared.graph.nodes)} nodes, but exports no ONNX")
 
 
-def _fxqat(job: Job, policy: str, target: str) -> Path:
+def _fxqat(job: Job, policy: str, target: str, suffix: str = ".onnx") -> Path:
     qat, _ = fxqat.prepare(fxqat.load(job.weights), policy, target=target)
     qat = fxqat.calibrate(qat, job.calibration, images_limit=job.images, imgsz=job.imgsz)
     fxqat.save(qat, job.folder / "model.fxqat")
-    return fxqat.export(qat, job.folder / "model.onnx", imgsz=job.imgsz)
+    return fxqat.export(qat, job.folder / f"model{suffix}", imgsz=job.imgsz)
 
 
 def _retargeted(job: Job, policy: str, target: str) -> Path:
@@ -175,6 +176,29 @@ def _retargeted(job: Job, policy: str, target: str) -> Path:
     return fxqat.export(made, job.folder / "model.onnx", imgsz=job.imgsz)
 
 
+def _litert_float(job: Job) -> Path:
+    return fxqat.export(fxqat.load(job.weights), job.folder / "float.tflite", imgsz=job.imgsz)
+
+
+def _ai_edge_quantizer(job: Job) -> Path:
+    """Google's quantizer, int8 weights and activations, on fxqat's float file; Ultralytics calls it on its own."""
+    from ai_edge_quantizer import qtyping, quantizer, recipe
+
+    source = _litert_float(job)
+    made = quantizer.Quantizer(str(source))
+    made.load_quantization_recipe(recipe.static_wi8_ai8())
+    for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+        made.update_quantization_recipe(regex=".*", operation_name=end, algorithm_key=recipe.AlgorithmName.NO_QUANTIZE)
+    shown = [{"images": np.ascontiguousarray(batch.transpose(0, 2, 3, 1))} for batch in job.batches()]
+    result = made.calibrate({"serving_default": shown})
+    path = job.folder / "model.tflite"
+    made.quantize(calibration_result=result).export_model(str(path), overwrite=True)
+    file = TFLiteFile.read(path)
+    file.metadata = TFLiteFile.read(source).metadata
+    file.write(path)
+    return path
+
+
 def _copy_metadata(source: Path, path: Path) -> None:
     """Class names and the like, which these tools drop."""
     proto, old = onnx.load(path), onnx.load(source)
@@ -183,6 +207,7 @@ def _copy_metadata(source: Path, path: Path) -> None:
 
 
 _KEPT = 48
+LITERT_BASE = "ultralytics_litert_fp32"  # what LiteRT files' speed is compared with
 _CRITICAL, _W8A8 = "yolov8_critical", "yolov8_w8a8"
 PEERS = (
     Peer(name="ultralytics_fp32", title="Ultralytics ONNX FP32", make=_ultralytics),
@@ -252,9 +277,45 @@ PEERS = (
     ),
     Peer(
         name="fxqat_tensorrt_w8a8",
-        # evaluated in ONNX Runtime: OpenVINO's low-precision passes compute something else from it (mAP 0.0065), with
-        # them switched off the same as ONNX Runtime
+        # evaluated in ONNX Runtime: OpenVINO's low-precision passes (2026.4) compute the convolution behind a Concat of
+        # signed codes wrong, on processors with VNNI too (mAP 0.0065); with them switched off, or the same codes as
+        # uint8 of zero point 128, it computes what ONNX Runtime does
         title="fxqat w8a8, retargeted to tensorrt",
         make=lambda job: _retargeted(job, _W8A8, "tensorrt"),
+    ),
+    Peer(
+        name=LITERT_BASE,
+        title="Ultralytics LiteRT FP32",
+        make=lambda job: _ultralytics(job, format="litert"),
+        package="litert_torch",
+        runtime="litert",
+    ),
+    Peer(
+        name="ultralytics_litert_int8",
+        title="Ultralytics LiteRT `quantize=8` (AI Edge Quantizer)",
+        make=lambda job: _ultralytics(job, format="litert", quantize=8, data=str(job.calibration)),
+        package="litert_torch",
+        runtime="litert",
+    ),
+    Peer(
+        name="ai_edge_quantizer",
+        title="AI Edge Quantizer, fxqat's float conversion",
+        make=_ai_edge_quantizer,
+        package="ai_edge_quantizer",
+        runtime="litert",
+    ),
+    Peer(
+        name="fxqat_litert_critical",
+        title="fxqat critical, litert",
+        make=lambda job: _fxqat(job, _CRITICAL, "litert", ".tflite"),
+        package="litert_torch",
+        runtime="litert",
+    ),
+    Peer(
+        name="fxqat_litert_w8a8",
+        title="fxqat w8a8, litert",
+        make=lambda job: _fxqat(job, _W8A8, "litert", ".tflite"),
+        package="litert_torch",
+        runtime="litert",
     ),
 )

@@ -2,10 +2,11 @@
 --work F``.
 
 Each tool makes its file in a process of its own (time and peak memory are its), each file is measured on the same
-images (paired bootstrap against the FP32 ONNX) in the runtime it is made for, and timed in ONNX Runtime and OpenVINO
-(each model in a process of its own, taking turns, default options). Everything made and measured is kept in ``--work``:
-called again, the program goes on where it was cut off. ``--only make,accuracy,latency`` and ``--peer NAME`` choose
-parts; a tool whose package is not installed, or that fails, is reported so. ``pip install .[peers]`` brings them all.
+images (paired bootstrap against the FP32 ONNX) in the runtime it is made for, and timed in ONNX Runtime, OpenVINO and
+LiteRT, there with 1 and 2 threads (each model in a process of its own, taking turns, default options). Everything made
+and measured is kept in ``--work``: called again, the program goes on where it was cut off. ``--only
+make,accuracy,latency`` and ``--peer NAME`` choose parts; a tool whose package is not installed, or that fails, is
+reported so. ``pip install .[peers]`` and ``.[litert]`` bring them all.
 """
 
 from __future__ import annotations
@@ -19,22 +20,58 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.command import run
-from bench.peer_makers import PEERS, Job, Peer
+from bench.peer_makers import LITERT_BASE, PEERS, Job, Peer
 from bench.peers_picture import draw
 from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import Accuracy, Predictor, evaluate, from_onnx
 from fxqat.evaluation.accuracy_file import read, write
 from fxqat.evaluation.bootstrap import paired_drift
-from fxqat.evaluation.latency import WORKER, Latency, measure
+from fxqat.evaluation.exported_file import from_file
+from fxqat.evaluation.latency import LITERT_WORKER, WORKER, Latency, measure
 from fxqat.evaluation.latency_worker import peak_rss
 from fxqat.files import write_text
 
 OPENVINO_WORKER = Path(__file__).with_name("openvino_worker.py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """One comparison of latencies: its column, the runtime's package and script, and the files that it opens."""
+
+    name: str
+    title: str
+    package: str
+    worker: Path
+    suffixes: tuple[str, ...]
+    threads: int = 2
+
+
+TIMINGS = (
+    Timing(name="onnxruntime", title="ONNX Runtime", package="onnxruntime", worker=WORKER, suffixes=(".onnx",)),
+    Timing(
+        name="openvino",
+        title="OpenVINO",
+        package="openvino",
+        worker=OPENVINO_WORKER,
+        suffixes=(".onnx", ".xml"),
+    ),
+    *(
+        Timing(
+            name=f"litert_{threads}",
+            title=f"LiteRT, {threads} thread{'s' if threads > 1 else ''}",
+            package="ai_edge_litert",
+            worker=LITERT_WORKER,
+            suffixes=(".tflite",),
+            threads=threads,
+        )
+        for threads in (1, 2)
+    ),
+)
 BASE = PEERS[0]
 Step = Callable[[argparse.Namespace, Sequence[Peer]], None]
 ACCURACY = "accuracy.npz"
@@ -140,7 +177,7 @@ def _measure_accuracy(options: argparse.Namespace, peers: Sequence[Peer]) -> Non
         if "file" not in made or (folder / ACCURACY).is_file():
             continue
         path = Path(made["file"])
-        opened = from_onnx(path) if peer.runtime == "onnxruntime" else _from_openvino(path, options)
+        opened = _from_openvino(path, options) if peer.runtime == "openvino" else from_file(path)
         found = evaluate(opened, options.data, imgsz=options.imgsz, limit=options.images_val, batch=1)
         write(found, folder / ACCURACY)
         print(f"{peer.name}: mAP50-95 {found.map5095:.4f}", file=sys.stderr, flush=True)
@@ -165,17 +202,21 @@ def _kept(folder: Path) -> Accuracy | None:
 def _measure_latency(options: argparse.Namespace, peers: Sequence[Peer]) -> None:
     """All files against each other, so the whole step is measured again whenever it is asked for."""
     found: dict[str, dict[str, Any]] = {}
-    made = {peer.name: _read(_folder(options, peer) / "made.json") for peer in [BASE, *peers]}
+    bases = [
+        peer for peer in PEERS if peer.name in (BASE.name, LITERT_BASE)
+    ]  # first, since others are compared with it
+    made = {peer.name: _read(_folder(options, peer) / "made.json") for peer in [*bases, *peers]}
     files = {name: str(facts["file"]) for name, facts in made.items() if "file" in facts}
-    runs = {"onnxruntime": [n for n, file in files.items() if file.endswith(".onnx")], "openvino": list(files)}
-    for runtime, names in runs.items():
-        if importlib.util.find_spec(runtime) is None:
+    for timing in TIMINGS:
+        names = [name for name, file in files.items() if file.endswith(timing.suffixes)]
+        if importlib.util.find_spec(timing.package) is None or not names:
             continue
-        worker = OPENVINO_WORKER if runtime == "openvino" else WORKER
-        names = [name for name in names if _runs(files[name], runtime, worker)]
-        timed = measure([files[name] for name in names], threads=2, rounds=options.rounds, worker=worker)
+        names = [name for name in names if _runs(files[name], timing.package, timing.worker)]
+        timed = measure(
+            [files[name] for name in names], threads=timing.threads, rounds=options.rounds, worker=timing.worker
+        )
         for name, one in zip(names, timed, strict=True):
-            found.setdefault(name, {})[runtime] = _timing(one)
+            found.setdefault(name, {})[timing.name] = _timing(one)
     write_text(Path(options.work) / "latency.json", json.dumps(found, indent=2))
 
 
@@ -212,8 +253,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 _HEAD = (
-    "tool", "mAP50-95", "against FP32, points [95 %]", "in", "ONNX Runtime", "OpenVINO", "MB", "of FP32", "made in",
-    "peak memory",
+    "tool", "mAP50-95", "against FP32, points [95 %]", "in", *(one.title for one in TIMINGS), "MB", "of FP32",
+    "made in", "peak memory",
 )  # fmt: skip
 
 
@@ -230,8 +271,8 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         row["title"],
         f"{row['map5095']:.4f}" if "map5095" in row else "",
         f"{drift['points']:+.2f} [{drift['low']:+.2f}, {drift['high']:+.2f}]" if drift else "",
-        {"onnxruntime": "ORT", "openvino": "OpenVINO"}[row["runtime"]],
-        *(_speed(timed.get(runtime)) for runtime in ("onnxruntime", "openvino")),
+        {"onnxruntime": "ORT", "openvino": "OpenVINO", "litert": "LiteRT"}[row["runtime"]],
+        *(_speed(timed.get(one.name)) for one in TIMINGS),
         f"{row['bytes'] / 1e6:.2f}",
         f"{row['share']:.0%}",
         f"{row['seconds']:.0f} s",

@@ -15,7 +15,7 @@ from typing import Any
 from bench.command import run
 
 LOWEST = 0.1  # mAP below which a file is broken and would hide the others
-PANELS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+PANELS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "litert_2": "LiteRT, 2 threads"}
 DPI = 130
 LETTER, LINE = 6.0, 15.0  # width of a letter and height of a line of labels, pixels at 100 dots an inch
 OURS, FLOAT, OTHERS = "tab:blue", "black", "tab:gray"
@@ -43,7 +43,7 @@ def draw(rows: Sequence[Row], path: Path, *, processor: str = "") -> None:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    figure = Figure(figsize=(6 * len(PANELS), 4.6), layout="constrained")
     panels = figure.subplots(1, len(PANELS), sharey=True)
     for axes, (runtime, title) in zip(panels, PANELS.items(), strict=True):
         axes.set(title=title, xlabel="speed, times Ultralytics' FP32 ONNX file", xlim=(0, _fastest(rows) * 1.45))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from importlib import metadata
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 LIBRARIES = ("torch", "ultralytics", "onnxruntime", "onnx", "numpy", "opencv-python")  # by their names on PyPI
 
 

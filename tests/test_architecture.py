@@ -67,7 +67,11 @@ DOORS = {
         "fxqat.evaluation.validators",
     ),
     "litert_torch": ("fxqat.runtime.litert_export",),
-    "ai_edge_litert": ("fxqat.runtime.tflite_file", "fxqat.runtime.litert_session"),
+    "ai_edge_litert": (
+        "fxqat.runtime.tflite_file",
+        "fxqat.runtime.litert_session",
+        "fxqat.evaluation.litert_worker",
+    ),
     "patterns": (),
 }
 

@@ -284,7 +284,12 @@ def test_text_diff_and_why_not(capsys: pytest.CaptureFixture[str]) -> None:
             "its folder does not exist",
         ),
         (["val", "yolov8n.yaml", "--data", "nowhere.yaml", "-q"], "nowhere.yaml"),
-        (["calibrate", "none.fxqat", "--data", "x"], "none.fxqat: no such file"),
+        (
+            ["calibrate", "none.fxqat", "--data", "x"],
+            "none.fxqat: no such file; expected a .fxqat file; make it with fxqat prepare",
+        ),
+        (["export", "n_ptq.fxqat"], "n_ptq.fxqat: no such file; expected a .fxqat file; make it with fxqat calibrate"),
+        (["export", "n_qat.fxqat"], "n_qat.fxqat: no such file; expected a .fxqat file; make it with fxqat train"),
         (["verify", "x.fxqat", "--data", "x", "--images", "0"], "--images: 0; expected 1 or more"),
         (["dance"], "invalid choice: 'dance'"),
         (["sites", "yolov8n.yaml", "--frist"], "unrecognized arguments: --frist"),

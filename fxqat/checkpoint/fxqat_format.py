@@ -93,7 +93,7 @@ def read(path: str | Path) -> Raw:
     """
     path = Path(path)
     if not path.is_file():
-        raise Problem(path, "no such file", expected="a .fxqat file", remedy="make one with fxqat prepare")
+        raise Problem(path, "no such file", expected="a .fxqat file", remedy=f"make it with fxqat {_maker(path)}")
     try:
         with safe_open(path, framework="pt") as file:
             found = file.metadata() or {}
@@ -137,6 +137,14 @@ def source_of(told: Mapping[str, Any]) -> Source:
     if not (source.family and source.head_spec):
         raise ValueError("its head makes no sense")
     return source
+
+
+# What a file's name ends in, as the command line names them, and the command that makes such a file.
+_MAKERS = (("_ptq", "calibrate"), ("_qat", "train"), ("_int8", "convert"))
+
+
+def _maker(path: Path) -> str:
+    return next((command for mark, command in _MAKERS if path.stem.endswith(mark)), "prepare")
 
 
 def versions() -> dict[str, str]:

@@ -164,7 +164,6 @@ def mark(model: Detector, otherwise: str) -> str:
 
 def suffix_of(model: Detector, target: str | None = None) -> str:
     """What the name of a file for ``target``, by default the model's own, ends in."""
-    from fxqat.targets import target_of
+    from fxqat import targets
 
-    found = target_of(target or model.recipe.target)
-    return ".onnx" if found is None else found.suffix
+    return targets.suffix_of(target or model.recipe.target)

@@ -106,7 +106,7 @@ def _latency_table(grid: Sequence[tuple[int, Latency]]) -> str:
 
 COMMAND = Command(
     name="drift",
-    help="accuracy, confidence and classes at each stage from float to ONNX Runtime",
+    help="accuracy, confidence and classes at each stage from float to the target's runtime",
     example="fxqat drift yolov8n_ptq.fxqat --float yolov8n.pt --data coco.yaml",
     arguments=arguments,
     run=run,

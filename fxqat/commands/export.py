@@ -20,9 +20,10 @@ from fxqat.commands.command import (
 )
 from fxqat.commands.progress import working
 from fxqat.commands.retarget import add_observed, retargeted
+from fxqat.errors import Problem
 
 if TYPE_CHECKING:
-    pass
+    from fxqat.models.detector import Detector
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -40,6 +41,12 @@ def arguments(parser: ArgumentParser) -> None:
         help="13 to 21 (ONNX), for runtimes that stop at an older one (default: %(default)s)",
     )
     add_input(parser)
+    parser.add_argument(
+        "--integers",
+        metavar="X.npz",
+        help="write plain integer weights, biases, scales, zero points and the graph as JSON instead, for FPGAs and "
+        "kernels of your own",
+    )
     add_target(parser, "what X was prepared for")
     add_observed(parser)
     add_output(parser, "X_int8.onnx, or .tflite for target litert; X.onnx where nothing is INT8")
@@ -58,7 +65,7 @@ def exported(options: Namespace) -> Path:
     from fxqat.runtime.int8_summary import account
 
     check_counts(options)
-    output(options, default_name(options.model, "_int8.onnx"), ".onnx", ".tflite")
+    _check_names(options)
     model = fxqat.load(options.model, trust=options.trust)
     if model.stage == "float":
         say_unnamed(model, options.model)
@@ -67,6 +74,8 @@ def exported(options: Namespace) -> Path:
         model, _ = retargeted(options, model)
     if model.stage == "qat":
         model, _ = fxqat.convert(model)
+    if options.integers:
+        return _integers(options, model)
     path = output(options, default_name(options.model, f"{mark(model, '')}{suffix}"))
     size = image_size(options, model)
     with working(f"exporting {path.name}", options.quiet):
@@ -84,7 +93,29 @@ def exported(options: Namespace) -> Path:
         print(account(model.gm))
         _say_exactness(path, model.recipe.target)
     if path.suffix == ".tflite":
-        print(f"in float in the file: {_float_operations(path)}")
+        print(_float_operations(path))
+    return path
+
+
+def _check_names(options: Namespace) -> None:
+    """Refuse before any work what cannot be written."""
+    from fxqat.files import check_suffix, check_writable
+
+    if not options.integers:
+        output(options, default_name(options.model, "_int8.onnx"), ".onnx", ".tflite")
+        return
+    if options.output:
+        raise Problem("-o", "names a file for a runtime", remedy="give it or --integers")
+    check_suffix(Path(options.integers), ".npz")
+    check_writable(options.integers)
+
+
+def _integers(options: Namespace, model: Detector) -> Path:
+    """``fxqat export --integers``; the file that was written."""
+    from fxqat.runtime.integers_export import export_integers
+
+    path = export_integers(model, options.integers, imgsz=image_size(options, model))
+    print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
     return path
 
 
@@ -105,15 +136,15 @@ def _say_exactness(path: Path, name: str) -> None:
 
 def _float_operations(path: Path) -> str:
     from fxqat.runtime.tflite_file import TFLiteFile
+    from fxqat.runtime.tflite_summary import float_operations
 
-    found = TFLiteFile.read(path).operations()
-    return ", ".join(f"{count} {kind}" for (kind, type_), count in sorted(found.items()) if type_ == "float32")
+    return str(float_operations(TFLiteFile.read(path)))
 
 
 COMMAND = Command(
     name="export",
     help="write ONNX, or .tflite for LiteRT, also for ultralytics.YOLO",
-    example="fxqat export yolov8n_ptq.fxqat",
+    example="fxqat export yolov8n_ptq.fxqat; fxqat export yolov8n_ptq.fxqat --integers yolov8n.npz",
     arguments=arguments,
     run=run,
 )

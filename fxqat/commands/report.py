@@ -26,7 +26,9 @@ def arguments(parser: ArgumentParser) -> None:
         metavar="D",
         help="data set YAML (its val split), folder of images, list file, or one image; nothing is measured without",
     )
-    parser.add_argument("--onnx", metavar="FILE", help="the file exported from it: detections, mAP and codes are its")
+    parser.add_argument(
+        "--file", "--onnx", metavar="FILE", help="exported from it, .onnx or .tflite: detections, mAP and codes are its"
+    )
     parser.add_argument(
         "--against", metavar="M.pt", help="the float model to compare with (default: the same weights in float)"
     )
@@ -45,7 +47,7 @@ def arguments(parser: ArgumentParser) -> None:
         "--stages", action="store_true", help="measure that record here, on --val images, with latency and memory"
     )
     parser.add_argument(
-        "--latency", action="store_true", help="time one image in the file of --onnx, in turns with the float network"
+        "--latency", action="store_true", help="time one image in the file of --file, in turns with the float network"
     )
     parser.add_argument("--threads", type=int, default=2, help="threads when timing (default: %(default)s)")
     parser.add_argument(
@@ -65,7 +67,7 @@ def run(options: Namespace) -> None:
         source=options.against or content.provenance.model["Float model"],
         data=options.data or "DATA.yaml",
         model=options.model,
-        file=options.onnx,
+        file=options.file,
     )
     if said:
         print(f"next: {said}")
@@ -84,7 +86,7 @@ def reported(options: Namespace) -> Content:
     asked = ReportOptions(
         model=Path(options.model),
         data=options.data,
-        onnx=Path(options.onnx) if options.onnx else None,
+        file=Path(options.file) if options.file else None,
         against=Path(options.against) if options.against else None,
         images=options.images,
         pictures=options.pictures,
@@ -126,7 +128,7 @@ def _check_not_negative(options: Namespace) -> None:
 def _command(options: Namespace, path: Path) -> str:
     """The command line that was given, file names without their folders."""
     words = ["fxqat", "report", Path(options.model).name]
-    for name in ("data", "onnx", "against", "drift"):
+    for name in ("data", "file", "against", "drift"):
         if value := getattr(options, name):
             words += [f"--{name}", "/".join(Path(value).parts[-2:]) if name == "data" else Path(value).name]
     words += ["--images", str(options.images), "--val", str(options.val)] if options.data else []
@@ -137,7 +139,7 @@ def _command(options: Namespace, path: Path) -> str:
 COMMAND = Command(
     name="report",
     help="one HTML page: verdict, detections, graph, errors, policy, passes",
-    example="fxqat report yolov8n_ptq.fxqat --data coco.yaml --onnx yolov8n_int8.onnx -o report.html",
+    example="fxqat report yolov8n_ptq.fxqat --data coco.yaml --file yolov8n_int8.onnx -o report.html",
     arguments=arguments,
     run=run,
 )

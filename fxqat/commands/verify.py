@@ -55,6 +55,12 @@ def arguments(parser: ArgumentParser) -> None:
         help="exit with code 1 when the first runtime and the reference differ in a larger share of all codes "
         "(default: %(default)s)",
     )
+    parser.add_argument(
+        "--target",
+        metavar="T",
+        help="tensorrt: hold an .onnx file against TensorRT's rules for Q/DQ, without a GPU (exit code 1 if it breaks "
+        "one)",
+    )
     parser.add_argument("--json", metavar="FILE", help="write every tensor's counts here, too")
     add_quiet(parser)
 
@@ -67,6 +73,9 @@ def run(options: Namespace) -> None:
     from fxqat.targets import target_of
 
     check_counts(options)
+    if options.target is not None:
+        _hold_against_rules(options)
+        return
     if options.model.endswith(".onnx"):
         _prove(options)
         return
@@ -95,6 +104,30 @@ def run(options: Namespace) -> None:
     promised = options.strict or (target is not None and target.arithmetic is not None)
     if promised and (failure := found.failure(options.bound)):
         fail(f"{failure}; {why}" if why else failure)
+
+
+def _hold_against_rules(options: Namespace) -> None:
+    """What the rules of a target say of a file."""
+    from fxqat.files import write_text
+    from fxqat.runtime.onnx_file import read
+    from fxqat.runtime.tensorrt_rules import RULES, check
+
+    if options.target != "tensorrt":
+        raise Problem("--target", f"has no rules for {options.target!r}", expected="tensorrt")
+    if not options.model.endswith(".onnx"):
+        raise Problem(options.model, "is no .onnx file", expected="a file written by fxqat export --target tensorrt")
+    found = check(read(Path(options.model)))
+    print(found)
+    if options.json:
+        sources = {rule.name: {"says": rule.says, "source": rule.source} for rule in RULES}
+        write_text(options.json, json.dumps({"rules": sources, **asdict(found)}, indent=2) + "\n")
+    if not found.quantized:
+        fail(f"{options.model}: nothing in it is quantized; TensorRT would run it in float")
+    if found.findings:
+        first, *others = found.findings
+        more = f", and {len(others)} more" if others else ""
+        source = next(rule.source for rule in RULES if rule.name == first.rule)
+        fail(f"{options.model}: {first} ({source}){more}")
 
 
 def _prove(options: Namespace) -> None:
@@ -167,7 +200,8 @@ def _cells(found: Mapping[str, Difference], widths: Mapping[str, int]) -> str:
 
 COMMAND = Command(
     name="verify",
-    help="count differing codes: fake-quant graph, INT8 reference graph, runtime; or prove a file free of overflow",
+    help="count differing codes: fake-quant graph, INT8 reference graph, runtime; or prove a file free of overflow, or "
+    "legal for TensorRT",
     example="fxqat verify yolov8n_ptq.fxqat --data coco128.yaml\nfxqat verify yolov8n_int8.onnx",
     arguments=arguments,
     run=run,

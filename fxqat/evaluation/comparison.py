@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ import torch
 from fxqat.checkpoint.model_io import load
 from fxqat.evaluation.accuracy import Accuracy, evaluate
 from fxqat.evaluation.bootstrap import Drift, paired_drift
+from fxqat.evaluation.exported_file import from_file, is_exported
 from fxqat.evaluation.latency import measure
-from fxqat.evaluation.predictor import Predictor, from_onnx
-from fxqat.evaluation.tflite_predictor import from_tflite
+from fxqat.evaluation.predictor import Predictor
 from fxqat.models.image_size import DEFAULT_SIZE, ImageSize, SizeLike
 from fxqat.runtime.integer_model import predictor
 from fxqat.workflow.stage_checks import expect_calibrated
@@ -65,7 +65,7 @@ def compare(
 ) -> list[ComparisonRow]:
     """Measure every model on the same images.
 
-    ONNX files are timed in ONNX Runtime, taking turns in processes of their own; .pt and .fxqat in eager torch,
+    Exported files are timed in their runtimes, taking turns in processes of their own; .pt and .fxqat in eager torch,
     which says nothing about a runtime.
 
     Args:
@@ -91,10 +91,10 @@ def compare(
     for index, one in enumerate(opened):
         step = _step(progress, index, len(opened))
         found.append(evaluate(one, data, imgsz=size, batch=batch, split=split, limit=images_limit, progress=step))
-    files = [Path(model) for model in models if str(model).endswith(".onnx")]
+    files = [Path(model) for model in models if is_exported(model)]
     timed = iter(measure(files, threads=threads, imgsz=size, rounds=16) if files else [])
     times = [
-        next(timed).median if name.endswith(".onnx") else _eager(one, size, threads)
+        next(timed).median if is_exported(name) else _eager(one, size, threads)
         for name, one in zip(names, opened, strict=True)
     ]
     drifts = [_drift(found[0], one) for one in found]
@@ -108,9 +108,6 @@ def _drift(base: Accuracy, other: Accuracy) -> Drift | None:
     return None if other is base else paired_drift(base, other)
 
 
-_FILES: Mapping[str, Callable[[Path], Predictor]] = {".onnx": from_onnx, ".tflite": from_tflite}
-
-
 def open_model(model: str | Path, *, trust: bool = False) -> Predictor:
     """A .pt, .fxqat, .onnx or .tflite file as something that can be evaluated: a .fxqat in the arithmetic of its
     runtime where that is known, see fxqat.runtime.integer_model.
@@ -119,8 +116,8 @@ def open_model(model: str | Path, *, trust: bool = False) -> Predictor:
         Problem: it cannot be loaded, or a .fxqat was prepared but never calibrated.
     """
     path = Path(model)
-    if path.suffix in _FILES:
-        return _FILES[path.suffix](path)
+    if is_exported(path):
+        return from_file(path)
     detector = load(path, trust=trust).eval()
     if detector.stage == "qat":
         expect_calibrated(detector, "val")

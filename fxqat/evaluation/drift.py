@@ -17,10 +17,12 @@ from fxqat.checkpoint.model_io import load
 from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import Accuracy, evaluate
 from fxqat.evaluation.bootstrap import Drift, paired_drift
-from fxqat.evaluation.predictor import Predictor, from_onnx
+from fxqat.evaluation.exported_file import from_file, runtime_title
+from fxqat.evaluation.predictor import Predictor
 from fxqat.models.detector import Detector
 from fxqat.models.image_size import DEFAULT_SIZE, SizeLike
 from fxqat.passes.selective import asleep
+from fxqat.runtime.exporters import suffix_of
 from fxqat.runtime.integer_model import predictor
 from fxqat.workflow.convert import convert, export
 from fxqat.workflow.stage_checks import expect_calibrated
@@ -91,7 +93,8 @@ class Stage:
 def stages(
     model: Detector, folder: Path, *, imgsz: SizeLike, source: str | Path | None = None, trust: bool = False
 ) -> list[Predictor]:
-    """The stages of a calibrated or trained detector, from float to ONNX Runtime; the file is exported to ``folder``.
+    """The stages of a calibrated or trained detector, from float to its target's runtime; the file is exported to
+    ``folder``, see ``runtime_file``.
 
     ``float`` is ``source`` as Ultralytics' checkpoint has it, where it is given; ``fused`` is the model's own network
     with every quantizer off, which after training is not the same. ``fake-quant`` rounds in float32, ``reference``
@@ -108,14 +111,19 @@ def stages(
             raise Problem(source, f"is at stage {plain.stage}", expected="the .pt it was prepared from")
         found.append(Predictor.of(plain, lambda images: plain(images)[0], name="float"))
     int8, _ = convert(model)
-    path = export(int8, folder / "runtime.onnx", imgsz=imgsz)
+    path = export(int8, runtime_file(model, folder), imgsz=imgsz)
     return [
         *found,
         Predictor.of(model, lambda images: _off(model, images), name="fused"),
         Predictor.of(model, lambda images: model(images)[0], name="fake-quant"),
         Predictor.of(model, predictor(int8), name="reference"),
-        replace(from_onnx(path), name="ONNX Runtime"),
+        replace(from_file(path), name=runtime_title(path)),
     ]
+
+
+def runtime_file(model: Detector, folder: Path) -> Path:
+    """The file of the last stage."""
+    return folder / f"runtime{suffix_of(model)}"
 
 
 def _off(model: Detector, images: Tensor) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fxqat.errors import Problem
-from fxqat.evaluation.drift import Stage, by_class, drift, stages
+from fxqat.evaluation.drift import Stage, by_class, drift, runtime_file, stages
 from fxqat.evaluation.float_export import export_float
 from fxqat.evaluation.latency import Latency
 from fxqat.evaluation.latency import measure as measure_latency
@@ -17,6 +17,7 @@ from fxqat.evaluation.memory import Memory, memory
 from fxqat.files import sha256
 from fxqat.models.detector import Detector
 from fxqat.models.image_size import DEFAULT_SIZE, ImageSize
+from fxqat.runtime.exporters import suffix_of
 from fxqat.workflow.convert import export
 
 Progress = Callable[[str, int, int], None]
@@ -65,7 +66,7 @@ class Journey:
         sha256: of its bytes.
         data: the data set's name.
         threshold: see DriftOptions.
-        stages: from float to ONNX Runtime.
+        stages: from float to the target's runtime.
         classes: name, boxes, average precision of the first stage, change in points to the last; worst first.
         memory: of each file, where it was asked for.
         latency: threads, and what was measured with them.
@@ -100,7 +101,7 @@ def travel(
     folder: Path,
     progress: Progress = lambda what, done, total: None,
 ) -> Journey:
-    """Measure a calibrated or trained detector on its way to an ONNX file.
+    """Measure a calibrated or trained detector on its way to its target's file.
 
     Args:
         model: stage ``qat``.
@@ -139,20 +140,21 @@ def travel(
 
 def _memory(model: Detector, path: Path, asked: DriftOptions, folder: Path, progress: Progress) -> list[Memory]:
     progress("measuring memory", 0, 1)
-    plain = export_float(model, folder / "float.onnx", imgsz=asked.imgsz)
+    plain = export_float(model, folder / f"float{suffix_of(model)}", imgsz=asked.imgsz)
     sources = [Path(asked.source)] if asked.source else []
-    return memory([*sources, path, plain, folder / "runtime.onnx"], imgsz=asked.imgsz)
+    return memory([*sources, path, plain, runtime_file(model, folder)], imgsz=asked.imgsz)
 
 
 def _latency(model: Detector, imgsz: ImageSize, folder: Path, progress: Progress) -> list[tuple[int, Latency]]:
     """Float and INT8 in turns, for each batch and number of threads."""
     found, files = list[tuple[int, Latency]](), dict[int, Sequence[Path]]()
+    suffix = suffix_of(model)
     for batch, threads in _GRID:
         if batch not in files:
             progress(f"exporting batch {batch}", 0, 1)
             files[batch] = (
-                export_float(model, folder / f"float_batch{batch}.onnx", imgsz=imgsz, batch=batch),
-                export(model, folder / f"int8_batch{batch}.onnx", imgsz=imgsz, batch=batch),
+                export_float(model, folder / f"float_batch{batch}{suffix}", imgsz=imgsz, batch=batch),
+                export(model, folder / f"int8_batch{batch}{suffix}", imgsz=imgsz, batch=batch),
             )
         what = f"timing batch {batch}, {threads} threads"
         times = measure_latency(

@@ -15,7 +15,7 @@ from fxqat.models.image_size import DEFAULT_SIZE, SizeLike
 from fxqat.passes import Rules, converting
 from fxqat.passes.quant_graph import annotate, layer_of
 from fxqat.passes.unquantize import no_quantizer, silu
-from fxqat.runtime import onnx_export
+from fxqat.runtime.exporters import export
 
 
 def export_float(model: Detector, path: str | Path, *, imgsz: SizeLike = DEFAULT_SIZE, batch: int = 1) -> Path:
@@ -23,7 +23,7 @@ def export_float(model: Detector, path: str | Path, *, imgsz: SizeLike = DEFAULT
 
     Args:
         model: stage ``qat``; it stays as it is.
-        path: ends in .onnx.
+        path: ends in .onnx or .tflite.
         imgsz: one side, or height and width.
         batch: images at a time.
     """
@@ -35,7 +35,7 @@ def export_float(model: Detector, path: str | Path, *, imgsz: SizeLike = DEFAULT
     drop_unused_modules(gm)
     gm.recompile()
     lowered, _ = converting(Rules.load(), policy_of(model.recipe).target).run(gm)
-    return onnx_export.export(model.with_graph(lowered, stage="float"), path, imgsz=imgsz, batch=batch)
+    return export(model.with_graph(lowered, stage="float"), path, imgsz=imgsz, batch=batch)
 
 
 def _forget(node: fx.Node) -> None:

@@ -1,4 +1,4 @@
-"""How fast ONNX models run on this machine: each in a process of its own, taking turns, compared round by round."""
+"""How fast exported models run on this machine: each in a process of its own, taking turns, compared round by round."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from fxqat.errors import Problem
 from fxqat.models.image_size import ImageSize, SizeLike
 
 WORKER = Path(__file__).with_name("latency_worker.py")
+LITERT_WORKER = Path(__file__).with_name("litert_worker.py")
+WORKERS = {".tflite": LITERT_WORKER}  # of files that another runtime than ONNX Runtime opens
 RESAMPLES = 2000
 
 
@@ -57,23 +59,23 @@ def measure(
     runs: int = 5,
     warmup: int = 5,
     imgsz: SizeLike | None = None,
-    worker: Path = WORKER,
+    worker: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Latency]:
-    """Time ONNX models against each other on random images.
+    """Time exported models against each other on random images, .onnx in ONNX Runtime, .tflite in LiteRT.
 
     Sessions in one process slow each other down by spinning threads, and a machine's speed drifts. So each model has a
     process of its own with default session options, only one runs at a time, and models are compared within rounds:
     in each, every model makes one run that does not count and then ``runs`` that do, every second round in reverse.
 
     Args:
-        paths: ONNX files; the first is what the others are compared with.
-        threads: ``intra_op_num_threads`` of each session.
+        paths: .onnx or .tflite files; the first is what the others are compared with.
+        threads: of each session.
         rounds: turns each model has.
         runs: timed runs a turn.
         warmup: runs before the first round.
         imgsz: image size for models that leave it free (640 by default); an error for one that fixes another.
-        worker: the script that runs a model; another runtime than ONNX Runtime needs another one.
+        worker: the script that runs every model; by default the one for each file's kind.
         progress: called with rounds done and rounds in all.
 
     Raises:
@@ -85,7 +87,10 @@ def measure(
         raise Problem(given, "cannot be measured", expected="1 or more of each, and no negative warmup")
     size = "0" if imgsz is None else str(ImageSize.of(imgsz))
     with ExitStack() as stack:
-        workers = [stack.enter_context(_worker(file, threads, size, worker)) for file in files]
+        workers = [
+            stack.enter_context(_worker(file, threads, size, worker or WORKERS.get(file.suffix, WORKER)))
+            for file in files
+        ]
         for one in workers:
             one.run(warmup)
         times = _take_turns(workers, rounds, runs, progress or (lambda done, total: None))
@@ -197,5 +202,5 @@ def _line(row: tuple[str, ...], widths: list[int]) -> str:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise Problem(path, "no such file", expected="an ONNX model")
+        raise Problem(path, "no such file", expected="an exported model", remedy="make it with fxqat export")
     return path

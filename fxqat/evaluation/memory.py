@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fxqat.errors import Problem
+from fxqat.evaluation.exported_file import is_exported
 from fxqat.evaluation.latency import measure
 from fxqat.models.image_size import DEFAULT_SIZE, ImageSize, SizeLike
 
@@ -27,7 +28,7 @@ class Memory:
 
 
 def memory(paths: Sequence[str | Path], *, imgsz: SizeLike = DEFAULT_SIZE, batch: int = 1) -> list[Memory]:
-    """Measure .onnx files in ONNX Runtime alone, .pt and .fxqat files in torch.
+    """Measure exported files in their runtimes alone, .pt and .fxqat files in torch.
 
     Raises:
         Problem: a file is missing or cannot be run.
@@ -37,9 +38,9 @@ def memory(paths: Sequence[str | Path], *, imgsz: SizeLike = DEFAULT_SIZE, batch
 
 def _one(path: Path, size: ImageSize, batch: int) -> Memory:
     if not path.is_file():
-        raise Problem(path, "no such file", expected="a .pt, .fxqat or .onnx file")
+        raise Problem(path, "no such file", expected="a .pt, .fxqat, .onnx or .tflite file")
     megabytes = path.stat().st_size / 1e6
-    if path.suffix == ".onnx":
+    if is_exported(path):
         (found,) = measure([path], rounds=1, runs=1, warmup=1)
         return Memory(name=path.name, file=megabytes, peak=found.rss)
     command = [sys.executable, "-m", WORKER, str(path), str(size), str(batch)]

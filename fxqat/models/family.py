@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from itertools import cycle, islice
 from typing import Any
 
 from torch import Tensor, nn
@@ -101,11 +102,14 @@ class Columns:
         key: a short name: ``boxes``.
         size: how many.
         unit: in which a report counts their errors: ``px``.
+        axes: what they are on the image, over and over: ``xy`` where they are lengths across and down in turns,
+            ``xy-`` where each third is neither; nothing where none is a length.
     """
 
     key: str
     size: int
     unit: str
+    axes: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +138,12 @@ class FinalOutput:
         """In words, for errors."""
         axes = ["N", "A", "B"][: self.rank - 1]
         return f"({', '.join([*axes[: self.axis], str(self.size), *axes[self.axis :]])})"
+
+    def lengths(self, height: int, width: int) -> list[int]:
+        """The length that each channel is a part of, of an image of so many pixels: ``width``, ``height``, or 1 where a
+        channel is no length on the image."""
+        known = {"x": width, "y": height}
+        return [known.get(axis, 1) for one in self.columns for axis in islice(cycle(one.axes or "-"), one.size)]
 
     def fits(self, y: Tensor, images: int) -> bool:
         """Whether ``y`` can be this output for so many images."""

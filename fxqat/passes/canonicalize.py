@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import operator
 from dataclasses import dataclass
 
+import torch
 from torch import fx, nn
 
 from fxqat.graph.pass_text import TextPass
@@ -19,7 +21,8 @@ class Canonicalize(TextPass):
     """Give every call its own module at the path of its site, so that a change at one site changes no other.
 
     SPPF calls one MaxPool2d three times; a module with parameters that is called twice keeps sharing them. An Identity,
-    which stands for an activation or a branch that a block has not, leaves the graph.
+    which stands for an activation or a branch that a block has not, leaves the graph, and so does a 0 that is added in
+    the place of a branch, as in RepConv, whose two convolutions can then be one.
     """
 
     name: str = "canonicalize"
@@ -27,9 +30,10 @@ class Canonicalize(TextPass):
 
     def __call__(self, gm: fx.GraphModule) -> PassReport:
         """Split shared modules, drop those that do nothing."""
-        for node in [one for one in gm.graph.nodes if one.op == "call_module" and _does_nothing(module_of(one))]:
-            node.replace_all_uses_with(node.args[0])
-            gm.graph.erase_node(node)
+        for node in list(gm.graph.nodes):
+            if (same := _unchanged(node)) is not None:
+                node.replace_all_uses_with(same)
+                gm.graph.erase_node(node)
         parted = [node for node in gm.graph.nodes if node.op == "call_module" and node.target != site_of(node)]
         for node in parted:
             gm.add_submodule(site_of(node), copy.copy(module_of(node)))
@@ -38,5 +42,9 @@ class Canonicalize(TextPass):
         return PassReport(says=f"{len(parted)} calls of shared modules parted")
 
 
-def _does_nothing(module: nn.Module) -> bool:
-    return type(module) is nn.Identity
+def _unchanged(node: fx.Node) -> fx.Node | None:
+    """What ``node`` gives as it is, None where it computes something."""
+    if node.op == "call_module" and type(module_of(node)) is nn.Identity:
+        return node.all_input_nodes[0]
+    is_sum_with_nothing = node.target in (operator.add, torch.add) and len(node.args) == 2 and 0 in node.args
+    return node.all_input_nodes[0] if is_sum_with_nothing and len(node.all_input_nodes) == 1 else None

@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 
 import fxqat.api as api
-from fxqat.data import class_folders, dataset, images
+from fxqat.data import dataset, images
 from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import Accuracy, evaluate
 from fxqat.evaluation.bootstrap import paired_drift
 from fxqat.evaluation.comparison import open_model
 from fxqat.evaluation.drift_report import ROUNDS, DriftOptions, read, travel
+from fxqat.evaluation.exported_file import is_exported, runtime_title
 from fxqat.evaluation.float_export import export_float
 from fxqat.evaluation.latency import Latency, measure
 from fxqat.evaluation.predictor import Predictor
 from fxqat.files import temporary_folder
 from fxqat.graph.pipeline import Pipeline
 from fxqat.models.detector import Detector
-from fxqat.models.family import Labels
 from fxqat.models.image_size import DEFAULT_SIZE, ImageSize
 from fxqat.passes.unquantize import Unquantize
 from fxqat.report.diffs import PassDiff, changed
@@ -51,7 +51,7 @@ class ReportOptions:
     Attributes:
         model: a .fxqat file, prepared, calibrated or trained.
         data: data set YAML, folder, list or image; None measures nothing.
-        onnx: the file exported from the model.
+        file: exported from the model, .onnx or .tflite.
         against: the float checkpoint to compare with; the model's own weights in float without it.
         images: for the error analysis and the detections.
         pictures: shown.
@@ -67,7 +67,7 @@ class ReportOptions:
 
     model: Path
     data: str | None = None
-    onnx: Path | None = None
+    file: Path | None = None
     against: Path | None = None
     images: int = 16
     pictures: int = 4
@@ -126,12 +126,12 @@ def collect(
         expect_calibrated(model, "report")
     imgsz = (asked.imgsz or model.imgsz).checked(model.stride)
     trained = bool(model.recipe.training)
-    base = Measurements(integer_share=breakdown.integer_share, size=_size(model, asked.onnx), trained=trained)
+    base = Measurements(integer_share=breakdown.integer_share, size=_size(model, asked.file), trained=trained)
     common = {
         "title": asked.model.name,
         "breakdown": breakdown,
         "passes": tuple(map(changed, breakdown.passes)),
-        "provenance": provenance(model, asked.model, command, asked.onnx),
+        "provenance": provenance(model, asked.model, command, asked.file),
         "imgsz": imgsz,
         "way": read(asked.drift, asked.model) if asked.drift else None,
     }
@@ -147,14 +147,14 @@ def _check(asked: ReportOptions) -> None:
         asked.imgsz.checked(images.STRIDE)
     if asked.data is not None:
         dataset.find(asked.data)
-    if asked.onnx is not None and not asked.onnx.is_file():
-        raise Problem(asked.onnx, "no such file", expected="an .onnx file", remedy="run fxqat export first")
+    if asked.file is not None and not asked.file.is_file():
+        raise Problem(asked.file, "no such file", expected="an exported file", remedy="run fxqat export first")
     if asked.drift is not None and asked.stages:
         raise Problem("--stages", "would measure what --drift holds", remedy="give one of them")
     if asked.stages and not (asked.data and asked.val):
         raise Problem("--stages", "has no images", expected="--data with labels, and --val above 0")
-    if asked.latency and not (asked.data and asked.onnx and asked.onnx.suffix == ".onnx"):
-        raise Problem("--latency", "has no file to time", expected="--data, and an .onnx file with --onnx")
+    if asked.latency and not (asked.data and asked.file):
+        raise Problem("--latency", "has no file to time", expected="--data, and an exported file with --file")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +183,8 @@ class _Look:
             after=accuracy[1].map5095 if accuracy else None,
             agreement=shown.agreement if shown else None,
             codes=codes,
-            inexact=inexact_here(self.asked.onnx) if self.asked.onnx else None,
+            inexact=inexact_here(self.asked.file) if self.asked.file else None,
+            runtime=self._runtime() or base.runtime,
             errors=errors,
             latency=self._latency() if self.asked.latency else None,
             metric=before.family.metric.name,
@@ -196,7 +197,7 @@ class _Look:
             verdict=judge(measured),
             spreads=self._spreads(found),
             shown=shown,
-            runner="ONNX Runtime" if self.asked.onnx else "torch, fake-quantized",
+            runner=self._runtime() or "torch, fake-quantized",
             floats=before.name,
             data=Path(str(self.asked.data)).name,
             skipped=skipped,
@@ -204,17 +205,11 @@ class _Look:
 
     def _images(self, limit: int) -> images.ImageList:
         """Of the val split where there is one: what calibration has not seen."""
-        data = str(self.asked.data)
-        place = dataset.find(data)
-        if self.model.source.family.labels is Labels.FOLDERS:
-            folders = class_folders.read(place, self.model.source.name, self.model.names)
-            place = folders.folder("val")
-        if dataset.is_yaml(place):
-            try:
-                return images.image_paths(place, split="val", limit=limit)
-            except Problem:
-                return images.image_paths(place, limit=limit)
-        return images.image_paths(place, limit=limit)
+        place = dataset.find(str(self.asked.data))
+        try:
+            return images.image_paths(place, split="val", limit=limit)
+        except Problem:
+            return images.image_paths(place, limit=limit)
 
     def _before(self) -> Predictor:
         if self.asked.against:
@@ -224,8 +219,12 @@ class _Look:
         name = "the same weights in float"
         return Predictor.of(float_model, _predict(float_model), name=name)
 
+    def _runtime(self) -> str | None:
+        """The runtime of the exported file, in words."""
+        return None if self.asked.file is None else runtime_title(self.asked.file)
+
     def _after(self) -> Predictor:
-        return open_model(self.asked.onnx or self.asked.model)
+        return open_model(self.asked.file or self.asked.model)
 
     def _batches(self, found: images.ImageList, limit: int | None = None) -> list[Tensor]:
         chosen = images.spread(list(found.paths), limit)
@@ -263,7 +262,7 @@ class _Look:
         def step(done: int, total: int) -> None:
             self.progress(index * total + done, 2 * total)
 
-        limit, batch = self.asked.val, 1 if one.path and one.path.suffix == ".onnx" else 4
+        limit, batch = self.asked.val, 1 if one.path and is_exported(one.path) else 4
         return evaluate(one, str(self.asked.data), imgsz=self.imgsz, batch=batch, limit=limit, progress=step)
 
     def _way(self) -> Mapping[str, Any]:
@@ -289,10 +288,10 @@ class _Look:
 
     def _latency(self) -> Latency:
         self.on_step("timing one image")
-        assert self.asked.onnx is not None
+        assert self.asked.file is not None
         with temporary_folder("fxqat-report-") as folder:
-            plain = export_float(self.model, folder / "float.onnx", imgsz=self.imgsz)
-            files, threads = (plain, self.asked.onnx), self.asked.threads
+            plain = export_float(self.model, folder / f"float{self.asked.file.suffix}", imgsz=self.imgsz)
+            files, threads = (plain, self.asked.file), self.asked.threads
             _, mine = measure(files, threads=threads, imgsz=self.imgsz, rounds=ROUNDS, progress=self.progress)
         return mine
 
@@ -300,13 +299,13 @@ class _Look:
     def _promised(self) -> bool:
         """Whether the file's codes are to be the reference graph's, whose arithmetic then is that of the target."""
         target = target_of(self.model.recipe.target)
-        return self.asked.onnx is not None and target is not None and target.arithmetic is not None
+        return self.asked.file is not None and target is not None and target.arithmetic is not None
 
     def _codes(self, found: images.ImageList) -> Difference:
-        self.on_step("comparing codes with ONNX Runtime")
-        assert self.asked.onnx is not None
+        assert self.asked.file is not None
+        self.on_step(f"comparing codes with {self._runtime()}")
         batches = self._batches(found, self.asked.verify)
-        verified = api.verify(self.model, self.asked.onnx, batches)
+        verified = api.verify(self.model, self.asked.file, batches)
         return verified.total("reference_runtime")
 
 
@@ -319,9 +318,9 @@ def _predict(model: Detector) -> Callable[[Tensor], Any]:
     return predict
 
 
-def _size(model: Detector, onnx: Path | None) -> float | None:
+def _size(model: Detector, file: Path | None) -> float | None:
     """The exported file's size as a part of 32 bits for each weight."""
-    if onnx is None or not onnx.is_file():
+    if file is None or not file.is_file():
         return None
     weights = sum(parameter.numel() for parameter in model.gm.parameters())
-    return onnx.stat().st_size / (4 * weights)
+    return file.stat().st_size / (4 * weights)

@@ -1,4 +1,4 @@
-"""The way from float to ONNX Runtime, as the page shows it: stages, classes, latency and memory in words."""
+"""The way from float to the runtime, as the page shows it: stages, classes, latency and memory in words."""
 
 from __future__ import annotations
 

@@ -20,8 +20,9 @@ class Measurements:
         before: that metric of the float model, 0..1.
         after: of the quantized one.
         agreement: on the images.
-        codes: of the INT8 reference graph against the exported file in ONNX Runtime.
-        inexact: why ONNX Runtime on this machine cannot compute the file exactly.
+        codes: of the INT8 reference graph against the exported file in its runtime.
+        inexact: why that runtime on this machine cannot compute the file exactly.
+        runtime: its name in words.
         errors: site by site.
         integer_share: multiply-adds in integers as a part of all.
         size: of the exported file, as a part of the float weights' in 32 bits.
@@ -36,6 +37,7 @@ class Measurements:
     agreement: Agreement | None = None
     codes: Difference | None = None
     inexact: str | None = None
+    runtime: str = "ONNX Runtime"
     errors: ErrorReport | None = None
     integer_share: float = 0.0
     size: float | None = None

@@ -27,16 +27,16 @@ class Provenance:
     commands: tuple[str, ...]
 
 
-def provenance(model: Detector, path: Path, command: str, onnx: Path | None) -> Provenance:
+def provenance(model: Detector, path: Path, command: str, file: Path | None) -> Provenance:
     """What is known of the model in ``path``; file names only, no folders and no host."""
     return Provenance(
         model=_provenance(model),
         environment=_environment(),
-        commands=(*commands(model, path, onnx), command),
+        commands=(*commands(model, path, file), command),
     )
 
 
-def commands(model: Detector, path: Path, onnx: Path | None) -> tuple[str, ...]:
+def commands(model: Detector, path: Path, file: Path | None) -> tuple[str, ...]:
     """What the recipe says was done, as the commands that do it."""
     recipe, source = model.recipe, Path(model.source.name).name
     plain = f"{Path(source).stem}.fxqat"
@@ -59,9 +59,9 @@ def commands(model: Detector, path: Path, onnx: Path | None) -> tuple[str, ...]:
             how = recipe.training["config"]
             usual = configured(model.with_graph(model.gm, training={}), "", {}).summary()
             done.append(["train", ptq, "--data", how["data"], *restated(how, usual), "-o", path.name])
-    if onnx:
+    if file:
         size = str(model.imgsz)
-        done.append(["export", path.name, "--imgsz", size, "-o", onnx.name])
+        done.append(["export", path.name, "--imgsz", size, "-o", file.name])
     return tuple(shlex.join(["fxqat", *words]) for words in done)
 
 

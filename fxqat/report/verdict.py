@@ -91,11 +91,11 @@ def _reasons(found: Measurements) -> Iterator[str]:
     if (same := found.agreement) is not None and same.before:
         yield _same_objects(same) if same.covers else _same_classes(same)
     if found.codes is not None:
-        yield _same_codes(found.codes)
+        yield _same_codes(found.codes, found.runtime)
     if (fast := found.latency) is not None:
         yield (
-            f"One image takes {fast.median:.1f} ms in ONNX Runtime: {fast.speed:.2f} times as fast as float, between "
-            f"{fast.speed_low:.2f} and {fast.speed_high:.2f}."
+            f"One image takes {fast.median:.1f} ms in {found.runtime}: {fast.speed:.2f} times as fast as float, "
+            f"between {fast.speed_low:.2f} and {fast.speed_high:.2f}."
         )
     if found.integer_share:
         yield f"{found.integer_share:.1%} of all multiply-adds run in integers."
@@ -116,10 +116,10 @@ def _same_classes(same: Agreement) -> str:
     )
 
 
-def _same_codes(codes: Difference) -> str:
+def _same_codes(codes: Difference, runtime: str) -> str:
     if not codes.differing:
-        return f"What runs is what was made: all {codes.codes:,} codes in ONNX Runtime equal the reference graph's."
-    return f"{codes.differing:,} of {codes.codes:,} codes in ONNX Runtime differ from the reference graph's."
+        return f"What runs is what was made: all {codes.codes:,} codes in {runtime} equal the reference graph's."
+    return f"{codes.differing:,} of {codes.codes:,} codes in {runtime} differ from the reference graph's."
 
 
 def worst(errors: ErrorReport, count: int = 8) -> Sequence[SiteError]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
 from fxqat.graph.site import module_of
 from fxqat.quant.arithmetic import Arithmetic
@@ -16,7 +17,13 @@ from fxqat.quant.torch_ao import dequantize_per_channel, dequantize_per_tensor, 
 
 LOWEST = {torch.uint8: 0, torch.int8: -128}
 READS = (dequantize_per_tensor, dequantize_per_channel)
-OPERANDS: dict[Any, int] = {torch.conv2d: 2, torch.sigmoid: 1, operator.mul: 2, operator.add: 2}
+OPERANDS: dict[Any, int] = {
+    torch.conv2d: 2,
+    F.linear: 2,
+    torch.sigmoid: 1,
+    operator.mul: 2,
+    operator.add: 2,
+}
 
 
 def is_fused(node: fx.Node) -> bool:

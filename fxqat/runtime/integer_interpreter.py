@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.nn import functional as F
 
 from fxqat.graph.site import site_of
 from fxqat.quant import ort_kernels
@@ -22,10 +23,10 @@ class IntegerExecution(fx.Interpreter):
     """An interpreter of INT8 graphs. Operations that the runtime fuses are computed by its formula (see
     fxqat.quant.arithmetic):
 
-        dequantize... -> conv2d [-> ReLU] | sigmoid | mul | add -> quantize
+        dequantize... -> conv2d [-> ReLU] | linear | sigmoid | mul | add -> quantize
 
-    Operations that only move values run on integers directly; all others (the decode) run in float. The sums of a
-    convolution are exact.
+    Operations that only move values run on integers directly; all others (the decode) run in float. The sums of
+    convolutions and linear layers are exact.
 
     Args:
         gm: at stage ``int8``.
@@ -72,12 +73,21 @@ class IntegerExecution(fx.Interpreter):
 
     def conv2d(self, node: Any, n: Any) -> Tensor:
         """Integer convolution, int32 bias included, then requantized."""
-        x, weight, bias, stride, padding, dilation, groups = node.args
+        codes, weight = (self.env[one.args[0]] for one in node.args[:2])
+        return self._layer(codes, weight, node.args[3:], node, n)
+
+    def linear(self, node: Any, n: Any) -> Tensor:
+        """As a convolution of one tap; channels are the last axis."""
+        codes, weight = (self.env[one.args[0]] for one in node.args[:2])
+        found = self._layer(codes.reshape(-1, codes.shape[-1], 1, 1), weight[:, :, None, None], _ONE_TAP, node, n)
+        return found.view(*codes.shape[:-1], len(weight))
+
+    def _layer(self, codes: Tensor, weight: Tensor, geometry: tuple[Any, ...], node: Any, n: Any) -> Tensor:
+        x, scaled, bias = node.args[:3]
         _, y_scale, y_zero, low, high, _ = n.args
-        codes = self.env[x.args[0]].float() - x.args[2]
         added = None if bias is None else self.env[bias.args[0]]
-        total = ort_kernels.exact_conv(codes, self.env[weight.args[0]], added, (stride, padding, dilation, groups))
-        scales = (float(x.args[1]), self._weight_scale(weight), y_scale)
+        total = ort_kernels.exact_conv(codes.float() - x.args[2], weight, added, geometry)
+        scales = (float(x.args[1]), self._weight_scale(scaled), y_scale)
         return self.arithmetic.requantize(total, scales, y_zero, low, high)
 
     def sigmoid(self, node: Any, n: Any) -> Tensor:
@@ -105,8 +115,10 @@ class IntegerExecution(fx.Interpreter):
         return torch.tensor([weight.args[1]], dtype=torch.float32)
 
 
+_ONE_TAP = ((1, 1), (0, 0), (1, 1), 1)  # stride, padding, dilation, groups
 _KERNELS: dict[Any, Callable[[IntegerExecution, fx.Node, fx.Node], Tensor]] = {
     torch.conv2d: IntegerExecution.conv2d,
+    F.linear: IntegerExecution.linear,
     torch.sigmoid: IntegerExecution.sigmoid,
     operator.mul: IntegerExecution.mul,
     operator.add: IntegerExecution.add,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import warnings
 from collections import defaultdict, deque
@@ -27,12 +28,13 @@ from fxqat.quant.torch_ao import (
     quantize_per_tensor,
 )
 from fxqat.runtime.fused_kernels import computed_from
-from fxqat.runtime.litert_session import are_boxes_and_scores
 from fxqat.runtime.metadata import metadata
 from fxqat.runtime.native_output import hidden
 from fxqat.runtime.redundant_qdq import as_exported
 from fxqat.runtime.tensor_names import CODES, back, permuted
-from fxqat.runtime.tflite_file import TFLiteFile, check_installed
+from fxqat.runtime.tflite_file import TFLiteFile, channels_last, check_installed
+from fxqat.runtime.tflite_floats import restore_floats
+from fxqat.runtime.tflite_outputs import LAST, MAP
 from fxqat.targets import target_of
 
 FORMS = {
@@ -41,7 +43,7 @@ FORMS = {
     "int8": "int8 NHWC, RGB in 0..255 less 128",
 }
 # How a tensor of the graph may lie in the file: channels last, as it is, or rows of channels.
-ORDERS = {4: ((0, 2, 3, 1), (0, 1, 2, 3)), 3: ((0, 1, 2), (0, 2, 1))}
+ORDERS = {4: ((0, 2, 3, 1), (0, 1, 2, 3)), 3: ((0, 1, 2), (0, 2, 1)), 2: ((0, 1),)}
 _MOVED = ("PAD", "PADV2", "TRANSPOSE")  # the converter's own; what they make is no tensor of the graph
 _BYTE = (1 / 255, 0)
 
@@ -50,8 +52,8 @@ _BYTE = (1 / 255, 0)
 def export(
     model: Detector, path: str | Path, *, imgsz: SizeLike = DEFAULT_SIZE, batch: int = 1, input: str = "float"
 ) -> Path:
-    """Write ``model`` with input ``images`` (B, height, width, 3) and output ``output0``, boxes and scores
-    (B, C, A) float32, boxes as parts of the image's size, as ``ultralytics.YOLO`` reads it.
+    """Write ``model`` with input ``images`` (B, height, width, 3) and the final outputs of its family, float32, as
+    ``ultralytics.YOLO`` reads them: lengths on the image as parts of its size, maps (B, H, W, C).
 
     Values that are codes are named by their site, ``model.0.conv.codes``, with the order of axes where it is another:
     ``model.0.conv.codes.permuted.0.2.3.1``. Weights and biases are the codes of the graph.
@@ -64,8 +66,8 @@ def export(
         input: ``float``: float32 in 0..1; ``uint8``: bytes; ``int8``: bytes less 128.
 
     Raises:
-        Problem: a bad size or path, another target, outputs other than boxes and scores, an unknown input, litert-torch
-            is not installed, or it leaves an integer layer in float.
+        Problem: a bad size or path, another target, an unknown input, litert-torch is not installed, or it leaves an
+            integer layer in float.
     """
     path = Path(path)
     size = ImageSize.of(imgsz).checked(model.stride)
@@ -77,13 +79,14 @@ def export(
     probe = _Probe(graph)
     probe.run(example)
     layers = _integer_layers(graph)
-    _fold_grids(graph, probe.grids, size)
+    _fold_grids(graph, probe, size)
     _weights_as_floats(graph)
+    _pools_apart(graph)
     file = TFLiteFile(_converted(graph, example, codes=bool(probe.tensors)))
-    _name_by_site(file, probe.tensors)
+    restore_floats(file, _name_by_site(file, probe.tensors))
     _restore_codes(file, layers)
     _take(file, input)
-    file.name_ends("images", ["output0"])
+    file.name_ends("images", [one.name for one in model.final])
     file.metadata = {**metadata(model, size, batch, dynamic=False), "input": FORMS[input]}
     with replacing(path) as temporary:
         file.write(temporary)
@@ -101,13 +104,6 @@ def _check(model: Detector, path: Path, batch: int, form: str) -> None:
     if model.stage == "int8" and model.recipe.target != "litert":
         given = f"is a file for LiteRT, and the model was prepared for {model.recipe.target}"
         raise Problem(path, given, expected="a model of target litert", remedy="retarget it: --target litert")
-    if not are_boxes_and_scores(model.final):
-        raise Problem(
-            path,
-            f"cannot hold the outputs of {model.source.name}, a model for the task '{model.source.task}'",
-            expected="a detector that predicts boxes and scores, with NMS to follow",
-            remedy="write an .onnx file",
-        )
     check_installed("litert_torch", "--target litert")
 
 
@@ -128,11 +124,13 @@ class _Tensor:
 
 
 class _Probe(fx.Interpreter):
-    """Runs a graph and keeps the sizes of what it quantizes, and its anchor grids."""
+    """Runs a graph and keeps the sizes of what it quantizes, its anchor grids, and the rows of what each of these is
+    computed with: the numbers of a box or of a point."""
 
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__(graph)
         self.tensors, self.grids = list[_Tensor](), dict[fx.Node, Tensor]()
+        self.rows = dict[fx.Node, int]()
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
@@ -145,27 +143,46 @@ class _Probe(fx.Interpreter):
             )
         if n.op == "call_module" and isinstance(module_of(n), AnchorGrid):
             self.grids[n] = value
+        for grid in self.grids.keys() & set(n.all_input_nodes):
+            self.rows[grid] = value.shape[-2]
         return value
 
 
-def _fold_grids(graph: fx.GraphModule, grids: Mapping[fx.Node, Tensor], size: ImageSize) -> None:
+def _fold_grids(graph: fx.GraphModule, probe: _Probe, size: ImageSize) -> None:
     """Write anchor points and strides, which depend on the image's size alone, as constants, in place; strides as parts
     of that size, so that boxes come out as parts of it."""
-    for node, grid in grids.items():
+    for node, grid in probe.grids.items():
         is_strides = module_of(node).item == 1
         name = f"grid_{len(graph._buffers)}"
-        graph.register_buffer(name, _parts(grid, size) if is_strides else grid)
+        graph.register_buffer(name, _parts(grid, size, probe.rows[node]) if is_strides else grid)
         with graph.graph.inserting_before(node):
             node.replace_all_uses_with(graph.graph.get_attr(name))
         graph.graph.erase_node(node)
     graph.recompile()
 
 
-def _parts(strides: Tensor, size: ImageSize) -> Tensor:
-    """Strides (1, A) as parts of the image's size: (1, A) of a square, else (4, A), a row for each number of a box."""
+def _parts(strides: Tensor, size: ImageSize, rows: int) -> Tensor:
+    """Strides (1, A) as parts of the image's size: (1, A) of a square, else (rows, A), across and down in turns."""
     if size.is_square:
         return strides / size.height
-    return strides / torch.tensor([size.width, size.height] * 2)[:, None]
+    return strides / torch.tensor([size.width, size.height] * (rows // 2))[:, None]
+
+
+def _pools_apart(graph: fx.GraphModule) -> None:
+    """Write each average ``pool(x)`` as ``2 pool(x / 2)``, the same bits, in place: the converter refuses one between
+    codes of two scales, and behind a product it is none."""
+    for node in list(graph.graph.nodes):
+        if node.op != "call_module" or not isinstance(module_of(node), _POOLS):
+            continue
+        with graph.graph.inserting_before(node):
+            node.args = (graph.graph.call_function(operator.mul, (node.args[0], 0.5)), *node.args[1:])
+        with graph.graph.inserting_after(node):
+            doubled = graph.graph.call_function(operator.mul, (node, 2.0))
+        node.replace_all_uses_with(doubled, delete_user_cb=lambda user, doubled=doubled: user is not doubled)
+    graph.recompile()
+
+
+_POOLS = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 
 
 def _weights_as_floats(graph: fx.GraphModule) -> None:
@@ -224,15 +241,17 @@ def _codes(graph: fx.GraphModule, node: Any) -> np.ndarray | None:
 
 
 class _ChannelsLast(nn.Module):
-    """The graph on images (B, H, W, 3)."""
+    """The graph on images (B, H, W, 3), maps among its outputs likewise."""
 
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__()
         self.detector = graph  # "graph" would be that of the GraphModule that the converter makes of this
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """What the graph gives."""
-        return self.detector(images.permute(0, 3, 1, 2))
+        found = self.detector(images.permute(0, 3, 1, 2))
+        outputs = found if isinstance(found, tuple) else (found,)
+        return tuple(one.permute(LAST) if one.dim() == MAP else one for one in outputs)
 
 
 def _converted(graph: fx.GraphModule, example: Tensor, *, codes: bool) -> bytes:
@@ -250,26 +269,33 @@ def _converted(graph: fx.GraphModule, example: Tensor, *, codes: bool) -> bytes:
         return bytes(model.model_content())
 
 
-def _name_by_site(file: TFLiteFile, tensors: list[_Tensor]) -> None:
+def _name_by_site(file: TFLiteFile, tensors: list[_Tensor]) -> set[int]:
     """Give each value of codes the name of its site. The converter keeps the order of the graph; scale, zero point and
     sizes say that it did.
+
+    Returns:
+        The tensors of the file that are codes of the graph.
 
     Raises:
         Problem: an integer tensor of the graph is not in the file.
         RuntimeError: one of several in the file is its.
     """
-    known = _integer_tensors(file)
+    known, last = _integer_tensors(file), channels_last(file)
     for index in range(len(file.graph.tensors)):
         file.rename(index, f"tensor.{index}")
-    used = set()
+    used, named = set(), set[int]()
     for tensor in tensors:
         order = next((one for one in ORDERS.get(len(tensor.shape), ()) if known[_key(tensor, one)]), None)
         if order is None:
             raise _lost(tensor.site)
         used.add(_key(tensor, order))
-        file.rename(known[_key(tensor, order)].popleft(), permuted(tensor.site, order))
+        index = known[_key(tensor, order)].popleft()
+        order = _order(tensor, index in last) or order
+        file.rename(index, permuted(tensor.site, order))
+        named.add(index)
     if left := [key for key in used if known[key]]:
         raise RuntimeError(f"the file has more integer tensors of {left} than the graph")
+    return named
 
 
 def _integer_tensors(file: TFLiteFile) -> dict[tuple[Any, ...], deque[int]]:
@@ -280,6 +306,14 @@ def _integer_tensors(file: TFLiteFile) -> dict[tuple[Any, ...], deque[int]]:
         if file.type(index) == "int8" and numbers is not None and kind not in _MOVED:
             known[numbers[0].item(), numbers[1].item(), file.shape(index)].append(index)
     return known
+
+
+def _order(tensor: _Tensor, is_last: bool) -> tuple[int, ...] | None:
+    """How ``tensor`` lies where its sizes do not tell, as 80 channels of 80 x 80 cells."""
+    orders = ORDERS[len(tensor.shape)]
+    if len({_key(tensor, order) for order in orders}) == len(orders):
+        return None
+    return next((order for order in orders if (order[-1] == 1) is is_last), None)
 
 
 def _key(tensor: _Tensor, order: tuple[int, ...]) -> tuple[Any, ...]:

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from fxqat.errors import Problem
-from fxqat.models.family import FinalOutput
 from fxqat.runtime.native_output import hidden
 from fxqat.runtime.tensor_names import CODES, back
 from fxqat.runtime.tflite_file import TFLiteFile
+from fxqat.runtime.tflite_outputs import Outputs, head_of, outputs_of
 
 Run = Callable[[Mapping[str, np.ndarray]], Sequence[np.ndarray]]
 
@@ -50,25 +50,30 @@ class TFLiteSession:
     Attributes:
         run: its outputs for its input.
         kind: numpy's name of the input's type.
-        shape: (B, 3, H, W).
-        names: of the outputs behind the first, in the file's words.
+        outputs: the final ones, which are first.
+        names: of the outputs behind them, in the file's words.
         sites: of the codes.
     """
 
     run: Run
     kind: str
-    shape: tuple[int, ...]
+    outputs: Outputs
     names: tuple[str, ...]
     sites: tuple[str, ...]
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See ``Session``."""
+        return self.outputs.shape
+
     def __call__(self, images: np.ndarray) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-        """See ``Opened``."""
+        """See ``Session``."""
         pixels = as_pixels(images, self.kind)
-        output, *codes = self.run({"images": pixels})
-        found = dict(_in_order(*pair) for pair in zip(self.names, codes, strict=True))
+        values, count = self.run({"images": pixels}), len(self.outputs.final)
+        found = dict(_in_order(*pair) for pair in zip(self.names, values[count:], strict=True))
         # in a file of int8 the image is its own codes
         image = pixels.transpose(0, 3, 1, 2)
-        return [in_pixels(output, self.shape)], {site: found.get(f"{site}{CODES}", image) for site in self.sites}
+        return self.outputs.read(values[:count]), {site: found.get(f"{site}{CODES}", image) for site in self.sites}
 
 
 def open_tflite(path: Path, sites: Sequence[str], run: Callable[[bytes], Run]) -> TFLiteSession:
@@ -79,7 +84,8 @@ def open_tflite(path: Path, sites: Sequence[str], run: Callable[[bytes], Run]) -
     """
     file = TFLiteFile.read(path)
     (source,) = file.graph.inputs
-    batch, height, width, channels = file.shape(source)
+    head = head_of(path, file)
+    outputs = outputs_of(file, head.family.final(head.spec))
     held = {back(file.name(index), 0)[0]: index for index, _ in file.made()}
     wanted = {site: held.get(f"{site}{CODES}") for site in sites}
     for site, index in wanted.items():
@@ -95,7 +101,7 @@ def open_tflite(path: Path, sites: Sequence[str], run: Callable[[bytes], Run]) -
     return TFLiteSession(
         run=run(file.content()),
         kind=file.type(source),
-        shape=(batch, channels, height, width),
+        outputs=outputs,
         names=tuple(file.name(index) for index in indices),
         sites=tuple(sites),
     )
@@ -107,19 +113,6 @@ def as_pixels(images: np.ndarray, kind: str) -> np.ndarray:
     if kind != "float32":
         pixels = np.round(pixels * 255) - (128 if kind == "int8" else 0)
     return np.ascontiguousarray(pixels.astype(kind))
-
-
-def are_boxes_and_scores(final: Sequence[FinalOutput]) -> bool:
-    """Whether these final outputs are what ``in_pixels`` knows."""
-    return [[one.key for one in output.columns] for output in final] == [["boxes", "scores"]]
-
-
-def in_pixels(predictions: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Boxes and scores (B, C, A) with the boxes, the first four channels, in pixels: the file gives them as parts of
-    the image's size."""
-    height, width = shape[2:]
-    boxes = predictions[:, :4] * np.array([width, height, width, height], np.float32)[:, None]
-    return np.concatenate([boxes, predictions[:, 4:]], axis=1)
 
 
 def _in_order(name: str, codes: np.ndarray) -> tuple[str, np.ndarray]:

@@ -122,6 +122,11 @@ RUNTIMES: Mapping[str, Runtime] = {
 }
 
 
+def default_runtime(suffix: str) -> Runtime:
+    """The runtime of files whose names end in ``suffix``, where no other is asked for."""
+    return next(one for one in RUNTIMES.values() if one.suffix == suffix)
+
+
 def chosen(names: str | Sequence[str] | None, suffix: str = ".onnx") -> tuple[list[Runtime], list[Runtime]]:
     """The runtimes of a comma-separated list: those installed, and those missing.
 
@@ -196,13 +201,13 @@ def fixed_sizes(path: Path) -> tuple[int, ImageSize | None]:
     """
     if path.suffix == ".tflite":
         file = TFLiteFile.read(path)
-        shape = tuple(map(int, file.shape(int(file.graph.inputs[0]))))
+        sizes = [int(size) for size in file.shape(int(file.graph.inputs[0]))]
     else:
-        shape = tuple(size.dim_value for size in read(path).graph.input[0].type.tensor_type.shape.dim)
-    if len(shape) != 4 or min(shape) < 0:
-        raise Problem(path, f"takes {list(shape)}", expected="images (N, 3, H, W) or (N, H, W, 3)")
-    sides = shape[1:3] if shape[3] == 3 else shape[2:]
-    return shape[0], ImageSize.of(sides) if all(sides) else None
+        sizes = [size.dim_value for size in read(path).graph.input[0].type.tensor_type.shape.dim]
+    if len(sizes) != 4 or min(sizes) < 0:
+        raise Problem(path, f"takes {sizes}", expected="images (N, 3, H, W) or (N, H, W, 3)")
+    sides = sizes[1:3] if sizes[-1] == 3 else sizes[2:]
+    return sizes[0], ImageSize.of(sides) if all(sides) else None
 
 
 def open_file(path: Path, sites: Sequence[str], runtime: Runtime) -> Session:

@@ -155,21 +155,37 @@ class TFLiteFile:
             kind: numpy's name of the type.
             numbers: scale and zero point of the new input, None for floats.
         """
-        schema, (old,) = self._schema, self.graph.inputs
-        new = schema.TensorT()
-        new.name, new.shape, new.buffer = b"input", self.graph.tensors[old].shape, 0
-        new.type = getattr(schema.TensorType, kind.upper())
-        new.shapeSignature, new.hasRank = self.graph.tensors[old].shapeSignature, True
+        (old,) = self.graph.inputs
+        new = self.add_tensor("input", old, kind)
         if numbers is not None:
-            new.quantization = schema.QuantizationParametersT()
-            new.quantization.scale, new.quantization.zeroPoint = [numbers[0]], [numbers[1]]
-        code, made = schema.OperatorCodeT(), schema.OperatorT()
-        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.QUANTIZE
-        made.opcodeIndex, made.inputs, made.outputs = len(self.model.operatorCodes), [len(self.graph.tensors)], [old]
-        self.graph.inputs = made.inputs
-        self.model.operatorCodes.append(code)
+            form = self._schema.QuantizationParametersT()
+            form.scale, form.zeroPoint = [numbers[0]], [numbers[1]]
+            self.graph.tensors[new].quantization = form
+        self.graph.inputs = [new]
+        self.graph.operators.insert(0, self.operation("QUANTIZE", new, old))
+
+    def add_tensor(self, name: str, like: int, kind: str = "float32") -> int:
+        """The index of a new tensor of the sizes of ``like``, ``kind`` being numpy's name of its type."""
+        new, old = self._schema.TensorT(), self.graph.tensors[like]
+        new.name, new.shape, new.buffer = name.encode(), old.shape, 0
+        new.type = getattr(self._schema.TensorType, kind.upper())
+        new.shapeSignature, new.hasRank = old.shapeSignature, True
         self.graph.tensors.append(new)
-        self.graph.operators.insert(0, made)
+        return len(self.graph.tensors) - 1
+
+    def operation(self, kind: str, source: int, made: int) -> Any:
+        """A new operation without options, of one input and one output, which stands nowhere yet."""
+        code, operation = self._schema.OperatorCodeT(), self._schema.OperatorT()
+        code.builtinCode = code.deprecatedBuiltinCode = getattr(self._schema.BuiltinOperator, kind)
+        code.version = 2  # of QUANTIZE and DEQUANTIZE, the first that know int8
+        operation.opcodeIndex, operation.inputs, operation.outputs = len(self.model.operatorCodes), [source], [made]
+        self.model.operatorCodes.append(code)
+        return operation
+
+    def make_float(self, index: int) -> None:
+        """Let a tensor that is computed hold float32."""
+        tensor = self.graph.tensors[index]
+        tensor.type, tensor.quantization = self._schema.TensorType.FLOAT32, None
 
     def name_ends(self, source: str, results: Sequence[str]) -> None:
         """Name the only input and the outputs, also for those who ask the file's signature."""
@@ -191,6 +207,24 @@ class TFLiteFile:
         path.write_bytes(self.content())
         with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr(zipfile.ZipInfo(_METADATA), json.dumps(self.metadata))
+
+
+def channels_last(file: TFLiteFile) -> set[int]:
+    """The tensors whose channels are the last axis: images, what convolutions and their like make, and what is computed
+    from these up to a TRANSPOSE that moves the channels."""
+    found = set(file.graph.inputs)
+    for operation in file.graph.operators:
+        kind, source = file.kind(operation), operation.inputs[0]
+        is_last = kind in _LAST or source in found
+        if kind == "TRANSPOSE" and (order := file.constant(operation.inputs[1])) is not None:
+            is_last = (order[-1] == 1) or (is_last and order[-1] == len(order) - 1)
+        found |= set(operation.outputs) if is_last else set()
+    return found
+
+
+_LAST = frozenset(
+    {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "MAX_POOL_2D", "AVERAGE_POOL_2D", "RESIZE_NEAREST_NEIGHBOR"}
+)
 
 
 def _builder() -> Any:

@@ -19,6 +19,12 @@ def target_of(name: str) -> Target | None:
     return TARGETS.get(name) or RETIRED.get(name)
 
 
+def suffix_of(name: str) -> str:
+    """What the name of a file for the target called ``name`` ends in; ``.onnx`` for a name that is none."""
+    found = target_of(name)
+    return ".onnx" if found is None else found.suffix
+
+
 def register_target(target: Target) -> None:
     """Let policies and ``--target`` name ``target``.
 
@@ -31,4 +37,4 @@ def register_target(target: Target) -> None:
         raise ValueError(f"target: {target.name!r} is taken, expected a name that is not one of {', '.join(TARGETS)}")
 
 
-__all__ = ["ORT_CPU", "RETIRED", "TARGETS", "Place", "Target", "register_target", "target_of"]
+__all__ = ["ORT_CPU", "RETIRED", "TARGETS", "Place", "Target", "register_target", "suffix_of", "target_of"]

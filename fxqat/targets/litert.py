@@ -14,6 +14,7 @@ LITERT = replace(
     runtime="litert",
     suffix=".tflite",
     arithmetic="xnnpack",
+    restates_for_floats=False,  # its converter would give them the scale of a quantize further on
     # LOGISTIC has no other scale and zero point
     fixed={**IMAGES, "sigmoid": (0.0, 255 / 256)},
     reasons={**WEIGHT_REASONS, "activation.signed": "its kernels for weights per channel take int8 only"},

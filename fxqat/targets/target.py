@@ -45,6 +45,7 @@ class Target:
         arithmetic: the integer arithmetic of its kernels, by its name in fxqat.quant.arithmetic; None if not known.
         restates: whether the output of an operation that only moves values (Concat, MaxPool, Split) is quantized again
             in the file, which some runtimes need to execute it on integers (see runtime/redundant_qdq.py).
+        restates_for_floats: whether it is quantized again also where only floats read it, before another scale.
         integer_bias: biases are int32 codes at the accumulator's scale; else they stay in float.
         fixed: output ranges that are known without observing, by operation.
         float_roles: roles that must stay in float, and why.
@@ -60,6 +61,7 @@ class Target:
     runtime: str = "ort"
     readers: frozenset[str] | None = None
     restates: bool = True
+    restates_for_floats: bool = True
     integer_bias: bool = True
     channels_last: bool = False
     pair_orders: tuple[Order, ...] = ()

@@ -8,13 +8,12 @@ from pathlib import Path
 from torch import fx
 
 from fxqat.checkpoint.network import policy_of, records
-from fxqat.errors import Problem
 from fxqat.graph.pipeline import Report
 from fxqat.models.detector import Detector
 from fxqat.models.image_size import ImageSize, SizeLike
 from fxqat.passes import Rules, converting, preparing
 from fxqat.policy import Policy
-from fxqat.runtime import litert_export, onnx_export
+from fxqat.runtime import exporters
 from fxqat.workflow.stage_checks import expect_calibrated
 
 Files = Sequence[str | Path]
@@ -69,11 +68,7 @@ def export(
         gm, _ = converting(Rules.load(), Policy.load("float").target).run(_float(model))
         model = model.with_graph(gm)
     size = model.imgsz if imgsz is None else ImageSize.of(imgsz)
-    if Path(path).suffix != ".tflite":
-        return onnx_export.export(model, path, imgsz=size, batch=batch, dynamic=dynamic, opset=opset, input=input)
-    if dynamic:
-        raise Problem(path, "has a batch of one size", expected="no dynamic batch", remedy="give the size as batch")
-    return litert_export.export(model, path, imgsz=size, batch=batch, input=input)
+    return exporters.export(model, path, imgsz=size, batch=batch, dynamic=dynamic, opset=opset, input=input)
 
 
 def _float(model: Detector) -> fx.GraphModule:

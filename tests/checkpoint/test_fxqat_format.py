@@ -80,7 +80,7 @@ def test_a_loaded_model_can_go_on(file):
 
 def test_a_missing_an_empty_and_a_truncated_file(tmp_path, file):
     path = tmp_path / "x.fxqat"
-    assert refusal(fxqat.load, path) == f"{path}: no such file; expected a .fxqat file; make one with fxqat prepare"
+    assert refusal(fxqat.load, path) == f"{path}: no such file; expected a .fxqat file; make it with fxqat prepare"
     for content in (b"", b"hello", file.read_bytes()[:1000], file.read_bytes()[:-1]):
         path.write_bytes(content)
         words = refusal(fxqat.load, path)

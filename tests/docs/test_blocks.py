@@ -77,11 +77,20 @@ def run_fxqat(rest: list[str], line: Line) -> None:
         return
     history = (*HISTORY.pop(Path.cwd(), ()), *rest, "then")
     if history in WRITTEN:
-        shutil.copytree(WRITTEN[history], ".", dirs_exist_ok=True, symlinks=True)
+        copy_missing(WRITTEN[history], Path())
     else:
         assert main(rest) == 0, line.where
         WRITTEN[history] = Path(shutil.copytree(".", f"{Path.cwd()}_{len(WRITTEN)}", symlinks=True))
     HISTORY[Path.cwd()] = history
+
+
+def copy_missing(source: Path, folder: Path) -> None:
+    """Copy what ``folder`` does not have yet."""
+    for file in (one for one in source.rglob("*") if one.is_file()):
+        target = folder / file.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            shutil.copy(file, target)
 
 
 def see_python(rest: list[str], line: Line) -> None:

@@ -119,7 +119,8 @@ def test_table_is_plain_text(model):
 
 class TestProblems:
     def test_missing(self, tmp_path):
-        with pytest.raises(Problem, match=r"^.*gone\.onnx: no such file; expected an ONNX model$"):
+        line = r"^.*gone\.onnx: no such file; expected an exported model; make it with fxqat export$"
+        with pytest.raises(Problem, match=line):
             measure([tmp_path / "gone.onnx"])
 
     def test_junk(self, tmp_path):
@@ -128,7 +129,7 @@ class TestProblems:
             measure([tmp_path / "junk.onnx"], **QUICK)
 
     def test_another_size(self, heavy):
-        with pytest.raises(Problem, match=r"^.*: cannot be run: takes images of \[320, 320\], not 64$"):
+        with pytest.raises(Problem, match=r"^.*: cannot be run: takes images of \[320, 320\], not \[64, 64\]$"):
             measure([heavy], **QUICK, imgsz=64)
 
     def test_nothing_to_do(self, model):

@@ -23,8 +23,12 @@ METRICS = {
     "yolo11n-cls": ("classify", "top-1", [""], "labels"),
 }
 
+FAST = ("yolov8n-seg", "yolo11n-cls")
 
-@pytest.mark.parametrize("name", METRICS)
+
+@pytest.mark.parametrize(
+    "name", [*FAST, *(pytest.param(one, marks=pytest.mark.slow) for one in METRICS if one not in FAST)]
+)
 def test_every_metric_of_the_task_is_compared_with_the_first_model(name, task_data, tmp_path, capsys):
     task, title, rows, counted = METRICS[name]
     model = fxqat.load(f"{name}.yaml", classes=3)

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from graph.asking import distance, masked
+from graph.asking import distance, masked, noise, traced
 from torch import nn
 
 import fxqat
@@ -84,6 +84,34 @@ def test_canonicalize_gives_each_call_its_module(yolov8n):
     assert (
         report["canonicalize"].report.says == "2 calls of shared modules parted"
     )  # SPPF calls its MaxPool2d three times
+
+
+class Branches(nn.Module):
+    """A block whose third branch is a 0, as RepConv's, and may be something."""
+
+    def __init__(self, rest):
+        super().__init__()
+        self.a, self.b, self.rest = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1), rest
+
+    def forward(self, x):
+        return self.a(x) + self.b(x) + self.rest
+
+
+def test_canonicalize_drops_a_branch_that_is_nothing():
+    x = noise(1, 4, 6, 6)
+    for rest, left in ((0, ["add"]), (0.0, ["add"]), (1, ["add", "add_1"])):
+        source = traced(Branches(rest))
+        gm, _ = Pipeline((Canonicalize(),)).run(source)
+        assert [site_of(node) for node in gm.graph.nodes if operation(node) == "add"] == left
+        assert torch.equal(gm(x), source(x))
+
+
+def test_a_rep_conv_is_one_convolution():
+    from ultralytics.nn.modules import RepConv
+
+    gm = fusing(Rules.load()).run(traced(RepConv(4, 4).eval()))[0]
+    layers = [node for node in gm.graph.nodes if node.op == "call_module"]
+    assert [type(module_of(node)) for node in layers] == [QATConv2d]
 
 
 def test_a_relu_model_fuses_too(images):

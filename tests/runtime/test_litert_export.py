@@ -17,12 +17,13 @@ from fxqat.graph.site import site_of
 from fxqat.models.detector import cut
 from fxqat.models.image_size import ImageSize
 from fxqat.quant.torch_ao import dequantize_per_channel, quantize_per_tensor
-from fxqat.runtime import litert_export, litert_session, tflite_file
+from fxqat.runtime import litert_session, tflite_file
 from fxqat.runtime.integer_model import in_integers
 from fxqat.runtime.litert_export import FORMS
-from fxqat.runtime.litert_session import as_pixels, in_pixels
+from fxqat.runtime.litert_session import as_pixels
 from fxqat.runtime.tensor_names import back, permuted
 from fxqat.runtime.tflite_file import TFLiteFile
+from fxqat.runtime.tflite_outputs import outputs_of
 
 MISSING = [name for name in ("litert_torch", "ai_edge_litert") if importlib.util.find_spec(name) is None]
 needs_litert = pytest.mark.skipif(bool(MISSING), reason=f"no .tflite is written or run: {MISSING} not installed")
@@ -150,8 +151,9 @@ def test_ultralytics_reads_it(each, int8, images):
         theirs = pictures.numpy().transpose(0, 2, 3, 1) / np.float32(1 / 255) - 128
         assert np.abs(theirs.astype(np.int8) - pixels).max() == 1
         pixels = theirs.astype(np.int8)
-    (output,) = litert_session.interpreter(file.content(), xnnpack=True)({"images": pixels})
-    assert np.array_equal(backend(pictures).numpy(), in_pixels(output, (1, 3, 64, 64)))
+    found = litert_session.interpreter(file.content(), xnnpack=True)({"images": pixels})
+    (wanted,) = outputs_of(file, int8.final).read(found)
+    assert np.array_equal(backend(pictures).numpy(), wanted)
 
 
 @needs_litert
@@ -203,11 +205,6 @@ def test_pixels():
     assert np.array_equal(as_pixels(images, "float32"), images.transpose(0, 2, 3, 1))
 
 
-def test_boxes_in_pixels():
-    parts = np.full((1, 6, 2), 0.5, np.float32)
-    assert in_pixels(parts, (1, 3, 32, 64))[0, :, 0].tolist() == [32, 16, 32, 16, 0.5, 0.5]
-
-
 def test_without_litert_torch(monkeypatch, int8, tmp_path):
     monkeypatch.setattr(tflite_file, "is_installed", lambda package: False)
     words = refusal(lambda: fxqat.export(int8, tmp_path / "x.tflite", imgsz=64))
@@ -240,33 +237,16 @@ def test_other_targets_and_batches_are_refused(int8, converted, tmp_path):
     )
 
 
-@pytest.mark.parametrize("architecture", ["yolov8n-seg.yaml", "yolov8n-cls.yaml"])
-def test_outputs_other_than_boxes_and_scores_are_refused(architecture, tmp_path):
-    model, path = fxqat.load(architecture), tmp_path / "x.tflite"
-    assert refusal(lambda: litert_export.export(model, path, imgsz=64)) == (
-        f"{path}: cannot hold the outputs of {architecture}, a model for the task '{model.source.task}'; expected a "
-        "detector that predicts boxes and scores, with NMS to follow; write an .onnx file"
-    )
-
-
-@pytest.mark.parametrize("metadata", [{}, {"task": "segment", "names": {"0": "cat"}}])
+@pytest.mark.parametrize("metadata", [{}, {"task": "depth", "names": {"0": "cat"}}, {"task": "detect"}])
 @needs_litert
-def test_what_does_not_say_what_it_detects(metadata, exported, tmp_path):
+def test_what_does_not_say_what_it_predicts(metadata, exported, tmp_path):
     file = TFLiteFile.read(exported)
     file.metadata = metadata
     file.write(path := tmp_path / "x.tflite")
     assert refusal(open_model, path) == (
-        f"{path}: does not say what it detects; expected Ultralytics' metadata of a detector"
+        f"{path}: does not say what it predicts; expected Ultralytics' metadata, a task of: "
+        "detect, segment, pose, obb, classify"
     )
-
-
-@needs_litert
-def test_what_predicts_without_nms(exported, tmp_path):
-    file = TFLiteFile.read(exported)
-    file.metadata = {**file.metadata, "end2end": True}
-    file.write(path := tmp_path / "x.tflite")
-    words = f"{path}: predicts without NMS; expected a detector that predicts boxes and scores"
-    assert refusal(open_model, path) == words
 
 
 def test_what_is_no_tflite_file(tmp_path):

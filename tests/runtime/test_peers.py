@@ -21,13 +21,14 @@ def row(name: str, **facts: object) -> dict[str, object]:
 
 def test_the_table_tells_what_is_missing():
     drift = {"points": -0.12, "low": -0.3, "high": 0.05}
-    timing = {"onnxruntime": {"speed": 2.25, "median": 17.04}}
+    timing = {"onnxruntime": {"speed": 2.25, "median": 17.04}, "litert_1": {"speed": 1.5, "median": 99.5}}
     lines = peers._markdown(
         [row("a", map5095=0.3547, drift=drift, latency=timing), {"title": "b", "failed": "nncf is not installed"}]
     ).splitlines()
-    assert lines[2] == ("| a | 0.3547 | -0.12 [-0.30, +0.05] | ORT | 2.25x (17.0 ms) |  | 3.50 | 27% | 61 s | 900 MB |")
+    speeds = "2.25x (17.0 ms) |  | 1.50x (99.5 ms) |  |"
+    assert lines[2] == f"| a | 0.3547 | -0.12 [-0.30, +0.05] | ORT | {speeds} 3.50 | 27% | 61 s | 900 MB |"
     assert lines[3].startswith("| b | nncf is not installed |")
-    assert {line.count("|") for line in lines} == {11}
+    assert {line.count("|") for line in lines} == {13}
 
 
 def test_names_are_checked(capsys):

@@ -10,7 +10,7 @@ import fxqat
 from fxqat.graph.site import operation
 from fxqat.models.detector import cut
 from fxqat.quant.torch_ao import dequantize_per_tensor, quantize_per_tensor
-from fxqat.runtime.redundant_qdq import as_exported, move_ranges
+from fxqat.runtime.redundant_qdq import as_exported, drop_before_others, move_ranges
 from fxqat.targets import TARGETS, Place
 
 OPENVINO = TARGETS["openvino"]
@@ -61,6 +61,26 @@ def test_only_where_every_scale_is_the_same(first, second, after, taken):
     assert move_ranges(gm, OPENVINO) == taken
     assert torch.equal(gm(a, b), wanted)
     assert len(quantizes(gm)) == 3 - taken
+
+
+def test_what_floats_alone_read_is_not_rounded_before_another_scale():
+    graph = fx.Graph()
+
+    def rounded(value: fx.Node, numbers: tuple[object, ...]) -> fx.Node:
+        codes = graph.call_function(quantize_per_tensor, (value, *numbers))
+        return graph.call_function(dequantize_per_tensor, (codes, *numbers))
+
+    x = rounded(graph.placeholder("x"), FINE)
+    moved = rounded(graph.call_method("flatten", (x, 1)), FINE)
+    turned = graph.call_method("transpose", (moved, 0, 1))
+    graph.output((rounded(turned, COARSE), graph.call_method("softmax", (turned, 0))))
+    gm = fx.GraphModule(torch.nn.Module(), graph)
+    x = torch.linspace(-1, 24, 60).view(2, 2, 15)
+    wanted = gm(x)
+    assert drop_before_others(gm, TARGETS["litert"]) == 1
+    assert all(map(torch.equal, gm(x), wanted))
+    assert len(quantizes(gm)) == 2
+    assert drop_before_others(gm, TARGETS["litert"]) == 0
 
 
 def test_what_computes_is_rounded():

@@ -28,8 +28,11 @@ IMGSZ = 64
 MODELS = ("yolov8n", "yolo11n", "yolo26n")
 TASKS = {"": "detect", "-seg": "segment", "-pose": "pose", "-obb": "obb", "-cls": "classify"}
 NAMES = [f"{model}{task}" for model in MODELS for task in TASKS]
-# A head of each task, with and without two branches.
-SOME = ("yolov8n-seg", "yolov8n-cls", "yolo26n-pose", "yolo26n-obb")
+# By the labels of a task and the float network, or by the float network alone: a head of each task.
+WAYS: dict[str, dict[str, Any]] = {"labels": {"distill": 1.0}, "float network": {"unlabelled": True}}
+FAST = [("labels", "yolov8n-cls"), ("labels", "yolov8n-seg"), ("float network", "yolo26n-pose")]
+SLOW = [(way, name) for way in WAYS for name in ("yolov8n-seg", "yolov8n-cls", "yolo26n-pose", "yolo26n-obb")]
+SLOW = [one for one in SLOW if one not in FAST]
 COLOURS = {0: "red", 1: "green", 2: "blue"}
 
 
@@ -78,25 +81,24 @@ def test_the_loss_is_ultralytics_own_of_the_whole_model(name, task_data, tmp_pat
     assert float((first - other).norm() / first.norm()) < 1e-2
 
 
-@pytest.mark.parametrize("name", SOME)
-@pytest.mark.parametrize("way", [{"distill": 1.0}, {"unlabelled": True}], ids=["labels", "float network"])
-def test_a_task_is_trained_by_labels_and_by_the_float_network(name, way, task_data, images, tmp_path):
+@pytest.mark.parametrize(("way", "name"), [*FAST, *(pytest.param(*one, marks=pytest.mark.slow) for one in SLOW)])
+def test_a_task_is_trained_by_labels_and_by_the_float_network(way, name, task_data, images, tmp_path):
     data = task_data(task_of(name))
     ptq = calibrated(name, images, data)
-    run = trainer_of(ptq, data, tmp_path / "run", lr0=1e-3, **way)
+    run = trainer_of(ptq, data, tmp_path / "run", lr0=1e-3, **WAYS[way])
     run.train()
     trained = run.history[1]
     assert all(torch.isfinite(torch.tensor(value)) for value in trained.values())
     taught = {f"distill_{'_'.join((*one.branch, one.loss))}" for one in ptq.trained}
     assert taught <= trained.keys()
-    assert (trained.keys() - taught == {"epoch", "map5095", "map50", "lr"}) is ("unlabelled" in way)
+    assert (trained.keys() - taught == {"epoch", "map5095", "map50", "lr"}) is (way == "float network")
     moved = run.latest().gm.state_dict()
     assert any(not torch.equal(one, moved[key]) for key, one in ptq.gm.state_dict().items() if "weight" in key)
     int8, _ = fxqat.convert(run.result())
     assert int8.stage == "int8"
 
 
-@pytest.mark.parametrize("name", ["yolo26n", "yolo26n-seg"])
+@pytest.mark.parametrize("name", ["yolo26n", pytest.param("yolo26n-seg", marks=pytest.mark.slow)])
 def test_a_head_without_nms_is_trained_and_validated_by_its_rows(name, task_data, images, tmp_path):
     data = task_data(task_of(name))
     run = trainer_of(calibrated(name, images, data, nms_free=True), data, tmp_path / "run", lr0=1e-3)

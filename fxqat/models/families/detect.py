@@ -60,7 +60,7 @@ def raw_outputs(spec: HeadSpec) -> tuple[RawOutput, ...]:
 
 def final_outputs(spec: HeadSpec, *extra: Columns) -> tuple[FinalOutput, ...]:
     """(B, 4 + nc + extra, A); without NMS (B, M, 6 + extra), rows of box corners, score and class index."""
-    boxes = Columns(key="boxes", size=SIDES, unit="px")
+    boxes = Columns(key="boxes", size=SIDES, unit="px", axes="xy")
     if spec.nms_free:
         found = (
             Columns(key="confidence", size=1, unit="in confidences"),

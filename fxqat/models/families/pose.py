@@ -125,7 +125,8 @@ def _raw(spec: HeadSpec) -> tuple[RawOutput, ...]:
 
 def _final(spec: HeadSpec) -> tuple[FinalOutput, ...]:
     count, numbers = spec.keypoints
-    return detect.final_outputs(spec, Columns(key="keypoints", size=count * numbers, unit="in key points"))
+    axes = "xy" if numbers == 2 else "xy-"  # across, down, and a visibility
+    return detect.final_outputs(spec, Columns(key="keypoints", size=count * numbers, unit="in key points", axes=axes))
 
 
 def _attributes(spec: HeadSpec, stride: Tensor, gm: nn.Module) -> SimpleNamespace:

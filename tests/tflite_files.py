@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import flatbuffers
@@ -12,7 +12,14 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 RESOLVERS = {"xnnpack": OpResolverType.AUTO, "litert": OpResolverType.BUILTIN_REF}
 _TYPES = {"float32": schema.TensorType.FLOAT32, "int8": schema.TensorType.INT8, "int32": schema.TensorType.INT32}
-_OPTIONS = {"MUL": "MulOptions", "ADD": "AddOptions", "CONV_2D": "Conv2DOptions", "QUANTIZE": "QuantizeOptions"}
+_OPTIONS = {
+    "MUL": "MulOptions",
+    "ADD": "AddOptions",
+    "CONV_2D": "Conv2DOptions",
+    "QUANTIZE": "QuantizeOptions",
+    "CONCATENATION": "ConcatenationOptions",
+    "BATCH_MATMUL": "BatchMatMulOptions",
+}
 
 
 class File:
@@ -52,7 +59,7 @@ class File:
         """One operation."""
         code, made = schema.OperatorCodeT(), schema.OperatorT()
         code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, kind)
-        code.version = 2
+        code.version = 1 if kind == "RESHAPE" else 2
         made.opcodeIndex = len(self.model.operatorCodes)
         made.inputs, made.outputs = [self.names.index(name) for name in inputs], [self.names.index(output)]
         if kind in _OPTIONS:
@@ -63,14 +70,19 @@ class File:
         self.model.operatorCodes.append(code)
         self.graph.operators.append(made)
 
-    def run(self, kernels: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
-        """``outputs`` for ``inputs`` by LiteRT's ``kernels``: "xnnpack", or "litert" for its reference kernels."""
+    def content(self, inputs: Iterable[str], outputs: Sequence[str]) -> bytes:
+        """The file that gives ``outputs`` for ``inputs``."""
         self.graph.inputs = [self.names.index(name) for name in inputs]
         self.graph.outputs = [self.names.index(name) for name in outputs]
         builder = flatbuffers.Builder(1024)
         builder.Finish(self.model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+    def run(self, kernels: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
+        """``outputs`` for ``inputs`` by LiteRT's ``kernels``: "xnnpack", or "litert" for its reference kernels."""
+        content = self.content(inputs, outputs)
         interpreter = Interpreter(
-            model_content=bytes(builder.Output()), experimental_op_resolver_type=RESOLVERS[kernels], num_threads=1
+            model_content=content, experimental_op_resolver_type=RESOLVERS[kernels], num_threads=1
         )
         interpreter.allocate_tensors()
         for detail, array in zip(interpreter.get_input_details(), inputs.values(), strict=True):
