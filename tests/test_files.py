@@ -157,7 +157,7 @@ class TestTheCommandLine:
             raise UnicodeEncodeError(sys.getfilesystemencoding(), "\u00f6.jpg", 0, 1, "no bytes")
 
         _, err = self.screen(monkeypatch, "ascii")
-        monkeypatch.setattr(cli, "_parsed", lambda arguments: type("Options", (), {"run": staticmethod(run)})())
+        monkeypatch.setattr(cli, "command_line", lambda arguments: type("Options", (), {"run": staticmethod(run)})())
         assert cli.main([]) == 2
         words = f"has characters that file names have not in this locale ({sys.getfilesystemencoding()})"
         assert err.getvalue().decode() == f"fxqat: '\\xf6.jpg': {words}; set PYTHONUTF8=1\n"
@@ -167,7 +167,7 @@ class TestTheCommandLine:
         def parsed(arguments: object) -> None:
             raise raised
 
-        monkeypatch.setattr(cli, "_parsed", parsed)
+        monkeypatch.setattr(cli, "command_line", parsed)
         number, said = {
             KeyboardInterrupt: (signal.SIGINT, "fxqat: interrupted; nothing is half-written\n"),
             BrokenPipeError: (signal.SIGPIPE, ""),
@@ -179,7 +179,7 @@ class TestTheCommandLine:
         def run(options: object) -> None:
             os.kill(os.getpid(), signal.SIGHUP)
 
-        monkeypatch.setattr(cli, "_parsed", lambda arguments: type("Options", (), {"run": staticmethod(run)})())
+        monkeypatch.setattr(cli, "command_line", lambda arguments: type("Options", (), {"run": staticmethod(run)})())
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
             assert cli.main([]) == 0
@@ -194,7 +194,7 @@ class TestTheCommandLine:
                 os.kill(os.getpid(), number)
                 time.sleep(60)
 
-        monkeypatch.setattr(cli, "_parsed", lambda arguments: type("Options", (), {"run": staticmethod(run)})())
+        monkeypatch.setattr(cli, "command_line", lambda arguments: type("Options", (), {"run": staticmethod(run)})())
         before = signal.getsignal(number)
         with pytest.raises(SystemExit) as caught:
             cli.main([])
