@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import fxqat.api as api
-from fxqat.data import dataset, images
+from fxqat.data import class_folders, dataset, images
 from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import Accuracy, evaluate
 from fxqat.evaluation.bootstrap import paired_drift
@@ -23,14 +23,16 @@ from fxqat.evaluation.predictor import Predictor
 from fxqat.files import temporary_folder
 from fxqat.graph.pipeline import Pipeline
 from fxqat.models.detector import Detector
+from fxqat.models.family import Labels
 from fxqat.models.image_size import DEFAULT_SIZE, ImageSize
 from fxqat.passes.unquantize import Unquantize
 from fxqat.report.diffs import PassDiff, changed
+from fxqat.report.measurements import Measurements
 from fxqat.report.model_breakdown import Breakdown, break_down
 from fxqat.report.pictures import Shown, look
 from fxqat.report.provenance import Provenance, provenance
 from fxqat.report.values import Spread, spreads
-from fxqat.report.verdict import Measurements, Verdict, judge
+from fxqat.report.verdict import Verdict, judge
 from fxqat.runtime.exactness import inexact_here
 from fxqat.runtime.verify import Difference
 from fxqat.sensitivity.error_report import ErrorReport, analyze
@@ -202,11 +204,17 @@ class _Look:
 
     def _images(self, limit: int) -> images.ImageList:
         """Of the val split where there is one: what calibration has not seen."""
-        place = dataset.find(self.asked.data)
-        try:
-            return images.image_paths(place, split="val", limit=limit)
-        except Problem:
-            return images.image_paths(place, limit=limit)
+        data = str(self.asked.data)
+        place = dataset.find(data)
+        if self.model.source.family.labels is Labels.FOLDERS:
+            folders = class_folders.read(place, self.model.source.name, self.model.names)
+            place = folders.folder("val")
+        if dataset.is_yaml(place):
+            try:
+                return images.image_paths(place, split="val", limit=limit)
+            except Problem:
+                return images.image_paths(place, limit=limit)
+        return images.image_paths(place, limit=limit)
 
     def _before(self) -> Predictor:
         if self.asked.against:

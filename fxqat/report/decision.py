@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from fxqat.report.verdict import Measurements
+from fxqat.report.measurements import Measurements
 
 HALF = 0.5  # of the output's error
 FEW = 6  # sites at most that are worth naming: more of them in float, and the file is hardly faster

@@ -14,7 +14,8 @@ from fxqat.evaluation.bootstrap import Drift
 from fxqat.evaluation.latency import Latency
 from fxqat.policy import Policy
 from fxqat.report.decision import FEW, FLOAT, MEASURE, RULES, RUNTIME, SEARCH, SHIP, TARGET, TRAIN
-from fxqat.report.verdict import Measurements, Verdict, judge
+from fxqat.report.measurements import Measurements
+from fxqat.report.verdict import Verdict, judge
 from fxqat.runtime.verify import Difference
 from fxqat.sensitivity.error_report import ErrorReport, SiteError
 

@@ -14,9 +14,10 @@ import fxqat
 from fxqat.models.image_size import ImageSize
 from fxqat.report.collect import Content, ReportOptions, collect
 from fxqat.report.detections import Agreement, Detection
+from fxqat.report.measurements import Measurements
 from fxqat.report.page import render
 from fxqat.report.pictures import Shown, picture
-from fxqat.report.verdict import Measurements, judge
+from fxqat.report.verdict import judge
 
 BOX = (8.0, 8.0, 40.0, 40.0)
 MASK = np.zeros((64, 64), bool)

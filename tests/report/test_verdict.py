@@ -6,7 +6,8 @@ import pytest
 
 from fxqat.evaluation.bootstrap import Drift
 from fxqat.report.detections import Agreement
-from fxqat.report.verdict import Measurements, judge
+from fxqat.report.measurements import Measurements
+from fxqat.report.verdict import judge
 from fxqat.runtime.verify import Difference
 
 
