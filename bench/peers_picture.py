@@ -43,17 +43,20 @@ def draw(rows: Sequence[Row], path: Path, *, processor: str = "") -> None:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6 * len(PANELS), 4.6), layout="constrained")
-    panels = figure.subplots(1, len(PANELS), sharey=True)
-    for axes, (runtime, title) in zip(panels, PANELS.items(), strict=True):
-        axes.set(title=title, xlabel="speed, times Ultralytics' FP32 ONNX file", xlim=(0, _fastest(rows) * 1.45))
+    runtimes = [one for one in PANELS if shown(rows, one)] or [next(iter(PANELS))]
+    figure = Figure(figsize=(6 * len(runtimes), 4.6), layout="constrained")
+    panels = figure.subplots(1, len(runtimes), sharey=True, squeeze=False)[0]
+    for axes, runtime in zip(panels, runtimes, strict=True):
+        axes.set(
+            title=PANELS[runtime], xlabel="speed, times Ultralytics' FP32 ONNX file", xlim=(0, _fastest(rows) * 1.7)
+        )
         axes.grid(alpha=0.3)
         for row in shown(rows, runtime):
             _point(axes, row, runtime)
     panels[0].set_ylabel("mAP50-95, with the 95 % interval of the loss")
     figure.suptitle(f"Files in the runtime they are made for{f' ({processor})' if processor else ''}", fontsize=11)
     figure.draw_without_rendering()  # labels are placed by where points come to lie
-    for axes, runtime in zip(panels, PANELS, strict=True):
+    for axes, runtime in zip(panels, runtimes, strict=True):
         _label(axes, shown(rows, runtime), runtime)
     figure.savefig(path, dpi=DPI)
 
