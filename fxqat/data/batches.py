@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fxqat.data.dataset import CHANNELS
 from fxqat.errors import Problem
+
+CHANNELS = 3  # RGB
 
 # A picture resized or augmented in float may leave 0..1 by a rounding error; one normalised or in 0..255 leaves it by
 # far more than half of its smallest step.

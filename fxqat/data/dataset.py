@@ -12,12 +12,12 @@ from typing import Any
 
 import yaml
 
+from fxqat.data.batches import CHANNELS
 from fxqat.errors import Problem
 from fxqat.models import offline
 
 SUFFIXES = frozenset({"avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp"})
 YAML_SUFFIXES = frozenset({".yaml", ".yml"})
-CHANNELS = 3
 SPLITS = ("train", "val", "test", "minival")
 # The keys that Ultralytics checks the types of, without those of other tasks.
 _TYPES: Mapping[str, tuple[type, ...]] = {

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fxqat.data import dataset
+from fxqat.data.batches import CHANNELS
 from fxqat.errors import Problem
 from fxqat.models.image_size import ImageSize, SizeLike
 
@@ -136,7 +137,7 @@ def read_pixels(path: str | Path) -> np.ndarray:
         raise Unreadable(f"damaged: {error}") from error
     if picture is None:
         raise Unreadable("not an image")
-    if picture.dtype != np.uint8 or picture.shape[2] != dataset.CHANNELS:
+    if picture.dtype != np.uint8 or picture.shape[2] != CHANNELS:
         raise Unreadable(f"holds {picture.shape[2]} channels of {picture.dtype}, not 3 of bytes")
     return picture
 
