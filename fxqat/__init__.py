@@ -17,7 +17,8 @@ from fxqat.lazy import lazy_names
 from fxqat.version import VERSION
 
 if TYPE_CHECKING:
-    from fxqat.api import calibrate, convert, export, get_critical_layers, load, prepare, retarget, save, train, verify
+    from fxqat.api import calibrate, convert, export, get_critical_layers, prepare, retarget, train, verify
+    from fxqat.checkpoint.model_io import load, save
     from fxqat.graph.pipeline import PassReport, Pipeline
     from fxqat.graph.rewrite import rule
     from fxqat.policy import Policy
@@ -49,13 +50,12 @@ _HOMES = {
         "convert",
         "export",
         "get_critical_layers",
-        "load",
         "prepare",
         "retarget",
-        "save",
         "train",
         "verify",
     ),
+    "fxqat.checkpoint.model_io": ("load", "save"),  # a .fxqat file loads without Ultralytics
     "fxqat.graph.pipeline": ("PassReport", "Pipeline"),
     "fxqat.graph.rewrite": ("rule",),
     "fxqat.policy": ("Policy",),
