@@ -11,9 +11,9 @@ sources := fxqat patterns bench tests docs/hooks
 
 .PHONY: test check demo docs install format clean
 
-# Two processes, each with whole files, since fixtures trace and export once a file (tests/conftest.py).
+# Two processes, each with whole files, since fixtures trace and export once a file.
 test: check
-	$(python) -m pytest -n 2 --dist loadgroup $(PYTEST)
+	$(python) -m pytest -n 2 --dist loadfile $(PYTEST)
 
 check: $(stamp)
 	$(python) -m ruff check $(sources)
