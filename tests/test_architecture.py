@@ -45,7 +45,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("api", "checkpoint", "data", "errors", "evaluation", "files", "graph", "models", "passes", "policy"),
         *("runtime", "sensitivity", "targets", "training", "version", "workflow"),
     ),
-    "fxqat": ("api", "graph", "lazy", "policy", "quant", "version"),  # the public names, found on first use
+    "fxqat": ("api", "checkpoint", "graph", "lazy", "policy", "quant", "version"),  # public names, found on first use
     "commands": (
         *("data", "demo", "errors", "evaluation", "files", "fxqat", "graph", "models", "passes", "policy", "quant"),
         *("report", "runtime", "search", "sensitivity", "targets", "training", "version", "workflow"),

@@ -20,6 +20,7 @@ from fxqat.models.detector import Detector, Recipe
 from fxqat.models.families.blocks.attention import Scaled, SpaceLike
 from fxqat.models.families.blocks.elan import EnlargedLike
 from fxqat.models.families.decode import AnchorGrid
+from fxqat.models.families.pose import PointFlow
 from fxqat.models.families.towers import Selection, StopGradient
 from fxqat.models.load import build as architecture
 from fxqat.models.trace import trace
@@ -77,6 +78,7 @@ INSTANCES: dict[str, Callable[[], nn.Module]] = {
     "Selection": lambda: Selection(17),
     "StopGradient": StopGradient,
     "Scaled": lambda: Scaled(ODD),
+    "PointFlow": PointFlow,
     "SpaceLike": SpaceLike,
     "EnlargedLike": EnlargedLike,
     "Sequential": lambda: nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU()),
