@@ -144,7 +144,7 @@ def _float_operations(path: Path) -> str:
 COMMAND = Command(
     name="export",
     help="write ONNX, or .tflite for LiteRT, also for ultralytics.YOLO",
-    example="fxqat export yolov8n_ptq.fxqat; fxqat export yolov8n_ptq.fxqat --integers yolov8n.npz",
+    example="fxqat export yolov8n_ptq.fxqat\nfxqat export yolov8n_ptq.fxqat --integers yolov8n.npz",
     arguments=arguments,
     run=run,
 )

@@ -6,9 +6,10 @@ import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:  # imported where a dtype is asked for: policies and targets need no torch
+    import torch
 
 OBSERVERS = ("minmax", "moving_average", "histogram")
 METHODS = ("standard", "percentile", "entropy", "mse")
@@ -88,6 +89,8 @@ class QuantSpec:
     @property
     def dtype(self) -> torch.dtype:
         """The integer type that stores the codes: int8, uint8, int16 or uint16."""
+        import torch
+
         if self.bits <= 8:
             return torch.int8 if self.signed else torch.uint8
         return torch.int16 if self.signed else torch.uint16
