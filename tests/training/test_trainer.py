@@ -381,7 +381,8 @@ def test_training_finds_the_images_that_calibration_finds(ptq, tiny_data, tmp_pa
     for split in ("train", "val"):
         found = images.image_paths(data, split=split).paths
         listed = run.build_dataset(run.data[split], "val", 4).im_files
-        assert [os.path.abspath(path) for path in found] == listed
+        # without labels, links to the images are trained on
+        assert [os.path.realpath(path) for path in found] == [os.path.realpath(path) for path in listed]
         assert len(listed) == {"train": 12, "val": 2}[split]
 
 
