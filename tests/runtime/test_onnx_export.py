@@ -17,6 +17,7 @@ from torch import nn
 import fxqat
 from fxqat.graph.site import site_of
 from fxqat.models.detector import cut
+from fxqat.models.image_size import ImageSize
 from fxqat.passes import Rules, converting
 from fxqat.quant.torch_ao import quantize_per_tensor
 from fxqat.runtime.integer_interpreter import IntegerExecution
@@ -127,7 +128,7 @@ def test_values_get_their_own_sites_in_whatever_order_the_exporter_writes_them()
     gm = quantized(Twins(), torch.rand(2, 3, 8, 8))
     graph = converting(Rules.load(), ORT_CPU).run(gm)[0]
     _tell_sites(graph)
-    proto = _exported(graph, ["output0"], 32, 1, False)
+    proto = _exported(graph, ["output0"], ImageSize.of(32), 1, False)
     nodes = list(reversed(proto.graph.node))
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
