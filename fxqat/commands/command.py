@@ -127,8 +127,9 @@ def check_places(options: Namespace) -> None:
     from fxqat.files import check_folder, check_writable
 
     for names, check in ((_FILES, check_writable), (_FOLDERS, check_folder)):
-        for place in filter(None, (getattr(options, name, None) for name in names)):
-            check(place)
+        for place in (getattr(options, name, None) for name in names):
+            if isinstance(place, str) and place:  # in some commands ``--json`` is a switch
+                check(place)
 
 
 def say_unnamed(model: Detector, given: str) -> None:

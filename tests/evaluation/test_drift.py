@@ -23,6 +23,7 @@ from fxqat.evaluation.float_export import export_float
 from fxqat.evaluation.memory import Memory, memory
 from fxqat.evaluation.predictor import Predictor
 from fxqat.models.detector import Detector
+from fxqat.models.image_size import ImageSize
 from fxqat.passes.selective import asleep
 from fxqat.search.op_costs import convolutions, profile
 from fxqat.targets import ORT_CPU
@@ -144,7 +145,7 @@ def test_memory_of_each_file_in_its_own_process(tmp_path, calibrated):
 
 def no_processes(paths: Sequence[Path], *, imgsz: int) -> list[Memory]:
     """``memory`` without a process for each file, which the test above starts."""
-    assert imgsz == 64
+    assert imgsz == ImageSize.of(64)
     return [Memory(name=path.name, file=path.stat().st_size / 1e6, peak=1.0) for path in map(Path, paths)]
 
 

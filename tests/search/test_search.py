@@ -17,6 +17,7 @@ from fxqat.errors import Problem
 from fxqat.graph.pipeline import Pipeline
 from fxqat.graph.site import site_of
 from fxqat.models.detector import Detector
+from fxqat.models.image_size import ImageSize
 from fxqat.passes import Assign, Rules, fusing, preparing
 from fxqat.passes.quant_graph import quant_info
 from fxqat.passes.selective import has_integer_weight, members
@@ -35,7 +36,7 @@ BASE = Policy.load("yolov8_w8a8")
 @pytest.fixture(scope="module")
 def layout(yolov8n: Detector, prepared: Detector) -> Layout:
     fused, _ = Pipeline((*fusing(Rules.load()).passes, Assign(policy=BASE))).run(yolov8n.gm)
-    return Layout(fused, prepared.gm, BASE.target, 640)
+    return Layout(fused, prepared.gm, BASE.target, ImageSize.of(640))
 
 
 def policy(layout: Layout, left: Sequence[str], why: Callable[[Sequence[str]], str] = " ".join) -> str:
