@@ -60,7 +60,7 @@ def test_differences_add_up():
 
 
 def test_a_file_of_another_model(calibrated, tmp_path, images):
-    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy")
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, 64, 64]) for name in "xy")
     graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "other", [x], [y])
     path = tmp_path / "other.onnx"
     onnx.save(onnx.helper.make_model(graph), path)
