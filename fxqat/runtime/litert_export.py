@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import os
 import warnings
-from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +30,10 @@ from fxqat.runtime.fused_kernels import computed_from
 from fxqat.runtime.metadata import metadata
 from fxqat.runtime.native_output import hidden
 from fxqat.runtime.redundant_qdq import as_exported
-from fxqat.runtime.tensor_names import CODES, back, permuted
-from fxqat.runtime.tflite_file import TFLiteFile, channels_last, check_installed
+from fxqat.runtime.tensor_names import CODES, back
+from fxqat.runtime.tflite_file import TFLiteFile, check_installed
 from fxqat.runtime.tflite_floats import restore_floats
+from fxqat.runtime.tflite_names import GraphTensor, lost, name_by_site
 from fxqat.runtime.tflite_outputs import LAST, MAP
 from fxqat.targets import target_of
 
@@ -42,9 +42,6 @@ FORMS = {
     "uint8": "uint8 NHWC, RGB in 0..255",
     "int8": "int8 NHWC, RGB in 0..255 less 128",
 }
-# How a tensor of the graph may lie in the file: channels last, as it is, or rows of channels.
-ORDERS = {4: ((0, 2, 3, 1), (0, 1, 2, 3)), 3: ((0, 1, 2), (0, 2, 1)), 2: ((0, 1),)}
-_MOVED = ("PAD", "PADV2", "TRANSPOSE")  # the converter's own; what they make is no tensor of the graph
 _BYTE = (1 / 255, 0)
 
 
@@ -83,7 +80,7 @@ def export(
     _weights_as_floats(graph)
     _pools_apart(graph)
     file = TFLiteFile(_converted(graph, example, codes=bool(probe.tensors)))
-    restore_floats(file, _name_by_site(file, probe.tensors))
+    restore_floats(file, name_by_site(file, probe.tensors))
     _restore_codes(file, layers)
     _take(file, input)
     file.name_ends("images", [one.name for one in model.final])
@@ -113,23 +110,13 @@ def _check_input(graph: fx.GraphModule, form: str) -> None:
         raise Problem("--input", f"{form}: the first layer computes in float", expected="float")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Tensor:
-    """A tensor of codes: its site, sizes, and numbers as the file has them."""
-
-    site: str
-    shape: tuple[int, ...]
-    scale: float
-    zero_point: int
-
-
 class _Probe(fx.Interpreter):
     """Runs a graph and keeps the sizes of what it quantizes, its anchor grids, and the rows of what each of these is
     computed with: the numbers of a box or of a point."""
 
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__(graph)
-        self.tensors, self.grids = list[_Tensor](), dict[fx.Node, Tensor]()
+        self.tensors, self.grids = list[GraphTensor](), dict[fx.Node, Tensor]()
         self.rows = dict[fx.Node, int]()
 
     def run_node(self, n: fx.Node) -> Any:
@@ -137,7 +124,7 @@ class _Probe(fx.Interpreter):
         if n.target is quantize_per_tensor:
             scale, zero_point = cast(tuple[float, int], n.args[1:3])
             self.tensors.append(
-                _Tensor(
+                GraphTensor(
                     site=site_of(n), shape=tuple(value.shape), scale=float(np.float32(scale)), zero_point=zero_point
                 )
             )
@@ -269,57 +256,6 @@ def _converted(graph: fx.GraphModule, example: Tensor, *, codes: bool) -> bytes:
         return bytes(model.model_content())
 
 
-def _name_by_site(file: TFLiteFile, tensors: list[_Tensor]) -> set[int]:
-    """Give each value of codes the name of its site. The converter keeps the order of the graph; scale, zero point and
-    sizes say that it did.
-
-    Returns:
-        The tensors of the file that are codes of the graph.
-
-    Raises:
-        Problem: an integer tensor of the graph is not in the file.
-        RuntimeError: one of several in the file is its.
-    """
-    known, last = _integer_tensors(file), channels_last(file)
-    for index in range(len(file.graph.tensors)):
-        file.rename(index, f"tensor.{index}")
-    used, named = set(), set[int]()
-    for tensor in tensors:
-        order = next((one for one in ORDERS.get(len(tensor.shape), ()) if known[_key(tensor, one)]), None)
-        if order is None:
-            raise _lost(tensor.site)
-        used.add(_key(tensor, order))
-        index = known[_key(tensor, order)].popleft()
-        order = _order(tensor, index in last) or order
-        file.rename(index, permuted(tensor.site, order))
-        named.add(index)
-    if left := [key for key in used if known[key]]:
-        raise RuntimeError(f"the file has more integer tensors of {left} than the graph")
-    return named
-
-
-def _integer_tensors(file: TFLiteFile) -> dict[tuple[Any, ...], deque[int]]:
-    """Those that operations of the graph may have made, in the order of execution, by ``_key``."""
-    known = defaultdict[tuple[Any, ...], deque[int]](deque)
-    for index, kind in file.made():
-        numbers = file.scales(index)
-        if file.type(index) == "int8" and numbers is not None and kind not in _MOVED:
-            known[numbers[0].item(), numbers[1].item(), file.shape(index)].append(index)
-    return known
-
-
-def _order(tensor: _Tensor, is_last: bool) -> tuple[int, ...] | None:
-    """How ``tensor`` lies where its sizes do not tell, as 80 channels of 80 x 80 cells."""
-    orders = ORDERS[len(tensor.shape)]
-    if len({_key(tensor, order) for order in orders}) == len(orders):
-        return None
-    return next((order for order in orders if (order[-1] == 1) is is_last), None)
-
-
-def _key(tensor: _Tensor, order: tuple[int, ...]) -> tuple[Any, ...]:
-    return tensor.scale, tensor.zero_point, tuple(tensor.shape[axis] for axis in order)
-
-
 def _restore_codes(file: TFLiteFile, layers: Mapping[str, _Layer]) -> None:
     """Write each bias as the graph has it.
 
@@ -331,7 +267,7 @@ def _restore_codes(file: TFLiteFile, layers: Mapping[str, _Layer]) -> None:
     for site, layer in layers.items():
         operation = made.get(site)
         if operation is None:
-            raise _lost(site)
+            raise lost(site)
         weight = file.constant(operation.inputs[1])
         if weight is None or not np.array_equal(weight, _as_stored(layer.weight, file.kind(operation))):
             raise RuntimeError(f"the weight behind {site} is not what the graph has")
@@ -341,15 +277,6 @@ def _restore_codes(file: TFLiteFile, layers: Mapping[str, _Layer]) -> None:
         held = file.constant(operation.inputs[2])
         if held is None or not np.array_equal(held, bias):
             file.set_constant(operation.inputs[2], bias)
-
-
-def _lost(site: str) -> Problem:
-    return Problem(
-        site.removesuffix(CODES),
-        "litert-torch leaves it in float, or changes its scale",
-        expected="the integers of the graph",
-        remedy="leave it in float in the policy, or write an .onnx file",
-    )
 
 
 def _as_stored(weight: np.ndarray, kind: str) -> np.ndarray:

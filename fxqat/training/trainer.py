@@ -20,35 +20,34 @@ from torch import Tensor, optim
 from fxqat.data.class_folders import ClassFolders
 from fxqat.data.dataset import DataSet
 from fxqat.errors import Problem
-from fxqat.evaluation.validators import square_validator
 from fxqat.files import locked
 from fxqat.graph.pipeline import Pipeline
 from fxqat.models import offline
 from fxqat.models.detector import Detector, cut
-from fxqat.models.family import Labels, Metric
+from fxqat.models.family import Metric
 from fxqat.passes.unquantize import Unquantize
 from fxqat.quant.modules import freeze_bn_stats, update_bn_stats
 from fxqat.training import resume_state
 from fxqat.training.checks import check_same, widest_site
 from fxqat.training.config import TrainingConfig
-from fxqat.training.data import images_digest, in_order, ultralytics_data, ultralytics_images
+from fxqat.training.data import images_digest, ultralytics_data
 from fxqat.training.distributed import launch
 from fxqat.training.ema import AveragedModel
 from fxqat.training.improvement import gain, keep
+from fxqat.training.loading_trainer import LoadingTrainer
 from fxqat.training.losses import build_loss_function, raw_predictions
 from fxqat.training.schedules import QATLearningRateScheduler, make_schedule
 from fxqat.training.ultralytics_model import Trainee
 from fxqat.training.validation_runtime import runtime
 
 # isort: split
-from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 Row = dict[str, Any]
 
 
-class Trainer(BaseTrainer):
+class Trainer(LoadingTrainer):
     """Trainer of a Detector at any stage; a float detector is trained in FP32.
 
     The moving average (EMA) of the weights is validated once before training (epoch 0) and after each epoch, on images
@@ -161,29 +160,6 @@ class Trainer(BaseTrainer):
         """Ultralytics' own, and the options, which losses read."""
         super().set_model_attributes()
         self.trainee.args = self.args
-
-    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
-        """Ultralytics' data set, all images of one size, in validation too."""
-        if self.given.source.family.labels is Labels.FOLDERS:
-            return super().build_dataset(img_path, mode, batch)
-        return ultralytics_images(self, img_path, mode, batch)
-
-    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
-        """Ultralytics' loader, in order in validation.
-
-        Raises:
-            Problem: none of the split's images can be read.
-        """
-        try:
-            found = super().get_dataloader(dataset_path, batch_size, rank, mode)
-        except FileNotFoundError as error:  # Ultralytics left out every image of a class folder as damaged
-            raise Problem(self.args.data, f"split '{mode}' has no usable image") from error
-        return found if mode == "train" else in_order(found, rank)
-
-    def get_validator(self) -> Any:
-        """Ultralytics' validator."""
-        kind = square_validator(self.given.source.family)
-        return kind(self.test_loader, save_dir=self.save_dir, args=copy.copy(self.args), _callbacks=self.callbacks)
 
     def validate(self) -> Any:
         """Ultralytics' validation of the average, in the runtime that it is for where that is known: what is chosen by
