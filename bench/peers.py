@@ -33,7 +33,7 @@ from fxqat.evaluation.accuracy_file import read, write
 from fxqat.evaluation.bootstrap import paired_drift
 from fxqat.evaluation.exported_file import from_file
 from fxqat.evaluation.latency import LITERT_WORKER, WORKER, Latency, measure
-from fxqat.evaluation.latency_worker import peak_rss
+from fxqat.evaluation.timing_worker import peak_rss
 from fxqat.files import write_text
 
 OPENVINO_WORKER = Path(__file__).with_name("openvino_worker.py")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,20 +48,11 @@ def evaluate_classes(
     found = class_folders.read(dataset.find(data), model.name, model.names)
     wanted = found.classes(split)
     paths = images.spread(list(wanted), limit)
-    readable, guesses, skipped = list[Path](), list[Tensor](), list[tuple[Path, str]]()
-    for start in range(0, len(paths), batch):
-        shown = list[Tensor]()
-        for path in paths[start : start + batch]:
-            try:
-                shown.append(images.load_image(path, size, model.family.fit))
-                readable.append(path)
-            except images.Unreadable as error:
-                skipped.append((path, str(error)))
-        guesses += list(model(torch.stack(shown))) if shown else []
-        progress(min(start + batch, len(paths)), len(paths))
-    if not readable:
+    skipped = list[tuple[Path, str]]()
+    guesses = dict(_guesses(model, paths, size, batch, skipped, progress))
+    if not guesses:
         raise images.no_readable_image(found.folder(split), len(paths))
-    probabilities = torch.stack(guesses)
+    readable, probabilities = list(guesses), torch.stack(list(guesses.values()))
     measured = from_guesses(
         model.name,
         model.family.metric,
@@ -72,6 +63,27 @@ def evaluate_classes(
         probabilities.amax(1).numpy(),
     )
     return replace(measured, skipped=tuple(skipped))
+
+
+def _guesses(
+    model: Predictor,
+    paths: Sequence[Path],
+    size: ImageSize,
+    batch: int,
+    skipped: list[tuple[Path, str]],
+    progress: Callable[[int, int], None],
+) -> Iterator[tuple[Path, Tensor]]:
+    """Each readable image with its probabilities, (classes,); ``skipped`` receives the others, and why."""
+    for start in range(0, len(paths), batch):
+        shown = dict[Path, Tensor]()
+        for path in paths[start : start + batch]:
+            try:
+                shown[path] = images.load_image(path, size, model.family.fit)
+            except images.Unreadable as error:
+                skipped.append((path, str(error)))
+        if shown:
+            yield from zip(shown, model(torch.stack(list(shown.values()))), strict=True)
+        progress(min(start + batch, len(paths)), len(paths))
 
 
 def ranked(probabilities: Tensor) -> Tensor:

@@ -78,30 +78,31 @@ def compare(
         split: of the data set.
         threads: when timing.
         trust: let a .pt run code.
-        patterns: rule files that a .fxqat was made with.
         progress: called with steps done and steps in all.
 
     Raises:
         Problem: a model or the data set cannot be used.
     """
     opened = [open_model(model, trust=trust) for model in models]
-    names = [one.name for one in opened]
     size = usual_size(opened) if imgsz is None else ImageSize.of(imgsz)
     found: list[Accuracy] = []
     for index, one in enumerate(opened):
         step = _step(progress, index, len(opened))
         found.append(evaluate(one, data, imgsz=size, batch=batch, split=split, limit=images_limit, progress=step))
-    files = [Path(model) for model in models if is_exported(model)]
-    timed = iter(measure(files, threads=threads, imgsz=size, rounds=16) if files else [])
-    times = [
-        next(timed).median if is_exported(name) else _eager(one, size, threads)
-        for name, one in zip(names, opened, strict=True)
-    ]
+    times = _times(models, opened, size, threads)
     drifts = [_drift(found[0], one) for one in found]
     others = [tuple((o, _drift(b, o)) for b, o in zip(found[0].others, one.others, strict=True)) for one in found]
     sizes = [one.path.stat().st_size / 1e6 if one.path and one.path.is_file() else 0.0 for one in opened]
     rows = zip(found, drifts, sizes, times, others, strict=True)
     return [ComparisonRow(accuracy=a, drift=d, megabytes=size, milliseconds=t, others=o) for a, d, size, t, o in rows]
+
+
+def _times(models: Sequence[str | Path], opened: Sequence[Predictor], size: ImageSize, threads: int) -> list[float]:
+    """Milliseconds of one image: exported files' medians in their runtimes, the others' in eager torch."""
+    files = [Path(model) for model in models if is_exported(model)]
+    timed = iter(measure(files, threads=threads, imgsz=size, rounds=16) if files else [])
+    pairs = zip(models, opened, strict=True)
+    return [next(timed).median if is_exported(model) else _eager(one, size, threads) for model, one in pairs]
 
 
 def _drift(base: Accuracy, other: Accuracy) -> Drift | None:

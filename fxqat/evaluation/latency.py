@@ -98,7 +98,7 @@ def measure(
 
 
 class Worker:
-    """The parent's end of one latency_worker.py process."""
+    """The parent's end of one process, see timing_worker.py."""
 
     def __init__(self, file: Path, process: subprocess.Popen[str], errors: IO[bytes]) -> None:
         self.file, self.process, self.errors = file, process, errors

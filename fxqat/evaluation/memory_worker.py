@@ -20,7 +20,7 @@ def main(file: str, imgsz: str, batch: str) -> None:
 
     from fxqat.checkpoint.model_io import load
     from fxqat.errors import Problem
-    from fxqat.evaluation.latency_worker import peak_rss, sides
+    from fxqat.evaluation.timing_worker import peak_rss, sides
 
     torch.set_num_threads(2)
     try:

@@ -148,15 +148,7 @@ def measure(
     chosen = _chosen(every, asked)
     split = asked.split if asked.by == "mAP" else None
     found = images.image_paths(data, split=split, limit=asked.images_limit)
-    what = {
-        **asdict(asked),
-        "imgsz": asked.imgsz.plain,
-        "only": [],
-        "images": content(found.paths),
-        "model": fingerprint(model.gm),
-        "version": 2,
-    }
-    ledger = Ledger(work, f"sensitivity-{asked.by}", what)
+    ledger = Ledger(work, f"sensitivity-{asked.by}", _measured_on(model, found, asked))
     scores, total, effects = _SCORES[asked.by](_Job(model, data, found, chosen, every, asked, ledger, progress))
     return Sensitivity(
         model=model.source.name,
@@ -168,6 +160,12 @@ def measure(
         effects=effects,
         disagreements={unit.site: ledger[unit.site][1] for unit in chosen} if asked.by == "mAP" else {},
     )
+
+
+def _measured_on(model: Detector, found: images.ImageList, asked: SensitivityOptions) -> dict[str, Any]:
+    """What the rows of a measurement depend on: rows of all sites may be kept together."""
+    plain = {**asdict(asked), "imgsz": asked.imgsz.plain, "only": []}
+    return {**plain, "images": content(found.paths), "model": fingerprint(model.gm), "version": 2}
 
 
 def _chosen(every: Sequence[Unit], asked: SensitivityOptions) -> tuple[Unit, ...]:

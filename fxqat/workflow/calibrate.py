@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -20,7 +19,6 @@ from fxqat.passes.corrections.layerwise import Images, silent
 from fxqat.passes.corrections.registry import correct, corrections
 from fxqat.workflow.stage_checks import batches, expect, expect_uncorrected
 
-Files = Sequence[str | Path]
 Progress = Callable[[int, int], None]
 
 
@@ -63,22 +61,27 @@ def calibrate(
     method = method or model.recipe.calibration.get("method")
     if method is not None:
         use_method(model.gm, method)
-    chosen = corrections(policy_of(model.recipe))
+    chosen, step = corrections(policy_of(model.recipe)), progress or silent
     size = model.imgsz if imgsz is None else ImageSize.of(imgsz)
     shown, total, name = batches(data, images_limit, size, batch, model, on_skip)
     if chosen:
         _expect_again(shown)
-    step = progress or silent
     corrected = partial(correct, model.gm, chosen, progress=step, on_step=on_step)
     again = Images(read=lambda: batches(data, images_limit, size, batch, model, None)[0], total=total)
     reports = corrected(again, before_ranges=True)
+    seen, largest = _observed(model, shown, total, step)
+    reports += corrected(replace(again, total=seen), before_ranges=False)
+    more = {**({"method": method} if method else {}), **({"corrections": reports} if chosen else {})}
+    how = {"data": name, "images": seen, "imgsz": largest.plain, **more}
+    return model.with_graph(model.gm, calibration=how)
+
+
+def _observed(model: Detector, shown: Iterable[Tensor], total: int, step: Progress) -> tuple[int, ImageSize]:
+    """Let every observer see ``shown``: how many images they are, and the least size that holds them."""
     seen, shapes = 0, set[tuple[int, int]]()
     for seen in observe(model.gm, _noting_shapes(shown, shapes)):
         step(seen, max(total, seen))
-    reports += corrected(replace(again, total=seen), before_ranges=False)
-    how: dict[str, Any] = {"data": name, "images": seen, "imgsz": _enclosing(shapes).plain}
-    how.update({"method": method} if method else {}, **({"corrections": reports} if chosen else {}))
-    return model.with_graph(model.gm, calibration=how)
+    return seen, _enclosing(shapes)
 
 
 def _expect_again(shown: Iterable[Tensor]) -> None:

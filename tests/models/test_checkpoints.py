@@ -33,7 +33,7 @@ def predictions(model, inputs):
         return model(inputs)[0]
 
 
-def expect_same(path, source, inputs):
+def assert_same(path, source, inputs):
     """The graph of the checkpoint at ``path`` gives the bits of ``source`` in float32 and eval mode."""
     model, told = load_pt(path)
     wanted = predictions(copy.deepcopy(source).float().eval(), inputs)
@@ -46,7 +46,7 @@ def expect_same(path, source, inputs):
 def test_every_form_of_a_checkpoint_loads(form, tmp_path, inputs):
     model = files.detector()
     source = copy.deepcopy(model)
-    told = expect_same(files.WRITERS[form](tmp_path / "best.pt", model), source, inputs)
+    told = assert_same(files.WRITERS[form](tmp_path / "best.pt", model), source, inputs)
     assert told.names == {0: "cat", 1: "dog"}
     assert (told.unnamed, told.stride) == (0, (2.0, 4.0))
 
@@ -74,13 +74,13 @@ def test_trust_takes_old_names_beside_foreign_classes(tmp_path, inputs):
 @pytest.mark.parametrize("variant", files.VARIANTS)
 def test_every_variant_of_a_model_loads(variant, tmp_path, inputs):
     model = files.VARIANTS[variant](files.detector())
-    expect_same(files.write(tmp_path / "best.pt", {"model": model}), model, inputs)
+    assert_same(files.write(tmp_path / "best.pt", {"model": model}), model, inputs)
 
 
 def test_sets_and_methods_of_dill(tmp_path, inputs):
     model = files.detector()
     fused = copy.deepcopy(model).fuse(verbose=False)
-    expect_same(files.write_dill(tmp_path / "best.pt", model), fused, inputs)
+    assert_same(files.write_dill(tmp_path / "best.pt", model), fused, inputs)
 
 
 def test_numbers_of_numpy_are_read_as_pythons(tmp_path):
@@ -98,7 +98,7 @@ def test_checksums_that_were_not_written_are_not_checked(tmp_path, inputs):
         files.write(path, {"model": model})
     finally:
         torch.serialization.set_crc32_options(True)
-    expect_same(path, model, inputs)
+    assert_same(path, model, inputs)
 
 
 def test_tensors_share_the_memory_that_they_shared(tmp_path):
@@ -133,7 +133,7 @@ def test_a_model_without_names_architecture_and_strides(tmp_path, inputs):
     path = files.write(tmp_path / "best.pt", {"model": model})
     for name in ("names", "yaml", "stride"):
         delattr(model, name)
-    told = expect_same(files.write(path, {"model": model}), model, inputs)
+    told = assert_same(files.write(path, {"model": model}), model, inputs)
     assert (told.architecture, told.unnamed, told.stride) == ({"nc": 2}, 2, (2.0, 4.0))
 
 

@@ -8,7 +8,6 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from alive import alive
 from refusals import refusal
 
 import fxqat
@@ -27,26 +26,6 @@ from fxqat.runtime.tflite_outputs import outputs_of
 
 MISSING = [name for name in ("litert_torch", "ai_edge_litert") if importlib.util.find_spec(name) is None]
 needs_litert = pytest.mark.skipif(bool(MISSING), reason=f"no .tflite is written or run: {MISSING} not installed")
-# Each kind of operation once: its conversion takes a third of YOLOv8n's time.
-ARCHITECTURE = """
-nc: 3
-backbone:
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [32, 3, 2]]
-  - [-1, 1, C2f, [32, True]]
-  - [-1, 1, SPPF, [32, 5]]
-  - [-1, 1, nn.Upsample, [None, 2, "nearest"]]
-  - [[-1, 0], 1, Concat, [1]]
-head:
-  - [[5, 3], 1, Detect, [nc]]
-"""
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory, images):
-    path = tmp_path_factory.mktemp("small") / "small_yolov8.yaml"
-    path.write_text(ARCHITECTURE)
-    return alive(fxqat.load(str(path)), images)
 
 
 @pytest.fixture(scope="module")

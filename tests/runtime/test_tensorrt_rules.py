@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from alive import alive
 from onnx import TensorProto, helper, numpy_helper
 
 import fxqat
@@ -164,26 +163,9 @@ def test_every_rule_has_its_source(rule):
     )
 
 
-ARCHITECTURE = """
-nc: 3
-backbone:
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [32, 3, 2]]
-  - [-1, 1, C2f, [32, True]]
-  - [-1, 1, SPPF, [32, 5]]
-  - [-1, 1, nn.Upsample, [None, 2, "nearest"]]
-  - [[-1, 0], 1, Concat, [1]]
-head:
-  - [[5, 3], 1, Detect, [nc]]
-"""
-
-
 @pytest.fixture(scope="module")
-def qat(images, tmp_path_factory):
-    path = tmp_path_factory.mktemp("tensorrt") / "small_yolov8.yaml"
-    path.write_text(ARCHITECTURE)
-    model = alive(fxqat.load(str(path)), images)
-    return fxqat.calibrate(fxqat.prepare(model, "yolov8_w8a8", target="tensorrt")[0], [images])
+def qat(small, images):
+    return fxqat.calibrate(fxqat.prepare(small, "yolov8_w8a8", target="tensorrt")[0], [images])
 
 
 def test_the_file_that_we_export_keeps_them(qat, tmp_path, capsys):
