@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from fxqat.commands.command import default_name, typed
+from fxqat.report.actions import FLOAT, MEASURE, RUNTIME, SEARCH, TARGET, TRAIN
 
 if TYPE_CHECKING:
     from fxqat.report.verdict import Verdict
@@ -24,12 +25,12 @@ class _Names:
 
 
 _COMMANDS: Mapping[str, Callable[[_Names], Sequence[str]]] = {
-    "measure": lambda n: ("report", n.model, "--data", n.data, "--onnx", n.file, "--val", "500"),
-    "look at the runtime": lambda n: ("verify", n.model, "--onnx", n.file, "--data", n.data),
-    "choose another target": lambda n: ("targets",),
-    "keep layers in float": lambda n: _search(n),
-    "train it": lambda n: ("train", n.model, "--data", n.data),
-    "search a policy": lambda n: _search(n),
+    MEASURE: lambda n: ("report", n.model, "--data", n.data, "--onnx", n.file, "--val", "500"),
+    RUNTIME: lambda n: ("verify", n.model, "--onnx", n.file, "--data", n.data),
+    TARGET: lambda n: ("targets",),
+    FLOAT: lambda n: _search(n),
+    TRAIN: lambda n: ("train", n.model, "--data", n.data),
+    SEARCH: lambda n: _search(n),
 }
 
 

@@ -22,6 +22,7 @@ from fxqat.commands.arguments import (
 from fxqat.commands.command import Command, check_counts, default_name, typed
 from fxqat.commands.decision import next_command, policy_with_floats
 from fxqat.commands.steps import step
+from fxqat.report.actions import TRAIN
 
 if TYPE_CHECKING:
     from fxqat.report.collect import Content
@@ -124,7 +125,7 @@ def _next(options: Namespace, verdict: Verdict, model: Path, file: Path, policy:
     if policy is not None:
         train = ("--train",) if options.train else ()
         return typed(*again, "--policy", policy, *train, *_given("--target", options.target))
-    if verdict.action == "train it":
+    if verdict.action == TRAIN:
         return typed(*again, "--policy", options.policy, *_given("--target", options.target), "--train")
     return next_command(verdict, source=options.model, data=options.data, model=str(model), file=str(file))
 

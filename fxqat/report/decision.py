@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from fxqat.report.actions import FLOAT, MEASURE, RUNTIME, SEARCH, SHIP, TARGET, TRAIN
 from fxqat.report.measurements import Measurements
 
 HALF = 0.5  # of the output's error
 FEW = 6  # sites at most that are worth naming: more of them in float, and the file is hardly faster
-
-MEASURE, RUNTIME, TARGET, SHIP = "measure", "look at the runtime", "choose another target", "ship it"
-FLOAT, TRAIN, SEARCH = "keep layers in float", "train it", "search a policy"
 
 
 @dataclass(frozen=True, kw_only=True)

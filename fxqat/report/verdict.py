@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fxqat.evaluation.bootstrap import Drift
-from fxqat.report.decision import FLOAT, Case, decide
+from fxqat.report.actions import FLOAT
+from fxqat.report.decision import Case, decide
 from fxqat.report.detections import Agreement
 from fxqat.report.measurements import Measurements
 from fxqat.runtime.verify import Difference

@@ -13,7 +13,8 @@ from fxqat.commands.parser import command_line
 from fxqat.evaluation.bootstrap import Drift
 from fxqat.evaluation.latency import Latency
 from fxqat.policy import Policy
-from fxqat.report.decision import FEW, FLOAT, MEASURE, RULES, RUNTIME, SEARCH, SHIP, TARGET, TRAIN
+from fxqat.report.actions import FLOAT, MEASURE, RUNTIME, SEARCH, SHIP, TARGET, TRAIN
+from fxqat.report.decision import FEW, RULES
 from fxqat.report.measurements import Measurements
 from fxqat.report.verdict import Verdict, judge
 from fxqat.runtime.verify import Difference
