@@ -58,14 +58,14 @@ def profile(path: Path, *, threads: int = 2, runs: int = 30, imgsz: ImageSize | 
         raise Problem(path, "no such file", expected="an ONNX model")
     with tempfile.TemporaryDirectory(prefix="fxqat-profile-") as folder:
         events = _events(path, Path(folder), threads, runs, imgsz)
-    sites = _sites(onnx.load(path))
+    names = sites(onnx.load(path))
     times: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in events:
         name = event["name"].removesuffix("_kernel_time")
         if event.get("cat") == "Node" and name != event["name"]:
             times[name, event["args"]["op_name"]].append(event["dur"])
     return [
-        Operation(kind=kind, site=sites.get(_ADDED.sub("", name), name), microseconds=statistics.median(each[3:]))
+        Operation(kind=kind, site=names.get(_ADDED.sub("", name), name), microseconds=statistics.median(each[3:]))
         for (name, kind), each in times.items()
     ]
 
@@ -85,7 +85,7 @@ def _events(path: Path, folder: Path, threads: int, runs: int, imgsz: ImageSize 
     return events
 
 
-def _sites(proto: onnx.ModelProto) -> dict[str, str]:
+def sites(proto: onnx.ModelProto) -> dict[str, str]:
     """The site of each operation of a file by the operation's name: what its quantized output is called, once it is
     back in the order of axes that others read."""
     codes = {node.input[0]: node.output[0] for node in proto.graph.node if node.op_type == "QuantizeLinear"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 from fxqat.runtime.overflow import prove
@@ -40,6 +41,8 @@ def target_here(target: Target) -> tuple[bool | None, str]:
         return None, f"{target.runtime} does not run here"
     if not runtime.installed:
         return None, f"{runtime.package} is not installed"
+    if (why := runtime.differs.get(platform.machine())) is not None:
+        return False, why
     if not saturates(runtime.name):
         return True, f"{runtime.title} adds products in 32 bits here"
     if target.pair_orders:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,7 +32,8 @@ class Runtime:
     ``open`` takes a model, a ``ModelProto`` or the bytes of a .tflite file, and gives a function from {input name:
     array} to its outputs in the model's order. ``pair_orders`` say which weights its kernels pair where they add two
     products in 16 bits; empty, they never do. ``arithmetic`` is that of its integer kernels where it is not the
-    target's own, by its name in fxqat.quant.arithmetic.
+    target's own, by its name in fxqat.quant.arithmetic. ``differs`` says, by machine (``platform.machine()``), what its
+    kernels there are known to compute in another way than the reference.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Runtime:
     open: Open
     suffix: str = ".onnx"
     arithmetic: str | None = None
+    differs: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def installed(self) -> bool:
@@ -79,6 +81,11 @@ def _openvino(proto: onnx.ModelProto) -> Callable[[Mapping[str, np.ndarray]], Ar
     return lambda inputs: list(compiled(dict(inputs)).values())
 
 
+# Read in XNNPACK's sources (its qs8-vmul kernels for NEON), not tried: no such machine was at hand.
+_MUL_ON_ARM = (
+    "XNNPACK's multiplication, as in SiLU, rounds halves up there and to even on x86: single codes may differ by 1"
+)
+
 RUNTIMES: Mapping[str, Runtime] = {
     one.name: one
     for one in (
@@ -109,6 +116,7 @@ RUNTIMES: Mapping[str, Runtime] = {
             package="ai_edge_litert",
             open=lambda content: litert_session.interpreter(content, xnnpack=True),
             suffix=".tflite",
+            differs=dict.fromkeys(("aarch64", "arm64", "armv7l"), _MUL_ON_ARM),
         ),
         Runtime(
             name="litert-plain",

@@ -16,7 +16,7 @@ from fxqat.cli import main
 from fxqat.quant.pair_order import Order
 from fxqat.runtime import exactness, processor
 from fxqat.runtime.overflow import integer_weights, prove
-from fxqat.runtime.sessions import RUNTIMES
+from fxqat.runtime.sessions import RUNTIMES, Runtime
 from fxqat.targets import TARGETS
 
 
@@ -142,6 +142,15 @@ def test_targets_that_need_wide_sums_say_so(narrow):
         "ONNX Runtime adds two products in 16 bits here, which plain 8-bit weights overflow",
     )
     assert exactness.target_here(TARGETS["tensorrt"]) == (None, "TensorRT does not run here")
+
+
+@pytest.mark.parametrize(("machine", "exact"), [("x86_64", True), ("aarch64", False)])
+def test_a_machine_whose_kernels_are_known_to_differ_is_not_called_exact(machine, exact, monkeypatch):
+    monkeypatch.setattr(Runtime, "installed", property(lambda self: True))
+    monkeypatch.setattr(exactness.platform, "machine", lambda: machine)
+    found, why = exactness.target_here(TARGETS["litert"])
+    assert found is exact
+    assert ("rounds halves up" in why) is not exact
 
 
 def test_the_command_lists_every_target(narrow, capsys):
