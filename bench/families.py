@@ -19,10 +19,10 @@ from typing import Any
 
 import onnx
 import torch
-from torch import nn
 
 import fxqat
 from bench.command import parser, run
+from bench.living import write_living
 from bench.profile import profile, sites
 from fxqat.data import images
 from fxqat.evaluation.latency import Latency, measure
@@ -100,25 +100,10 @@ def _batches(options: argparse.Namespace) -> Iterator[torch.Tensor]:
 
 
 def _checkpoint(name: str, path: Path, options: argparse.Namespace) -> None:
-    """A copy of a checkpoint, or a new model of an architecture whose signal does not fade: where every activation is
-    nearly 0, float arithmetic meets denormal numbers and is slow."""
     if name.endswith(".pt"):
         shutil.copy(name, path)
-        return
-    offline.quiet()
-    from ultralytics import YOLO
-
-    torch.manual_seed(0)
-    model = YOLO(f"{name}.yaml")
-    norms = [layer for layer in model.model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 1.0
-    with torch.no_grad():
-        model.model.train()(next(_batches(options)))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    torch.save({"model": model.model.eval()}, path)
+    else:
+        write_living(f"{name}.yaml", path, next(_batches(options)))
 
 
 def _ultralytics(checkpoint: Path, options: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from fxqat.data.batches import CHANNELS
 from fxqat.errors import Problem
 from fxqat.models.image_size import ImageSize, SizeLike
 
+_MAX_PATH = 4096  # bytes, of Linux
+_LFS = b"version https://git-lfs"
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 STRIDE = 32  # what Ultralytics rounds sizes to at least, also where a network's coarsest level has a smaller one
 
@@ -136,7 +138,7 @@ def read_pixels(path: str | Path) -> np.ndarray:
     except Exception as error:  # decoders raise what they like on damaged files
         raise Unreadable(f"damaged: {error}") from error
     if picture is None:
-        raise Unreadable("not an image")
+        raise Unreadable(_what_else(path))
     if picture.dtype != np.uint8 or picture.shape[2] != CHANNELS:
         raise Unreadable(f"holds {picture.shape[2]} channels of {picture.dtype}, not 3 of bytes")
     return picture
@@ -168,25 +170,41 @@ def batches(
 def _batches(
     images: ImageList, size: ImageSize, batch: int, on_skip: Callable[[Path, str], None], fit: str
 ) -> Iterator[Tensor]:
-    waiting: list[Tensor] = []
+    waiting, skipped = list[Tensor](), list[tuple[Path, str]]()
     empty = True
     for path in images.paths:
         try:
             waiting.append(load_image(path, size, fit))
         except Unreadable as error:
-            on_skip(path, str(error))
+            skipped.append((path, str(error)))
+            on_skip(*skipped[-1])
         if len(waiting) == batch:
             yield torch.stack(waiting)
             waiting, empty = [], False
     if waiting:
         yield torch.stack(waiting)
     elif empty:
-        raise no_readable_image(images.source, len(images))
+        raise no_readable_image(images.source, skipped)
 
 
-def no_readable_image(source: Path, count: int) -> Problem:
-    """The Problem for a source whose ``count`` images are all damaged."""
-    return Problem(source, f"holds no readable image ({count} tried)", remedy="check that the files are complete")
+def no_readable_image(source: Path, skipped: Sequence[tuple[Path, str]]) -> Problem:
+    """The Problem for a source of which every image was skipped: ``skipped`` are their paths and why."""
+    path, why = skipped[0]
+    what = f"holds no readable image ({len(skipped)} tried; {path.name}: {why})"
+    return Problem(source, what, remedy="check that the files are complete")
+
+
+def _what_else(path: Path) -> str:
+    """What a file is that is no image. Git writes small texts in place of links and of large files where it is not set
+    up for them."""
+    with path.open("rb") as file:
+        start = file.read(_MAX_PATH)
+    if start.startswith(_LFS):
+        return "a pointer of Git LFS, not the image: run git lfs pull"
+    text = start.decode("utf-8", errors="replace")
+    if "/" in text and text.isprintable() and Path(text).suffix[1:].lower() in dataset.SUFFIXES:
+        return f"a link that git wrote as a text file, to {text}: put that image in its place"
+    return "not an image"
 
 
 def _scale(picture: np.ndarray, side: int) -> np.ndarray:

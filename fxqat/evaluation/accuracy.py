@@ -115,7 +115,7 @@ def _measure(
 
     staged, skipped = _stage(found.paths, folder)
     if not staged:
-        raise images.no_readable_image(found.source, len(found))
+        raise images.no_readable_image(found.source, skipped)
     try:
         kind = square_validator(model.family, ImageValidator)
         validator = kind(model, folder, data_set, size=size, batch=batch)

@@ -51,7 +51,7 @@ def evaluate_classes(
     skipped = list[tuple[Path, str]]()
     guesses = dict(_guesses(model, paths, size, batch, skipped, progress))
     if not guesses:
-        raise images.no_readable_image(found.folder(split), len(paths))
+        raise images.no_readable_image(found.folder(split), skipped)
     readable, probabilities = list(guesses), torch.stack(list(guesses.values()))
     measured = from_guesses(
         model.name,

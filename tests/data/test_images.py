@@ -178,12 +178,33 @@ class TestCorruptImages:
         assert [len(batch) for batch in batches] == [1]
         assert skipped == ["gone.png no such file"]
 
+    @pytest.mark.parametrize(
+        ("content", "why"),
+        [
+            (
+                b"../../a/b/001.jpg",
+                "a link that git wrote as a text file, to ../../a/b/001.jpg: put that image in its place",
+            ),
+            (
+                b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+                "a pointer of Git LFS, not the image: run git lfs pull",
+            ),
+            (b"a/b\n.jpg", "not an image"),
+            (b"\xff/.jpg\x00", "not an image"),
+        ],
+    )
+    def test_what_git_leaves_in_place_of_an_image_is_named(self, content, why, tmp_path):
+        (tmp_path / "a.jpg").write_bytes(content)
+        with pytest.raises(images.Unreadable) as said:
+            images.read_pixels(tmp_path / "a.jpg")
+        assert str(said.value) == why
+
     def test_nothing_readable_at_all(self, tmp_path):
         for name in ("a.png", "b.jpg"):
             (tmp_path / name).write_bytes(b"junk")
         assert (
             refusal(list, images.batches(images.image_paths(tmp_path), 32, 4))
-            == f"{tmp_path}: holds no readable image (2 tried); check that the files are complete"
+            == f"{tmp_path}: holds no readable image (2 tried; a.png: not an image); check that the files are complete"
         )
 
 

@@ -213,10 +213,8 @@ class TestProblems:
     def test_no_readable_image(self, data_copy):
         for file in data_copy.parent.glob("images/val/*"):
             file.write_bytes(b"junk")
-        assert (
-            refusal(evaluate, COLOURS, data_copy, imgsz=96)
-            == f"{data_copy}: holds no readable image (12 tried); check that the files are complete"
-        )
+        says = "holds no readable image (12 tried; 000.png: not an image); check that the files are complete"
+        assert refusal(evaluate, COLOURS, data_copy, imgsz=96) == f"{data_copy}: {says}"
 
     def test_no_usable_label(self, data_copy):
         for file in data_copy.parent.glob("labels/val/*"):
