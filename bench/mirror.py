@@ -2,7 +2,8 @@
 
 Rounding errors of an image and of its mirror image are nearly independent, while what a network can see in both is the
 same. So where two models differ by chance the mirrored split says something else, without another labelled picture.
-Images are written as PNG, without a loss; labels (class, x, y, w, h) are mirrored with them.
+Images are written as PNG, without a loss; labels (class and x, y, width, height, or class and a polygon's points) are
+mirrored with them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from fxqat.models import offline  # noqa: F401 - before ultralytics
 # isort: split
 from ultralytics.data.utils import img2label_paths
 
-_AFTER_X = 3  # words of a line: class, x, and y, width, height
+_BOX = 4  # numbers of a box: x, y, width, height
+_POLYGON = 6  # numbers of the smallest polygon: x and y of three points
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,24 +55,31 @@ def _written(options: argparse.Namespace) -> dict[str, int]:
 
 
 def mirrored(text: str, where: Path) -> str:
-    """The lines of a label file with x to the right as far as it was to the left.
+    """The lines of a label file with every x to the right as far as it was to the left.
 
     Raises:
-        Problem: a line is no box.
+        Problem: a line is no box and no polygon.
     """
     lines = []
     for number, line in enumerate(text.splitlines(), 1):
-        words = line.split()
-        if not words:
+        if not (words := line.split()):
             continue
         try:
-            kind, x, *size = words
-            if len(size) != _AFTER_X:
-                raise ValueError
-            lines.append(" ".join([kind, f"{1 - float(x):.6f}", *size]))
+            lines.append(" ".join([words[0], *_turned(words[1:])]))
         except ValueError as error:
-            raise Problem(f"{where}:{number}", f"is {line.strip()!r}", expected="class x y width height") from error
+            expected = "class x y width height, or class x y x y x y ..."
+            raise Problem(f"{where}:{number}", f"is {line.strip()!r}", expected=expected) from error
     return "".join(f"{line}\n" for line in lines)
+
+
+def _turned(words: Sequence[str]) -> list[str]:
+    """The numbers of a row, as text, with each x as 1 - x."""
+    numbers = [float(word) for word in words]
+    if len(numbers) == _BOX:
+        return [f"{1 - numbers[0]:.6f}", *words[1:]]
+    if len(numbers) < _POLYGON or len(numbers) % 2:
+        raise ValueError
+    return [f"{1 - number:.6f}" if index % 2 == 0 else words[index] for index, number in enumerate(numbers)]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -37,12 +37,17 @@ def test_twice_mirrored_is_the_same(tiny_data, tmp_path, capsys):
         assert boxes(again) == pytest.approx(boxes(path))
 
 
-@pytest.mark.parametrize("line", ["0 0.1 0.2 0.3 0.4 0.5 0.6", "0 left 0.2 0.3 0.4", "0"])
+@pytest.mark.parametrize("line", ["0 0.1 0.2 0.3 0.4 0.5", "0 0.1 0.2 0.3 0.4 0.5 0.6 2", "0 left 0.2 0.3 0.4", "0"])
 def test_a_label_that_is_no_box_is_refused(line):
     assert (
         refusal(mirrored, f"0 0.5 0.5 0.1 0.1\n{line}\n", Path("a.txt"))
-        == f"a.txt:2: is {line!r}; expected class x y width height"
+        == f"a.txt:2: is {line!r}; expected class x y width height, or class x y x y x y ..."
     )
+
+
+def test_a_polygon_is_mirrored_point_by_point():
+    given, there = "3 0.1 0.2 0.4 0.2 0.3 0.9\n", "3 0.900000 0.2 0.600000 0.2 0.700000 0.9\n"
+    assert mirrored(given, Path("a.txt")) == there
 
 
 def test_a_data_set_without_names_is_refused(tmp_path, capsys):
