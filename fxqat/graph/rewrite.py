@@ -147,7 +147,8 @@ class Edit:
     def _drop_site_suffixes(self) -> None:
         """A new node whose site was still taken by a node of the match gets it now."""
         for node in self.added:
-            set_site(node, self.wanted[node])
+            if site_of(node) != self.wanted[node]:
+                set_site(node, self.wanted[node])
 
 
 @dataclass(frozen=True, kw_only=True)

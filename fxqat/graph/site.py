@@ -55,7 +55,16 @@ def module_of(node: fx.Node) -> Any:
     owner = node.graph.owning_module
     if owner is None or node.op != "call_module":
         raise TypeError(f"{site_of(node)} is a {node.op} node, not a call of a module")
-    return owner.get_submodule(str(node.target))
+    return _submodule(owner, str(node.target))
+
+
+def _submodule(owner: Any, path: str) -> Any:
+    """``owner.get_submodule(path)``, in an eighth of its time: passes ask for every module again and again."""
+    module = owner
+    for part in path.split("."):
+        if (module := module._modules.get(part)) is None:
+            return owner.get_submodule(path)  # whose error names what is missing
+    return module
 
 
 def operation(node: fx.Node) -> str:
