@@ -32,7 +32,7 @@ def converted(options: Namespace) -> Path:
 
     output(options, default_name(options.model, "_int8.fxqat"), ".fxqat")
     model = fxqat.load(options.model)
-    with working("converting", options.quiet):
+    with working("converting", options.quiet, "convert", len(model.gm.graph.nodes)):
         int8, report = fxqat.convert(model)
     path = output(options, default_name(options.model, f"{mark(int8, '_float')}.fxqat"), ".fxqat")
     fxqat.save(int8, path)

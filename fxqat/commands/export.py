@@ -78,7 +78,7 @@ def exported(options: Namespace) -> Path:
         return _integers(options, model)
     path = output(options, default_name(options.model, f"{mark(model, '')}{suffix}"))
     size = image_size(options, model)
-    with working(f"exporting {path.name}", options.quiet):
+    with working(f"exporting {path.name}", options.quiet, f"export {path.suffix}", len(model.gm.graph.nodes)):
         fxqat.export(
             model,
             path,

@@ -6,8 +6,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fxqat.commands.arguments import add_output, add_patterns, add_policy, add_target, add_trust
+from fxqat.commands.arguments import add_output, add_patterns, add_policy, add_quiet, add_target, add_trust
 from fxqat.commands.command import Command, default_name, output, say_unnamed
+from fxqat.commands.progress import working
 
 if TYPE_CHECKING:
     from fxqat.graph.pipeline import Gap
@@ -35,6 +36,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--print-passes", action="store_true", help="show what each pass changes as it runs")
     add_output(parser, "MODEL.fxqat in this folder")
     add_patterns(parser)
+    add_quiet(parser)
     add_trust(parser)
 
 
@@ -43,18 +45,20 @@ def run(options: Namespace) -> None:
     import fxqat
 
     path = output(options, Path(default_name(options.model, ".fxqat")).name, ".fxqat")
-    model = fxqat.load(options.model, trust=options.trust, classes=options.classes, nms_free=options.nms_free)
-    say_unnamed(model, options.model)
-    qat, report = fxqat.prepare(
-        model,
-        options.policy,
-        target=options.target,
-        patterns=options.patterns,
-        passes=options.passes,
-        between=PassPrinter() if options.print_passes else None,
-    )
-    fxqat.save(qat, path)
-    print(report, end="")
+    with working(f"preparing {Path(options.model).name}", options.quiet or options.print_passes):
+        model = fxqat.load(options.model, trust=options.trust, classes=options.classes, nms_free=options.nms_free)
+        say_unnamed(model, options.model)
+        qat, report = fxqat.prepare(
+            model,
+            options.policy,
+            target=options.target,
+            patterns=options.patterns,
+            passes=options.passes,
+            between=PassPrinter() if options.print_passes else None,
+        )
+        fxqat.save(qat, path)
+    if not options.quiet:
+        print(report, end="")
     print(f"wrote {path}")
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING
 
-from fxqat.commands.arguments import add_output, add_trust
+from fxqat.commands.arguments import add_output, add_quiet, add_trust
 from fxqat.commands.command import Command, default_name, output, say_unnamed, typed
-
-if TYPE_CHECKING:
-    pass
+from fxqat.commands.progress import working
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -19,6 +16,7 @@ def arguments(parser: ArgumentParser) -> None:
 
     parser.add_argument("--to", default="relu", help=f"{', '.join(ACTIVATIONS)} (default: %(default)s)")
     add_output(parser, "MODEL_TO.fxqat")
+    add_quiet(parser)
     add_trust(parser)
 
 
@@ -28,9 +26,10 @@ def run(options: Namespace) -> None:
     from fxqat.passes.swap_activation import swap_activation
 
     path = output(options, default_name(options.model, f"_{options.to}.fxqat"), ".fxqat")
-    model = fxqat.load(options.model, trust=options.trust)
-    say_unnamed(model, options.model)
-    fxqat.save(swap_activation(model, options.to), path)
+    with working(f"swapping activations of {options.model}", options.quiet):
+        model = fxqat.load(options.model, trust=options.trust)
+        say_unnamed(model, options.model)
+        fxqat.save(swap_activation(model, options.to), path)
     print(f"wrote {path}")
     tail = ("--data", "D", "--epochs", 30, "--unlabelled", "--set", "lr0=0.0005", "--set", "freeze_bn=1.0")
     print(f"it has to learn again: {typed('fxqat', 'train', path, '--teacher', options.model, *tail)}")
