@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -199,6 +200,44 @@ def _ai_edge_quantizer(job: Job) -> Path:
     return path
 
 
+def _onnx2tf(job: Job) -> Path:
+    """onnx2tf's full-integer file of Ultralytics' ONNX, boxes as parts of the image: of one scale with the confidences,
+    pixels would leave nothing of these."""
+    import onnx2tf
+
+    proto = onnx.load(job.float_onnx)
+    source, shown = job.folder / "relative.onnx", job.folder / "images.npy"
+    _divide_boxes(proto, job.imgsz)
+    onnx.save(proto, source)
+    np.save(shown, np.concatenate([batch.transpose(0, 2, 3, 1) for batch in job.batches()]))
+    onnx2tf.convert(
+        input_onnx_file_path=str(source),
+        output_folder_path=str(job.folder),
+        output_integer_quantized_tflite=True,
+        custom_input_op_name_np_data_path=[["images", str(shown), [[[[0.0] * 3]]], [[[[1.0] * 3]]]]],
+        non_verbose=True,
+    )
+    path = job.folder / f"{source.stem}_integer_quant.tflite"
+    file = TFLiteFile.read(path)
+    said = {one.key: one.value for one in proto.metadata_props}
+    file.metadata = {**said, "names": {str(key): name for key, name in ast.literal_eval(said["names"]).items()}}
+    file.write(path)
+    return path
+
+
+def _divide_boxes(proto: onnx.ModelProto, size: int) -> None:
+    """Let the only output, (1, 4 + classes, boxes), give its four box rows divided by ``size``."""
+    (output,) = proto.graph.output
+    rows = output.type.tensor_type.shape.dim[1].dim_value
+    factors = np.ones((1, rows, 1), np.float32)
+    factors[:, :4] = 1 / size
+    inner = f"{output.name}_pixels"
+    for node in proto.graph.node:
+        node.output[:] = [inner if name == output.name else name for name in node.output]
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(factors, "relative"))
+    proto.graph.node.append(onnx.helper.make_node("Mul", [inner, "relative"], [output.name]))
+
+
 def _copy_metadata(source: Path, path: Path) -> None:
     """Class names and the like, which these tools drop."""
     proto, old = onnx.load(path), onnx.load(source)
@@ -302,6 +341,13 @@ PEERS = (
         title="AI Edge Quantizer, fxqat's float conversion",
         make=_ai_edge_quantizer,
         package="ai_edge_quantizer",
+        runtime="litert",
+    ),
+    Peer(
+        name="onnx2tf",
+        title="onnx2tf, full integer",
+        make=_onnx2tf,
+        package="onnx2tf",
         runtime="litert",
     ),
     Peer(

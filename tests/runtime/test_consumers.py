@@ -129,10 +129,16 @@ class TestOpenCV:
 
 
 class TestBatches:
+    @pytest.fixture(scope="class")
+    def sizes(self, converted, tmp_path_factory):
+        """The INT8 file for batches of four, and for any batch."""
+        folder = tmp_path_factory.mktemp("batches")
+        fixed = fxqat.export(converted, folder / "fixed.onnx", imgsz=64, batch=4)
+        return fixed, fxqat.export(converted, folder / "free.onnx", imgsz=64, dynamic=True)
+
     @pytest.mark.parametrize("count", [1, 3, 5])
-    def test_any_number_of_images_in_a_fixed_batch_and_a_free_one(self, converted, tmp_path, count):
-        fixed = from_onnx(fxqat.export(converted, tmp_path / "fixed.onnx", imgsz=64, batch=4), threads=1)
-        free = from_onnx(fxqat.export(converted, tmp_path / "free.onnx", imgsz=64, dynamic=True), threads=1)
+    def test_any_number_of_images_in_a_fixed_batch_and_a_free_one(self, sizes, count):
+        fixed, free = (from_onnx(path, threads=1) for path in sizes)
         shown = torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(count))
         assert torch.equal(fixed(shown), free(shown))
         assert len(fixed(shown)) == count
