@@ -15,17 +15,19 @@ atexit.register(shutil.rmtree, _CONFIG, ignore_errors=True)
 os.environ.update(environment(_CONFIG))
 os.environ["MPLBACKEND"] = "Agg"
 
-from collections.abc import Callable  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from alive import alive  # noqa: E402
 from hypothesis import settings  # noqa: E402
+from shared_exports import kept  # noqa: E402
 from tiny import write_data  # noqa: E402
 from torch import nn  # noqa: E402
 
 import fxqat  # noqa: E402
 from fxqat.models.detector import Detector  # noqa: E402
+from fxqat.runtime import onnx_export  # noqa: E402
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # processes of two threads each would wait for one another
@@ -53,6 +55,17 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], str]:
         return path.read_text()
 
     return read
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let torch.onnx run once for each network, in all processes of the run together."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exports"
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_export, "_exported", kept(onnx_export._exported, folder))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,14 @@ def oldest(converted, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def sizes(converted, tmp_path_factory):
+    """The INT8 file for batches of four, and for any batch."""
+    folder = tmp_path_factory.mktemp("batches")
+    fixed = fxqat.export(converted, folder / "fixed.onnx", imgsz=64, batch=4)
+    return fixed, fxqat.export(converted, folder / "free.onnx", imgsz=64, dynamic=True)
+
+
+@pytest.fixture(scope="module")
 def image(images):
     return images[:1].numpy()
 
@@ -129,13 +137,6 @@ class TestOpenCV:
 
 
 class TestBatches:
-    @pytest.fixture(scope="class")
-    def sizes(self, converted, tmp_path_factory):
-        """The INT8 file for batches of four, and for any batch."""
-        folder = tmp_path_factory.mktemp("batches")
-        fixed = fxqat.export(converted, folder / "fixed.onnx", imgsz=64, batch=4)
-        return fixed, fxqat.export(converted, folder / "free.onnx", imgsz=64, dynamic=True)
-
     @pytest.mark.parametrize("count", [1, 3, 5])
     def test_any_number_of_images_in_a_fixed_batch_and_a_free_one(self, sizes, count):
         fixed, free = (from_onnx(path, threads=1) for path in sizes)
