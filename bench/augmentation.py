@@ -148,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--weights", required=True, metavar="FILE.pt")
     made.add_argument("--data", required=True, metavar="D", help="data set YAML; its train split is augmented")
     made.add_argument("--other", required=True, metavar="V", help="data set YAML; its val split is the other images")
-    made.add_argument("--policy", default="yolov8_w8a8", metavar="P")
+    made.add_argument("--policy", default="w8a8", metavar="P")
     made.add_argument("--imgsz", type=int, default=640)
     made.add_argument("--images", type=int, default=128, help="of each split (default: %(default)s)")
     made.add_argument("--batch", type=int, default=8)

@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     made = parser("calibration", __doc__)
     made.add_argument("--weights", required=True, metavar="FILE.pt")
     made.add_argument("--calibration", required=True, metavar="D", help="images to calibrate on")
-    made.add_argument("--policy", default="yolov8_w8a8", metavar="P")
+    made.add_argument("--policy", default="w8a8", metavar="P")
     made.add_argument("--imgsz", type=int, default=640)
     made.add_argument("--images", type=int, default=128)
     made.add_argument("--threads", type=int, default=2)

@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--weights", required=True, metavar="FILE.pt")
     made.add_argument("--train", required=True, metavar="D", help="data set YAML to calibrate on")
     made.add_argument("--data", required=True, metavar="V", help="data set YAML; its val split is compared")
-    made.add_argument("--policy", default="yolov8_w8a8", metavar="P")
+    made.add_argument("--policy", default="w8a8", metavar="P")
     made.add_argument("--imgsz", type=int, default=640)
     made.add_argument("--calibrate", type=int, default=96, metavar="N", help="images (default: %(default)s)")
     made.add_argument("--images", type=int, default=48, help="of the val split (default: %(default)s)")

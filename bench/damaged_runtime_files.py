@@ -87,7 +87,7 @@ def examples(folder: Path) -> Iterator[Example]:
         if suffix == ".tflite" and not is_installed("litert_torch"):
             print("no .tflite: litert_torch is not installed; give one with --files")
             continue
-        qat, _ = fxqat.prepare(fxqat.load(architecture), "yolov8_w8a8", target=target)
+        qat, _ = fxqat.prepare(fxqat.load(architecture), "w8a8", target=target)
         calibrated = fxqat.calibrate(qat, [torch.rand(1, 3, IMGSZ, IMGSZ)])
         yield Example(path=fxqat.export(calibrated, folder / f"good{suffix}", imgsz=IMGSZ), model=calibrated)
 

@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--data", default="coco128.yaml", metavar="D.yaml", help="images to calibrate on")
     made.add_argument("--only", metavar="TEXT", help="architectures whose name holds this")
     made.add_argument("--weights", nargs="+", metavar="FILE.pt", help="checkpoints in place of architectures")
-    made.add_argument("--policy", default="yolov8_w8a8", metavar="P")
+    made.add_argument("--policy", default="w8a8", metavar="P")
     made.add_argument("--target", metavar="T", help="of the INT8 file (default: the policy's)")
     made.add_argument("--imgsz", type=int, default=640)
     made.add_argument("--images", type=int, default=8, help="to calibrate on (default: %(default)s)")

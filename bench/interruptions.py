@@ -46,7 +46,7 @@ _FEW = (*_DATA, "--imgsz", "64", "--images", "8")
 _TRAIN = (*_DATA, "--imgsz", "64", "--epochs", "2", "--batch", "4", "--device", "cpu", "--set", "compile=false")
 # In the order of the chain: each reads what those before it wrote.
 COMMANDS: Mapping[str, tuple[str, ...]] = {
-    "prepare": ("prepare", "n.yaml", "--policy", "yolov8_w8a8", "-o", "n.fxqat"),
+    "prepare": ("prepare", "n.yaml", "--policy", "w8a8", "-o", "n.fxqat"),
     "calibrate": ("calibrate", "n.fxqat", *_FEW),
     "train": ("train", "n_ptq.fxqat", *_TRAIN),
     "convert": ("convert", "n_ptq.fxqat"),

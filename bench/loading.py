@@ -65,7 +65,7 @@ def _seconds(work: Callable[[], Any], runs: int) -> tuple[float, Any]:
 def _parser() -> argparse.ArgumentParser:
     made = parser("loading", __doc__)
     made.add_argument("--weights", nargs="+", required=True, metavar="MODEL", help=".pt files or architectures")
-    made.add_argument("--policy", default="yolov8_w8a8", metavar="P")
+    made.add_argument("--policy", default="w8a8", metavar="P")
     made.add_argument("--runs", type=int, default=7, help="of each, median (default: %(default)s)")
     return made
 

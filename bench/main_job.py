@@ -113,7 +113,7 @@ def _make(options: argparse.Namespace, policy: str, folder: Path) -> Made:
 
 def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     base = ultralytics_onnx(Path(options.weights), folder, options.imgsz)
-    made = [_make(options, policy, folder) for policy in options.policy or ("yolov8_critical", "yolov8_w8a8")]
+    made = [_make(options, policy, folder) for policy in options.policy or ("critical", "w8a8")]
     models = [base, *(one.onnx for one in made)]
     graphs = [one.int8 for one in made] if options.reference else []
     rows = compare(

@@ -104,7 +104,7 @@ def watched() -> list[str]:
 
 def example(path: Path) -> Path:
     """A calibrated yolov8n with random weights, saved to ``path``."""
-    qat, _ = fxqat.prepare(fxqat.load("yolov8n.yaml"), "yolov8_critical")
+    qat, _ = fxqat.prepare(fxqat.load("yolov8n.yaml"), "critical")
     return fxqat.save(fxqat.calibrate(qat, [torch.rand(2, 3, 64, 64)]), path)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,28 +12,11 @@ import numpy as np
 import onnx
 
 import fxqat
-from fxqat.data import images
+from bench.litert_makers import ai_edge_quantizer, onnx2tf
+from bench.peer_job import Job
 from fxqat.models import offline
-from fxqat.runtime.tflite_file import TFLiteFile
 
 _LAST = "/model.22/"  # Detect, in Ultralytics' names of ONNX nodes
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What every tool is given, and the folder it writes to. ``float_onnx`` is Ultralytics' FP32 file."""
-
-    weights: Path
-    calibration: Path
-    folder: Path
-    float_onnx: Path
-    imgsz: int = 640
-    images: int = 128
-
-    def batches(self) -> Iterator[np.ndarray]:
-        """Calibration images, (1, 3, imgsz, imgsz) float32 in 0..1."""
-        found = images.image_paths(self.calibration, limit=self.images)
-        return (batch.numpy() for batch in images.batches(found, self.imgsz, 1, lambda path, why: None))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,67 +159,6 @@ def _retargeted(job: Job, policy: str, target: str) -> Path:
     return fxqat.export(made, job.folder / "model.onnx", imgsz=job.imgsz)
 
 
-def _litert_float(job: Job) -> Path:
-    return fxqat.export(fxqat.load(job.weights), job.folder / "float.tflite", imgsz=job.imgsz)
-
-
-def _ai_edge_quantizer(job: Job) -> Path:
-    """Google's quantizer, int8 weights and activations, on fxqat's float file; Ultralytics calls it on its own."""
-    from ai_edge_quantizer import qtyping, quantizer, recipe
-
-    source = _litert_float(job)
-    made = quantizer.Quantizer(str(source))
-    made.load_quantization_recipe(recipe.static_wi8_ai8())
-    for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
-        made.update_quantization_recipe(regex=".*", operation_name=end, algorithm_key=recipe.AlgorithmName.NO_QUANTIZE)
-    shown = [{"images": np.ascontiguousarray(batch.transpose(0, 2, 3, 1))} for batch in job.batches()]
-    result = made.calibrate({"serving_default": shown})
-    path = job.folder / "model.tflite"
-    made.quantize(calibration_result=result).export_model(str(path), overwrite=True)
-    file = TFLiteFile.read(path)
-    file.metadata = TFLiteFile.read(source).metadata
-    file.write(path)
-    return path
-
-
-def _onnx2tf(job: Job) -> Path:
-    """onnx2tf's full-integer file of Ultralytics' ONNX, boxes as parts of the image: of one scale with the confidences,
-    pixels would leave nothing of these."""
-    import onnx2tf
-
-    proto = onnx.load(job.float_onnx)
-    source, shown = job.folder / "relative.onnx", job.folder / "images.npy"
-    _divide_boxes(proto, job.imgsz)
-    onnx.save(proto, source)
-    np.save(shown, np.concatenate([batch.transpose(0, 2, 3, 1) for batch in job.batches()]))
-    onnx2tf.convert(
-        input_onnx_file_path=str(source),
-        output_folder_path=str(job.folder),
-        output_integer_quantized_tflite=True,
-        custom_input_op_name_np_data_path=[["images", str(shown), [[[[0.0] * 3]]], [[[[1.0] * 3]]]]],
-        non_verbose=True,
-    )
-    path = job.folder / f"{source.stem}_integer_quant.tflite"
-    file = TFLiteFile.read(path)
-    said = {one.key: one.value for one in proto.metadata_props}
-    file.metadata = {**said, "names": {str(key): name for key, name in ast.literal_eval(said["names"]).items()}}
-    file.write(path)
-    return path
-
-
-def _divide_boxes(proto: onnx.ModelProto, size: int) -> None:
-    """Let the only output, (1, 4 + classes, boxes), give its four box rows divided by ``size``."""
-    (output,) = proto.graph.output
-    rows = output.type.tensor_type.shape.dim[1].dim_value
-    factors = np.ones((1, rows, 1), np.float32)
-    factors[:, :4] = 1 / size
-    inner = f"{output.name}_pixels"
-    for node in proto.graph.node:
-        node.output[:] = [inner if name == output.name else name for name in node.output]
-    proto.graph.initializer.append(onnx.numpy_helper.from_array(factors, "relative"))
-    proto.graph.node.append(onnx.helper.make_node("Mul", [inner, "relative"], [output.name]))
-
-
 def _copy_metadata(source: Path, path: Path) -> None:
     """Class names and the like, which these tools drop."""
     proto, old = onnx.load(path), onnx.load(source)
@@ -247,7 +168,7 @@ def _copy_metadata(source: Path, path: Path) -> None:
 
 _KEPT = 48
 LITERT_BASE = "ultralytics_litert_fp32"  # what LiteRT files' speed is compared with
-_CRITICAL, _W8A8 = "yolov8_critical", "yolov8_w8a8"
+_CRITICAL, _W8A8 = "critical", "w8a8"
 PEERS = (
     Peer(name="ultralytics_fp32", title="Ultralytics ONNX FP32", make=_ultralytics),
     Peer(
@@ -339,14 +260,14 @@ PEERS = (
     Peer(
         name="ai_edge_quantizer",
         title="AI Edge Quantizer, fxqat's float conversion",
-        make=_ai_edge_quantizer,
+        make=ai_edge_quantizer,
         package="ai_edge_quantizer",
         runtime="litert",
     ),
     Peer(
         name="onnx2tf",
         title="onnx2tf, full integer",
-        make=_onnx2tf,
+        make=onnx2tf,
         package="onnx2tf",
         runtime="litert",
     ),

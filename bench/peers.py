@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.command import run
-from bench.peer_makers import LITERT_BASE, PEERS, Job, Peer
+from bench.peer_job import Job
+from bench.peer_makers import LITERT_BASE, PEERS, Peer
 from bench.peers_picture import draw
 from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import Accuracy, Predictor, evaluate, from_onnx

@@ -33,7 +33,7 @@ from fxqat.policy import Policy
 from fxqat.search.range_tuning import before_silu, largest_cut, largest_kept
 from fxqat.sensitivity.output_divergence import FloatOutputs, shown, summary
 
-POLICIES = ("yolov8_critical", "yolov8_w8a8")
+POLICIES = ("critical", "w8a8")
 CORRECTIONS: dict[str, list[Any]] = {
     "none": [],
     "bias sequential": [{"bias_correction": {"order": "sequential"}}],

@@ -210,7 +210,7 @@ def _drift(plain: Mapping[str, Any]) -> Drift:
 
 
 def _wanted(options: argparse.Namespace) -> Iterable[Row]:
-    for policy in options.policy or ("yolov8_critical", "yolov8_w8a8", "yolov8_w4a8"):
+    for policy in options.policy or ("critical", "w8a8", "w4a8"):
         for variant in options.variant or (USUAL,):
             if variant not in VARIANTS:
                 raise Problem("--variant", f"unknown variant {variant!r}", expected=f"one of: {', '.join(VARIANTS)}")

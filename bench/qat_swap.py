@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     made = parser("qat_swap", __doc__)
     made.add_argument("--work", required=True, metavar="FOLDER", help="data, runs and files")
     made.add_argument("--to", default="relu", help=f"one of: {', '.join(ACTIVATIONS)}")
-    made.add_argument("--policy", default="yolov8_w8a8")
+    made.add_argument("--policy", default="w8a8")
     made.add_argument("--images", type=int, default=600, help="images drawn; 65 %% of them train")
     made.add_argument("--epochs", type=int, default=6)
     made.add_argument("--imgsz", type=int, default=320)

@@ -25,7 +25,7 @@ from fxqat.evaluation.bootstrap import paired_drift
 from fxqat.evaluation.disagreement import confident, disagreement, ratio
 from fxqat.evaluation.latency import measure
 
-SHIPPED = ("yolov8_critical", "yolov8_w8a8")
+SHIPPED = ("critical", "w8a8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

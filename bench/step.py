@@ -295,7 +295,7 @@ def _parser() -> argparse.ArgumentParser:
     made = parser("step", __doc__)
     made.add_argument("--weights", required=True, metavar="FILE.pt")
     made.add_argument("--data", required=True, metavar="D", help="data set YAML whose first images are the batch")
-    made.add_argument("--policy", default="yolov8_w8a8", metavar="P")
+    made.add_argument("--policy", default="w8a8", metavar="P")
     made.add_argument("--imgsz", type=int, default=640)
     made.add_argument("--batch", type=int, default=4)
     made.add_argument("--turns", type=int, default=12, help="steps of each (default: %(default)s)")

@@ -222,7 +222,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--weights", required=True, help="float checkpoint")
     made.add_argument("--train", required=True, help="data set YAML to calibrate on")
     made.add_argument("--data", required=True, help="data set YAML whose val split is compared on")
-    made.add_argument("--policy", default="yolov8_w8a8")
+    made.add_argument("--policy", default="w8a8")
     made.add_argument("--calibrate", type=int, default=64, help="images (default: %(default)s)")
     made.add_argument("--images", type=int, default=36, help="of the val split (default: %(default)s)")
     made.add_argument("--imgsz", type=int, default=640)

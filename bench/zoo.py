@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--only", metavar="TEXT", help="architectures whose name holds this")
     made.add_argument("--weights", nargs="+", metavar="FILE.pt", help="checkpoints in place of architectures")
     made.add_argument("--scales", default="n", help="of n, s, m, l, x (default: %(default)s)")
-    made.add_argument("--policy", default="yolov8_w8a8", metavar="P")
+    made.add_argument("--policy", default="w8a8", metavar="P")
     made.add_argument("--target", metavar="T", help="default: the policy's")
     made.add_argument("--suffix", default=".onnx", help="of the file (default: %(default)s)")
     made.add_argument("--imgsz", type=int, default=128)

@@ -2,7 +2,7 @@
 
 Example:
     model = fxqat.load("yolov8n.pt")
-    qat, report = fxqat.prepare(model, policy="yolov8_critical")
+    qat, report = fxqat.prepare(model, policy="critical")
     qat = fxqat.calibrate(qat, data="coco128.yaml")
     qat = fxqat.train(qat, data="coco128.yaml", epochs=3)
     int8, report = fxqat.convert(qat)

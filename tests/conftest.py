@@ -85,14 +85,14 @@ def yolov8n(images: torch.Tensor) -> Detector:
 
 @pytest.fixture(scope="session")
 def prepared(yolov8n: Detector) -> Detector:
-    """``yolov8n`` under yolov8_w8a8, not calibrated; read only."""
-    return fxqat.prepare(yolov8n, "yolov8_w8a8")[0]
+    """``yolov8n`` under w8a8, not calibrated; read only."""
+    return fxqat.prepare(yolov8n, "w8a8")[0]
 
 
 @pytest.fixture(scope="session")
 def calibrated(yolov8n: Detector, images: torch.Tensor) -> Detector:
-    """``yolov8n`` under yolov8_w8a8, calibrated on ``images``; read only."""
-    return fxqat.calibrate(fxqat.prepare(yolov8n, "yolov8_w8a8")[0], [images])
+    """``yolov8n`` under w8a8, calibrated on ``images``; read only."""
+    return fxqat.calibrate(fxqat.prepare(yolov8n, "w8a8")[0], [images])
 
 
 @pytest.fixture(scope="session")

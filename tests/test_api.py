@@ -132,7 +132,7 @@ def test_verbs_out_of_order(request, verb, stage, words):
 def test_the_recipe_says_what_was_done(prepared, calibrated, converted):
     assert (prepared.recipe.stage, prepared.recipe.policy_name, prepared.recipe.target) == (
         "qat",
-        "yolov8_w8a8.yaml",
+        "w8a8.yaml",
         "ort-cpu",
     )
     assert not prepared.recipe.calibration
@@ -141,7 +141,7 @@ def test_the_recipe_says_what_was_done(prepared, calibrated, converted):
 
 
 def test_calibrating_needs_images(yolov8n, tmp_path):
-    qat, _ = fxqat.prepare(yolov8n, "yolov8_critical")
+    qat, _ = fxqat.prepare(yolov8n, "critical")
     assert "saw no image" in refusal(fxqat.calibrate, qat, [])
     assert refusal(fxqat.calibrate, qat, tmp_path / "none.yaml")
     assert refusal(fxqat.calibrate, qat, tmp_path)
@@ -189,7 +189,7 @@ def test_a_file_says_its_stride(tmp_path):
 
 
 def test_a_site_that_sees_nan_is_named(yolov8n):
-    qat, _ = fxqat.prepare(yolov8n, "yolov8_critical")
+    qat, _ = fxqat.prepare(yolov8n, "critical")
     next(one for one in qat.gm.modules() if isinstance(one, QATConv2d)).weight.data.fill_(torch.nan)
     assert refusal(fxqat.calibrate, qat, [torch.zeros(1, 3, 32, 32)]) == (
         "model.0.conv: NaN was observed; expected finite values; check the weights and the calibration images"
@@ -197,7 +197,7 @@ def test_a_site_that_sees_nan_is_named(yolov8n):
 
 
 def test_calibration_reads_a_data_set_and_counts(yolov8n, tiny_data):
-    qat, _ = fxqat.prepare(yolov8n, "yolov8_critical")
+    qat, _ = fxqat.prepare(yolov8n, "critical")
     seen = []
     qat = fxqat.calibrate(qat, tiny_data, imgsz=64, images_limit=5, batch=2, progress=lambda *now: seen.append(now))
     assert seen == [(2, 5), (4, 5), (5, 5)]
@@ -209,7 +209,7 @@ def test_calibration_reads_a_data_set_and_counts(yolov8n, tiny_data):
 
 
 def test_calibration_is_repeatable(yolov8n, calibrated, images):
-    again = fxqat.calibrate(fxqat.prepare(yolov8n, "yolov8_w8a8")[0], [images])
+    again = fxqat.calibrate(fxqat.prepare(yolov8n, "w8a8")[0], [images])
     state = calibrated.gm.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in again.gm.state_dict().items())
 
@@ -217,7 +217,7 @@ def test_calibration_is_repeatable(yolov8n, calibrated, images):
 def test_calibrating_again_forgets_what_was_seen_before(yolov8n, calibrated, images, tmp_path):
     """In memory, from a file, and after a calibration that was refused: the newest data decide every range."""
     wanted = calibrated.gm.state_dict()
-    wide = fxqat.calibrate(fxqat.prepare(yolov8n, "yolov8_w8a8")[0], [images.flip(3).square()])
+    wide = fxqat.calibrate(fxqat.prepare(yolov8n, "w8a8")[0], [images.flip(3).square()])
     assert not equal(wide.gm.state_dict(), wanted)
     path = fxqat.save(wide, tmp_path / "wide.fxqat")
     assert equal(fxqat.calibrate(wide, [images]).gm.state_dict(), wanted)
@@ -225,7 +225,7 @@ def test_calibrating_again_forgets_what_was_seen_before(yolov8n, calibrated, ima
 
 
 def test_a_refused_calibration_leaves_every_range(yolov8n, images):
-    qat = fxqat.calibrate(fxqat.prepare(yolov8n, "yolov8_w8a8")[0], [images])
+    qat = fxqat.calibrate(fxqat.prepare(yolov8n, "w8a8")[0], [images])
     before = {site: (float(one.scale), int(one.zero_point)) for site, one in QuantGraph(qat.gm).quantizers().items()}
     layer = next(one for one in qat.gm.modules() if isinstance(one, QATConv2d))
     bias, layer.bn.bias = layer.bn.bias, nn.Parameter(torch.full_like(layer.bn.bias, torch.nan))
@@ -255,7 +255,7 @@ def test_an_operation_outside_the_vocabulary_is_named(yolov8n):
             gm.add_submodule(str(node.target), nn.GELU())
             return PassReport()
 
-    words = refusal(fxqat.prepare, yolov8n, "yolov8_critical", passes=[Odd()])
+    words = refusal(fxqat.prepare, yolov8n, "critical", passes=[Odd()])
     assert words.startswith(
         "model.10: the operation GELU is outside the vocabulary of target ort-cpu; expected one of: "
     )
@@ -327,9 +327,7 @@ def test_the_wheel_carries_rules_and_policies(tmp_path):
         assert ours <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "bench/", "patterns/"))]
     code = "import fxqat; from fxqat.policy.resources import find; from fxqat.passes import Rules; "
-    code += (
-        "print(find('policies', 'yolov8_w8a8')); print(len(Rules.load().fuse)); print(fxqat.Policy.load('float').name)"
-    )
+    code += "print(find('policies', 'w8a8')); print(len(Rules.load().fuse)); print(fxqat.Policy.load('float').name)"
     done = subprocess.run(
         [sys.executable, "-P", "-c", code],
         env={
@@ -344,5 +342,5 @@ def test_the_wheel_carries_rules_and_policies(tmp_path):
         check=True,
     )
     found, rules, policy = done.stdout.splitlines()
-    assert found == str(tmp_path / "unzipped" / "fxqat" / "_shipped" / "policies" / "yolov8_w8a8.yaml")
+    assert found == str(tmp_path / "unzipped" / "fxqat" / "_shipped" / "policies" / "w8a8.yaml")
     assert (rules, policy) == (str(len(fxqat.passes.Rules.load().fuse)), "float.yaml")

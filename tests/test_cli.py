@@ -34,7 +34,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def chain(workshop: Path, tiny_data: Path) -> Path:
     tiny = str(workshop / "tiny.fxqat")
-    assert main(["prepare", "yolov8n.yaml", "--classes", "3", "--policy", "yolov8_w8a8", "-o", tiny]) == 0
+    assert main(["prepare", "yolov8n.yaml", "--classes", "3", "--policy", "w8a8", "-o", tiny]) == 0
     assert main(["calibrate", tiny, "--data", str(tiny_data), "--images", "4", *SIZE, "-q"]) == 0
     assert main(["convert", str(workshop / "tiny_ptq.fxqat")]) == 0
     assert main(["export", str(workshop / "tiny_int8.fxqat"), *SIZE]) == 0
@@ -246,7 +246,7 @@ def test_sites_names_what_a_policy_can_select(capsys: pytest.CaptureFixture[str]
 
 
 def test_explain_shows_line_reason_and_share(capsys: pytest.CaptureFixture[str]) -> None:
-    out = said(capsys, "explain", "yolov8n.yaml", "--policy", "yolov8_critical", "model.22.cv2.0.*")
+    out = said(capsys, "explain", "yolov8n.yaml", "--policy", "critical", "model.22.cv2.0.*")
     assert "model.22.cv2.0.2" in out
     assert "role: box_out" in out
     assert "(box logits: with the class logits" in out
@@ -257,7 +257,7 @@ def test_explain_counts_integers_whatever_the_target(capsys: pytest.CaptureFixtu
     shares = set()
     for target in TARGETS:
         policy = tmp_path / f"{target}.yaml"
-        policy.write_text(re.sub(r"target: \S+", f"target: {target}", find("policies", "yolov8_critical").read_text()))
+        policy.write_text(re.sub(r"target: \S+", f"target: {target}", find("policies", "critical").read_text()))
         out = said(capsys, "explain", "yolov8n.yaml", "--policy", str(policy), "model.0.*")
         shares.add(out.splitlines()[-1])
     assert len(shares) == 1, "a layer that reads integers is one, whatever is rounded after it"
@@ -275,7 +275,7 @@ def test_text_diff_and_why_not(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "line"),
     [
         (["prepare", "none.pt", "--policy", "float"], "fxqat: none.pt: no such file; expected a .pt checkpoint"),
-        (["prepare", "yolov8n.yaml", "--policy", "yolov8_critcal"], "did you mean 'yolov8_critical'?"),
+        (["prepare", "yolov8n.yaml", "--policy", "yolov8_critcal"], "did you mean 'critical'?"),
         (["prepare", "yolov8n.yaml"], "fxqat prepare: the following arguments are required: --policy"),
         (["explain", "yolov8n.yaml", "--policy", "float", "model.99.*"], "fxqat: model.99.*: covers no site"),
         (["why-not", "conv_bn_sulu", "yolov8n.yaml"], "did you mean 'conv_bn_silu'?"),

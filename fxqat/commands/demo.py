@@ -83,7 +83,7 @@ def _chain(folder: Path, weights: Path, data: Path, options: Namespace) -> dict[
     made = {key: folder / name for key, name in _NAMES.items()}
     images, sized = data.parent / "images" / "calibration", ("--imgsz", IMGSZ)
     steps: tuple[tuple[str, tuple[object, ...]], ...] = (
-        ("qat", ("prepare", weights, "--policy", "yolov8_critical")),
+        ("qat", ("prepare", weights, "--policy", "critical")),
         ("ptq", ("calibrate", made["qat"], "--data", images, *sized)),
         ("trained", ("train", made["ptq"], "--data", data, *sized, *_TRAINING)),
         ("reference", ("convert", made["trained"])),

@@ -20,7 +20,7 @@ def arguments(parser: ArgumentParser) -> None:
     """What ``fxqat diff`` takes."""
     add_model(parser)
     parser.add_argument("pass_name", metavar="PASS", choices=_PASSES, help=f"one of: {', '.join(_PASSES)}")
-    add_policy(parser, "for assign and insert", default="yolov8_w8a8")
+    add_policy(parser, "for assign and insert", default="w8a8")
 
 
 def run(options: Namespace) -> None:

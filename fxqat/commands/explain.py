@@ -63,7 +63,7 @@ def _decided(options: Namespace) -> tuple[dict[str, Decision], set[str], dict[st
 COMMAND = Command(
     name="explain",
     help="which line of a policy decided each site, and why",
-    example="fxqat explain yolov8n.pt --policy yolov8_critical 'model.2.**'",
+    example="fxqat explain yolov8n.pt --policy critical 'model.2.**'",
     arguments=arguments,
     run=run,
 )

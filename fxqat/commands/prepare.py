@@ -81,7 +81,7 @@ class PassPrinter:
 COMMAND = Command(
     name="prepare",
     help="trace, fuse, assign the policy, insert quantizers",
-    example="fxqat prepare yolov8n.pt --policy yolov8_critical",
+    example="fxqat prepare yolov8n.pt --policy critical",
     arguments=arguments,
     run=run,
 )

@@ -36,7 +36,7 @@ _ANALYZED = 16  # images on which each site's error is measured
 def arguments(parser: ArgumentParser) -> None:
     """What ``fxqat run`` takes."""
     parser.add_argument("model", metavar="MODEL", help="yolov8n.pt or your own best.pt")
-    add_policy(parser, default="yolov8_critical")
+    add_policy(parser, default="critical")
     add_target(parser, "the policy's")
     add_images(parser, limit=None, batch=_BATCH)
     add_input(parser)

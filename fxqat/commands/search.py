@@ -30,7 +30,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--from",
         dest="base",
-        default="yolov8_w8a8",
+        default="w8a8",
         metavar="POLICY",
         help="where to start: what it has in float stays so (default: %(default)s)",
     )

@@ -174,7 +174,7 @@ def _print_check(check: dict[str, Any], by: str) -> None:
 COMMAND = Command(
     name="sensitivity",
     help="which sites the accuracy hangs on: one at a time quantized, or left out",
-    example="fxqat sensitivity yolov8n.pt --policy yolov8_w8a8 --data coco128.yaml",
+    example="fxqat sensitivity yolov8n.pt --policy w8a8 --data coco128.yaml",
     arguments=arguments,
     run=run,
 )

@@ -33,7 +33,7 @@ def run(options: Namespace) -> None:
 COMMAND = Command(
     name="text",
     help="the graph, a line a node",
-    example="fxqat text yolov8n.pt --policy yolov8_w8a8",
+    example="fxqat text yolov8n.pt --policy w8a8",
     arguments=arguments,
     run=run,
 )

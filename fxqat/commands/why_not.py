@@ -23,7 +23,7 @@ def arguments(parser: ArgumentParser) -> None:
         metavar="SITE",
         help="a site as it is called before the rule's pass, what lies under one, or a glob (default: all)",
     )
-    add_policy(parser, "for the rules of quantize.py and lower.py", default="yolov8_w8a8")
+    add_policy(parser, "for the rules of quantize.py and lower.py", default="w8a8")
     add_patterns(parser)
     add_trust(parser)
 

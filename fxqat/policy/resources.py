@@ -11,6 +11,8 @@ _PACKAGE = Path(__file__).parents[1]
 # A wheel carries the folders inside the package; a checkout, also installed in place, has them beside it.
 _ROOTS = (_PACKAGE / "_shipped", _PACKAGE.parent)
 _SUFFIX = {"patterns": ".py", "policies": ".yaml"}
+# Of policies, from when YOLOv8 was the only family; each is a file that extends the new one, and stays.
+OLD_NAMES = frozenset({"yolov8_critical", "yolov8_w8a8", "yolov8_w4a8"})
 
 
 def find(kind: str, name: str | Path) -> Path:
@@ -41,6 +43,6 @@ def is_file(path: Path) -> bool:
 
 
 def shipped(kind: str) -> list[str]:
-    """Names of the shipped files of ``kind``, without suffix."""
+    """Names of the shipped files of ``kind``, without suffix and without old names."""
     root = next(root for root in _ROOTS if (root / kind).is_dir())
-    return sorted(file.stem for file in (root / kind).glob(f"*{_SUFFIX[kind]}"))
+    return sorted({file.stem for file in (root / kind).glob(f"*{_SUFFIX[kind]}")} - OLD_NAMES)

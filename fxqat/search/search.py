@@ -49,7 +49,7 @@ def search(
     model: str | Path,
     data: str | Path,
     *,
-    base: str | Path = "yolov8_w8a8",
+    base: str | Path = "w8a8",
     budget: Budget | None = None,
     work: str | Path | None = None,
     trust: bool = False,

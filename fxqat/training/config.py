@@ -23,7 +23,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 # ways that leave them as inference sees them (letterboxed, one scene an image), since ranges were calibrated on those.
 RECIPE: Mapping[str, Any] = {
     "optimizer": "AdamW",
-    # On 32 images held out of coco128, 320 pixels, yolov8_w8a8, two epochs on the other 96 made the divergence from the
+    # On 32 images held out of coco128, 320 pixels, w8a8, two epochs on the other 96 made the divergence from the
     # float network 0.0120 of 0.0159 at this rate; 1e-5 left it at 0.0156, and without AbsorbNorms made it 0.0381.
     "lr0": 2e-6,
     "lrf": 0.01,

@@ -32,7 +32,7 @@ import sys, torch, ultralytics
 import fxqat
 folder, images = sys.argv[1], torch.load(f"{sys.argv[1]}/images.pt")
 model = fxqat.load(f"{folder}/weights.pt")
-qat = fxqat.calibrate(fxqat.prepare(model, "yolov8_critical")[0], [images])
+qat = fxqat.calibrate(fxqat.prepare(model, "critical")[0], [images])
 for name, one in (("float", model), ("qat", qat), ("int8", fxqat.convert(qat)[0])):
     fxqat.save(one, f"{folder}/{name}.fxqat")
     with torch.no_grad():

@@ -57,7 +57,7 @@ def prepared(model, tmp_path, images, *, lists):
     rules = tmp_path / "mine" / "mine.py"
     rules.parent.mkdir()
     rules.write_text(RULES.replace("LIST", lists))
-    qat, _ = fxqat.prepare(model, "yolov8_w8a8", patterns=[rules])
+    qat, _ = fxqat.prepare(model, "w8a8", patterns=[rules])
     return fxqat.save(fxqat.calibrate(qat, [images]), tmp_path / "mine.fxqat"), rules
 
 

@@ -49,7 +49,7 @@ def test_the_whole_way(shared_data, tmp_path, weights, data):
     with torch.no_grad():
         assert torch.equal(model(sample)[0], load_pt(source)[0](sample)[0]), "the graph is the checkpoint's network"
     model = through(model, "float")
-    model = through(fxqat.prepare(model, "yolov8_critical")[0], "prepared")
+    model = through(fxqat.prepare(model, "critical")[0], "prepared")
     model = through(fxqat.calibrate(model, found, images_limit=8, imgsz=SIZE), "calibrated")
     options = {"epochs": 1, "imgsz": SIZE, "batch": 4, "workers": 0}
     model = through(fxqat.train(model, trained, folder=tmp_path / "run", **options), "trained")

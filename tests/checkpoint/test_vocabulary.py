@@ -334,7 +334,7 @@ def test_a_quantized_detector_comes_back_at_each_stage(change, model, tmp_path, 
     made, source = model
     CHANGES[change](made)
     detector = Detector(trace(made.eval(), "changed"), source, Recipe()).eval()
-    qat = fxqat.calibrate(fxqat.prepare(detector, "yolov8_w8a8")[0], [images])
+    qat = fxqat.calibrate(fxqat.prepare(detector, "w8a8")[0], [images])
     back = fxqat.load(fxqat.save(qat, tmp_path / "a.fxqat"))
     int8 = fxqat.convert(back)[0]
     last = fxqat.load(fxqat.save(int8, tmp_path / "b.fxqat"))

@@ -35,7 +35,7 @@ class Made:
 
 def make(name: str, images: torch.Tensor, folder: Path) -> Made:
     """The model of an architecture, with random weights and real statistics, up to its file."""
-    qat = fxqat.calibrate(fxqat.prepare(alive(fxqat.load(f"{name}.yaml"), images), "yolov8_w8a8")[0], [images])
+    qat = fxqat.calibrate(fxqat.prepare(alive(fxqat.load(f"{name}.yaml"), images), "w8a8")[0], [images])
     int8, _ = fxqat.convert(qat)
     return Made(qat=qat, int8=int8, file=fxqat.export(int8, folder / f"{name}_int8.onnx", imgsz=SIZE))
 

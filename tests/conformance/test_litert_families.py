@@ -106,7 +106,7 @@ def made(request, images, tmp_path_factory) -> Made:
     if request.param in FAMILIES:
         path.write_text(architecture(request.param))
     model = fxqat.load(str(path) if request.param in FAMILIES else f"{request.param}.yaml")
-    qat = fxqat.calibrate(fxqat.prepare(alive(model, images), "yolov8_w8a8", target="litert")[0], [images])
+    qat = fxqat.calibrate(fxqat.prepare(alive(model, images), "w8a8", target="litert")[0], [images])
     return Made(qat=qat, file=fxqat.export(qat, folder / "small_int8.tflite", imgsz=SIZE))
 
 

@@ -8,7 +8,7 @@ from conformance import FAMILIES, TASKS
 import fxqat
 from fxqat.policy import Policy
 
-POLICIES = ("yolov8_critical", "yolov8_w8a8", "yolov8_w4a8")
+POLICIES = ("critical", "w8a8", "w4a8")
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -25,7 +25,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def calibrated(data: Path) -> fxqat.api.Detector:
-    qat, _ = fxqat.prepare(fxqat.load(WEIGHTS), "yolov8_critical")
+    qat, _ = fxqat.prepare(fxqat.load(WEIGHTS), "critical")
     return fxqat.calibrate(qat, data.parent / "images" / "calibration", imgsz=IMGSZ)
 
 

@@ -161,7 +161,7 @@ def test_drift_and_search_on_the_command_line(
     monkeypatch.setattr(drift_report, "export_float", lambda model, path, *, imgsz: shutil.copy(twin, path))
     (tmp_path / "small.yaml").write_text(SMALL)
     plain = fxqat.save(fxqat.load(tmp_path / "small.yaml"), tmp_path / "tiny.fxqat")
-    model = fxqat.calibrate(fxqat.prepare(plain, "yolov8_w8a8")[0], [images])
+    model = fxqat.calibrate(fxqat.prepare(plain, "w8a8")[0], [images])
     fxqat.save(model, tmp_path / "tiny_ptq.fxqat")
     words = ["--data", str(tiny_data), "--imgsz", "64", "-q"]
     asked = ["--float", str(plain), "--memory", "--images", "4", "--json", str(tmp_path / "drift.json")]

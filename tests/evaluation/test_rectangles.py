@@ -74,7 +74,7 @@ def test_the_chain_and_ultralytics_predicting(tiny_data, tmp_path):
     from ultralytics import YOLO
 
     model = fxqat.load("yolov8n.yaml", classes=3)
-    qat = fxqat.calibrate(fxqat.prepare(model, "yolov8_w8a8")[0], tiny_data, imgsz="64x96", images_limit=4)
+    qat = fxqat.calibrate(fxqat.prepare(model, "w8a8")[0], tiny_data, imgsz="64x96", images_limit=4)
     assert (qat.imgsz, qat.recipe.calibration["imgsz"]) == (ImageSize.of((64, 96)), [64, 96])
     file = fxqat.export(qat, tmp_path / "n_int8.onnx")
     opened = from_onnx(file)

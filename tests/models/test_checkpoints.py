@@ -160,7 +160,7 @@ def test_a_fused_checkpoint_is_quantized_like_the_one_before_fusing(tmp_path):
     model = files.detector()
     before = fxqat.load(files.write(tmp_path / "before.pt", {"model": model}))
     after = fxqat.load(files.write(tmp_path / "after.pt", {"model": model.fuse(verbose=False)}))
-    graphs = [fxqat.prepare(one, "yolov8_w8a8")[0].gm.graph for one in (before, after)]
+    graphs = [fxqat.prepare(one, "w8a8")[0].gm.graph for one in (before, after)]
     assert "SiLU" not in {operation(node) for node in graphs[1].nodes}
     assert [operation(node) for node in graphs[0].nodes] == [operation(node) for node in graphs[1].nodes]
 
@@ -169,7 +169,7 @@ def test_a_fused_checkpoint_is_quantized_like_the_one_before_fusing(tmp_path):
 def test_activations_outside_the_vocabulary_are_refused_by_prepare(activation, tmp_path):
     model = files.replaced_activations(files.detector(), activation)
     loaded = fxqat.load(files.write(tmp_path / "best.pt", {"model": model}))
-    words = refusal(fxqat.prepare, loaded, "yolov8_w8a8")
+    words = refusal(fxqat.prepare, loaded, "w8a8")
     assert f"model.0.act: the operation {type(activation).__name__} is outside the vocabulary of target" in words
 
 

@@ -36,7 +36,7 @@ def test_names_and_options_become_passes_in_order():
 
 
 def test_a_policy_without_corrections_has_none():
-    assert corrections(Policy.load("yolov8_critical")) == ()
+    assert corrections(Policy.load("critical")) == ()
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_an_error_names_the_line_of_its_own_item():
 
 
 def test_prepare_refuses_what_calibrate_would(tmp_path):
-    text = Policy.load("yolov8_w8a8").text + "corrections: [nonsense]\n"
+    text = Policy.load("w8a8").text + "corrections: [nonsense]\n"
     with pytest.raises(Problem, match="unknown correction 'nonsense'"):
         fxqat.prepare("yolov8n.yaml", Policy.parse(text, "p.yaml"))
 
@@ -144,7 +144,7 @@ def batches() -> list[torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def corrected(batches):
-    text = Policy.load("yolov8_w8a8").text
+    text = Policy.load("w8a8").text
     text += (
         "corrections: [equalize, {adaround: {images: 1, columns: 32, iterations: 2}}, {bias_correction: {images: 2}}]\n"
     )
@@ -181,7 +181,7 @@ def test_what_was_corrected_is_not_calibrated_again(corrected, batches):
 
 
 def test_a_stream_cannot_be_read_again(batches):
-    text = Policy.load("yolov8_w8a8").text + "corrections: [bias_correction]\n"
+    text = Policy.load("w8a8").text + "corrections: [bias_correction]\n"
     model, _ = fxqat.prepare("yolov8n.yaml", Policy.parse(text, "p.yaml"))
     with pytest.raises(Problem, match="can be read only once, and corrections read it again"):
         fxqat.calibrate(model, iter(batches))
@@ -194,7 +194,7 @@ def test_images_that_nobody_counted_are_all_taken():
 
 @pytest.fixture(scope="module")
 def prepared_file(tmp_path_factory) -> Path:
-    text = Policy.load("yolov8_critical").text + "corrections: [{bias_correction: {images: 1, order: parallel}}]\n"
+    text = Policy.load("critical").text + "corrections: [{bias_correction: {images: 1, order: parallel}}]\n"
     model, _ = fxqat.prepare("yolov8n.yaml", Policy.parse(text, "p.yaml"))
     return fxqat.save(model, tmp_path_factory.mktemp("cli") / "x.fxqat")
 

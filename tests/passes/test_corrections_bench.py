@@ -19,13 +19,13 @@ def yolov8n_sites():
 def test_there_is_every_method_alone_and_every_correction_with_the_shipped_one():
     found = rows(POLICIES, [])
     assert len(found) == 2 * (len(METHODS) + len(CORRECTIONS) - 1) + len(OF_LOGITS)
-    assert {row.policy for row in found if row.method in OF_LOGITS} == {"yolov8_w8a8"}
+    assert {row.policy for row in found if row.method in OF_LOGITS} == {"w8a8"}
     assert len({row.label for row in found}) == len(found)
 
 
 def test_only_keeps_the_labels_that_hold_a_text():
     found = rows(POLICIES, ["w8a8 / entropy", "critical / shipped / none"])
-    assert [row.label for row in found] == ["yolov8_critical / shipped / none", "yolov8_w8a8 / entropy / none"]
+    assert [row.label for row in found] == ["critical / shipped / none", "w8a8 / entropy / none"]
 
 
 @pytest.mark.parametrize("row", rows(POLICIES, []), ids=lambda row: row.label)
@@ -37,12 +37,12 @@ def test_a_row_is_a_policy_that_decides_every_site(row, yolov8n_sites):
 
 def test_each_method_reaches_the_specs(yolov8n_sites):
     for method, wanted in (("shipped", ("sigmoid", None)), ("box logits through SiLU", ("sigmoid", "silu"))):
-        decided = changed("yolov8_w8a8", method, "none").assign(yolov8n_sites)
+        decided = changed("w8a8", method, "none").assign(yolov8n_sites)
         found = tuple(decided[f"model.22.{branch}.0.2"].qconfig.activation.through for branch in ("cv3", "cv2"))
         assert found == wanted
-    decided = changed("yolov8_w8a8", "box logits in float", "none").assign(yolov8n_sites)
+    decided = changed("w8a8", "box logits in float", "none").assign(yolov8n_sites)
     assert [decided[f"model.22.{branch}.0.2"].qconfig.is_float for branch in ("cv3", "cv2")] == [False, True]
-    decided = changed("yolov8_critical", "entropy", "none").assign(yolov8n_sites)
+    decided = changed("critical", "entropy", "none").assign(yolov8n_sites)
     assert decided["model.0.conv"].preactivation.method == "entropy"
 
 

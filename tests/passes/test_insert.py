@@ -69,7 +69,7 @@ def groups_by_quantizer(gm):
     return list(found.values())
 
 
-@pytest.mark.parametrize("name", ["yolov8_w8a8", "yolov8_critical"])
+@pytest.mark.parametrize("name", ["w8a8", "critical"])
 @pytest.mark.parametrize("architecture", ["yolov8n.yaml", "yolov8n-p2.yaml", "yolov8n-p6.yaml"])
 def test_the_shipped_policies_share_where_they_must(name, architecture):
     check_sharing(fxqat.prepare(fxqat.load(architecture, classes=2), name)[0].gm)
@@ -96,7 +96,7 @@ def test_sharing_holds_whatever_is_left_in_float(fused, data):
 
 
 def test_groups_of_yolov8n(fused):
-    gm, report = inserted(fused, Policy.load("yolov8_w8a8"))
+    gm, report = inserted(fused, Policy.load("w8a8"))
     groups = report["insert"].report.figures["groups"]
     members = [site for group in groups for site in group]
     assert len(set(members)) == len(members), "a tensor is in one group"
@@ -263,13 +263,13 @@ def test_a_linear_layer_is_lowered_in_integers_and_in_float(rest):
 
 
 def test_groups_need_no_quantizer_yet(fused):
-    gm, _ = Pipeline((Assign(policy=Policy.load("yolov8_critical")),)).run(fused)
-    groups = scale_groups(gm, Policy.load("yolov8_critical").target)
+    gm, _ = Pipeline((Assign(policy=Policy.load("critical")),)).run(fused)
+    groups = scale_groups(gm, Policy.load("critical").target)
     assert [site_of(node) for node in groups[0]] == ["images"]
 
 
 def test_layers_that_read_the_same_floats_share_a_quantizer(fused):
-    text = Policy.load("yolov8_w8a8").text.replace("rules:", 'rules:\n  - {site: "model.15.cv2.conv", float: true}', 1)
+    text = Policy.load("w8a8").text.replace("rules:", 'rules:\n  - {site: "model.15.cv2.conv", float: true}', 1)
     gm, _ = inserted(fused, Policy.parse(text, "mine.yaml"))
     (source,) = [node for node in gm.graph.nodes if site_of(node) == "model.15.cv2.conv"]
     # an exporter would merge two that are the same, and lose the second's site

@@ -21,14 +21,14 @@ from fxqat.runtime.integer_interpreter import IntegerExecution
 from fxqat.targets import TARGETS
 
 FOLDING = ("openvino", "tensorrt")
-INTEGER = {"float": 0, "yolov8_critical": 57, "yolov8_w8a8": 63}
+INTEGER = {"float": 0, "critical": 57, "w8a8": 63}
 
 
 @pytest.fixture(scope="module")
 def made(yolov8n):
     found = {}
 
-    def one(target, policy="yolov8_critical"):
+    def one(target, policy="critical"):
         if (target, policy) not in found:
             found[target, policy] = fxqat.prepare(yolov8n, policy, target=target)[0].gm
         return found[target, policy]
@@ -64,7 +64,7 @@ def test_every_shipped_policy_is_for_every_target(made, target, policy):
 
 @pytest.mark.parametrize("target", FOLDING)
 def test_only_what_a_convolution_reads_is_rounded(made, target):
-    gm = made(target, "yolov8_w8a8")
+    gm = made(target, "w8a8")
     for fake in (node for node in gm.graph.nodes if operation(node) == "FakeQuantize"):
         assert reaches_a_convolution(fake), site_of(fake)
     assert not any(node.target is torch.sigmoid and not is_decode(node) for node in gm.graph.nodes)
@@ -98,7 +98,7 @@ def test_biases_stay_in_float(made, target):
 
 
 def test_tensorrt_has_no_zero_points(yolov8n, images):
-    qat = fxqat.calibrate(fxqat.prepare(yolov8n, "yolov8_w8a8", target="tensorrt")[0], [images])
+    qat = fxqat.calibrate(fxqat.prepare(yolov8n, "w8a8", target="tensorrt")[0], [images])
     fakes = [m for name, m in qat.gm.named_modules() if name.startswith("quantizer.") and isinstance(m, FakeQuantize)]
     assert {int(fake.zero_point) for fake in fakes} == {0}
     with torch.no_grad():
@@ -118,7 +118,7 @@ def test_the_layouts_of_onnx_runtime_are_one(made):
 
 
 def test_a_policy_that_the_target_cannot_run(yolov8n):
-    text = Policy.load("yolov8_w8a8").text.replace("weights: {observer", "weights: {symmetric: false, observer")
+    text = Policy.load("w8a8").text.replace("weights: {observer", "weights: {symmetric: false, observer")
     line = 1 + text[: text.index("role: backbone")].count("\n")
     with pytest.raises(Problem) as caught:
         fxqat.prepare(yolov8n, Policy.parse(text, "mine.yaml", target="ort-cpu-vnni"))
@@ -132,8 +132,8 @@ def test_a_policy_that_the_target_cannot_run(yolov8n):
 def test_a_target_that_was_replaced(yolov8n):
     words = "the target ort-cpu-avx2 is no more; expected one of: ort-cpu, .*; write ort-cpu$"
     with pytest.raises(Problem, match=f"^--target: {words}"):
-        fxqat.prepare(yolov8n, "yolov8_w8a8", target="ort-cpu-avx2")
-    text = Policy.load("yolov8_w8a8").text.replace("target: ort-cpu ", "target: ort-cpu-avx2 ")
+        fxqat.prepare(yolov8n, "w8a8", target="ort-cpu-avx2")
+    text = Policy.load("w8a8").text.replace("target: ort-cpu ", "target: ort-cpu-avx2 ")
     with pytest.raises(Problem, match=f"^mine.yaml:3: {words}"):
         Policy.parse(text, "mine.yaml")
     assert Policy.parse(text, "mine.yaml", recorded=True).target.weight.bits == 7
@@ -141,14 +141,14 @@ def test_a_target_that_was_replaced(yolov8n):
 
 def test_a_target_that_is_none(yolov8n):
     with pytest.raises(Problem, match=r"--target: unknown target 'openvin'; expected one of: ort-cpu, .*did you mean"):
-        fxqat.prepare(yolov8n, "yolov8_w8a8", target="openvin")
+        fxqat.prepare(yolov8n, "w8a8", target="openvin")
 
 
 def test_a_read_from_afar_still_counts(yolov8n):
     """What only moves values hands the wish for integers on, through a Concat and an Upsample."""
     gm = fusing(Rules.load()).run(yolov8n.gm)[0]
     cats = [site_of(node) for node in gm.graph.nodes if node.target is torch.cat and not is_decode(node)]
-    qat = fxqat.prepare(yolov8n, "yolov8_critical", target="openvino")[0].gm
+    qat = fxqat.prepare(yolov8n, "critical", target="openvino")[0].gm
     by_site = {site_of(node): node for node in qat.graph.nodes}
     integer = [site for site in cats if quantized(by_site[site])]
     assert len(integer) == 13, "8 of C2f, 1 of SPPF, 4 of the neck"

@@ -33,7 +33,7 @@ def fused(yolov8n):
 
 def test_the_text_of_every_stage(yolov8n, fused, golden):
     stages = {"traced": text(yolov8n.gm.graph), "fused": text(fused[0].graph)}
-    for policy in ("yolov8_critical", "yolov8_w8a8"):
+    for policy in ("critical", "w8a8"):
         stages[policy] = masked(text(fxqat.prepare(yolov8n, policy)[0].gm.graph))
     for stage, says in stages.items():
         assert says == golden(f"yolov8n_{stage}", says)
@@ -161,7 +161,7 @@ def models():
 
 def test_preparing_leaves_the_model_as_it_was_and_computes_the_same(yolov8n, prepared, images):
     before = copy.deepcopy(yolov8n.gm.state_dict())
-    qat, _ = fxqat.prepare(yolov8n, "yolov8_critical")
+    qat, _ = fxqat.prepare(yolov8n, "critical")
     assert (yolov8n.stage, qat.stage) == ("float", "qat")
     assert all(torch.equal(tensor, before[name]) for name, tensor in yolov8n.gm.state_dict().items())
 

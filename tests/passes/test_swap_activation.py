@@ -46,7 +46,7 @@ def test_swapping_before_or_after_fusing_is_the_same(yolov8n, images, to):
 
 def test_a_relu_needs_no_quantizer_of_its_own(yolov8n):
     says = [
-        fxqat.prepare(one, "yolov8_w8a8")[1]["insert"].report.says.split(" quantizers")[0]
+        fxqat.prepare(one, "w8a8")[1]["insert"].report.says.split(" quantizers")[0]
         for one in (yolov8n, swap_activation(yolov8n, "relu"))
     ]
     # before the SiLU and after its sigmoid: two fewer at each of 57 sites

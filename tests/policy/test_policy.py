@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from refusals import refusal
 
 from fxqat.graph.site import covers
 from fxqat.policy import Policy, Site
-from fxqat.policy.resources import find, shipped
+from fxqat.policy.resources import OLD_NAMES, find, shipped
 from fxqat.quant.spec import QuantSpec
 
 HEAD = """version: 1
@@ -233,7 +235,7 @@ def test_errors_name_the_file_that_they_stand_in(family):
     [
         (
             "none.yaml",
-            "child.yaml:2: extends 'none.yaml', but there is no such file; expected a path or one of: float, ",
+            "child.yaml:2: extends 'none.yaml', but there is no such file; expected a path or one of: critical, float, ",
         ),
         ("child.yaml", "child.yaml:2: extends itself: child.yaml -> child.yaml; expected a policy above this one"),
         (
@@ -280,20 +282,34 @@ def test_loading_by_path_and_by_name(tmp_path, monkeypatch):
     path.write_text(HEAD + REST)
     assert Policy.load(path).name == "mine.yaml"
     monkeypatch.chdir(tmp_path)
-    assert Policy.load("yolov8_w8a8").name == Policy.load("policies/yolov8_w8a8.yaml").name == "yolov8_w8a8.yaml"
+    assert Policy.load("w8a8").name == Policy.load("policies/w8a8.yaml").name == "w8a8.yaml"
     assert Policy.load("mine.yaml").text == path.read_text()
 
 
 def test_a_policy_that_is_not_there():
     names = ", ".join(shipped("policies"))
-    words = refusal(Policy.load, "yolov8_w8a9")
-    assert words.startswith(f"yolov8_w8a9: no such file; expected a path or one of: {names}; did you mean 'yolov8_")
+    words = refusal(Policy.load, "w8a9")
+    assert words == f"w8a9: no such file; expected a path or one of: {names}; did you mean 'w8a8'?"
 
 
 def test_a_policy_that_is_no_text(tmp_path):
     path = tmp_path / "binary.yaml"
     path.write_bytes(b"\xff\xfe\x00")
     assert "cannot be read (" in refusal(Policy.load, path)
+
+
+@pytest.mark.parametrize("old", sorted(OLD_NAMES))
+@pytest.mark.parametrize("spelled", ["{}", "{}.yaml", "policies/{}.yaml"])
+def test_old_names_are_read_and_not_listed(old, spelled, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    new = old.removeprefix("yolov8_")
+    read, meant = Policy.load(spelled.format(old)), Policy.load(new)
+    assert [replace(rule, optional=True) for rule in read.rules] == [
+        replace(rule, optional=True) for rule in meant.rules
+    ]
+    assert (read.target, read.corrections, read.options) == (meant.target, meant.corrections, meant.options)
+    assert new in shipped("policies")
+    assert old not in shipped("policies")
 
 
 @pytest.mark.parametrize("name", shipped("policies"))

@@ -24,7 +24,7 @@ def signs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("signs")
     data = fxqat.demo.make_dataset(folder / "data", images=20)
     weights = Path(fxqat.demo.__file__).with_name("signs_yolov8n.pt")
-    qat, _ = fxqat.prepare(fxqat.load(weights), "yolov8_critical")
+    qat, _ = fxqat.prepare(fxqat.load(weights), "critical")
     calibrated = fxqat.calibrate(qat, data.parent / "images" / "calibration", images_limit=2, imgsz=SIZE)
     fxqat.save(calibrated, folder / "signs_ptq.fxqat")
     fxqat.export(calibrated, folder / "signs_int8.onnx", imgsz=SIZE)

@@ -97,14 +97,14 @@ def test_the_next_command_is_one_that_parses(rule) -> None:
     command_line(words)
 
 
-@pytest.mark.parametrize("parent", ["yolov8_w8a8", "mine.yaml"])
+@pytest.mark.parametrize("parent", ["w8a8", "mine.yaml"])
 def test_the_policy_that_is_written_keeps_the_sites_in_float(
     parent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.yaml").write_text("version: 1\nextends: yolov8_w8a8\n")
+    (tmp_path / "mine.yaml").write_text("version: 1\nextends: w8a8\n")
     text = policy_with_floats(parent, ["model.2.cv1.conv", "model.0.conv"])
-    policy, base = Policy.parse(text, "floats.yaml"), Policy.load("yolov8_w8a8")
+    policy, base = Policy.parse(text, "floats.yaml"), Policy.load("w8a8")
     first = [(rule.site, rule.weight, rule.activation) for rule in policy.rules[:2]]
     assert first == [("model.2.cv1.conv", None, None), ("model.0.conv", None, None)]
     assert len(policy.rules) == len(base.rules) + 2

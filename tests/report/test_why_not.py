@@ -13,7 +13,7 @@ from fxqat.policy import Policy
 from fxqat.report.why_not import Answer, pattern_words, why_not
 
 
-def asked(model: Detector, rule: str, glob: str, policy: str = "yolov8_w8a8") -> list[Answer]:
+def asked(model: Detector, rule: str, glob: str, policy: str = "w8a8") -> list[Answer]:
     return why_not(model.gm, rule, glob, policy=Policy.load(policy), rules=Rules.load())
 
 
@@ -47,10 +47,10 @@ def test_the_answer_for_a_site(yolov8n: Detector, rule: str, site: str, words: s
 
 
 def test_rules_of_lower_are_tried_on_a_calibrated_graph(yolov8n: Detector) -> None:
-    found = asked(yolov8n, "integer_layer", "model.22.cv2.0.2", "yolov8_critical")
+    found = asked(yolov8n, "integer_layer", "model.22.cv2.0.2", "critical")
     source = Rules.load().named("float_layer").source
     assert str(found[0]) == f"model.22.cv2.0.2: float_layer ({source}) stands before it and had taken this node"
-    assert asked(yolov8n, "integer_layer", "model.0.conv", "yolov8_critical")[0].fired
+    assert asked(yolov8n, "integer_layer", "model.0.conv", "critical")[0].fired
 
 
 def test_a_site_without_a_node_means_what_lies_under_it(yolov8n: Detector) -> None:

@@ -44,7 +44,7 @@ def test_sums_are_exact(inputs: int, bias: int, seed: int) -> None:
     assert np.array_equal(found.double().numpy(), wanted)
 
 
-@pytest.mark.parametrize(("policy", "target"), [("yolov8_w8a8", "ort-cpu"), ("yolov8_critical", "ort-arm")])
+@pytest.mark.parametrize(("policy", "target"), [("w8a8", "ort-cpu"), ("critical", "ort-arm")])
 def test_the_quick_way_gives_the_same_bits_and_lets_tensors_go(yolov8n, images, policy, target):
     qat = fxqat.calibrate(fxqat.prepare(yolov8n, policy, target=target)[0], [images])
     gm = cut(fxqat.convert(qat)[0].gm, 0).eval()
@@ -80,7 +80,7 @@ def test_a_gate_that_something_else_reads_is_computed(reader):
 
 
 def test_a_saved_model_predicts_what_its_integers_give(yolov8n, images, tmp_path):
-    qat = fxqat.calibrate(fxqat.prepare(yolov8n, "yolov8_w8a8")[0], [images])
+    qat = fxqat.calibrate(fxqat.prepare(yolov8n, "w8a8")[0], [images])
     fxqat.save(qat, tmp_path / "qat.fxqat")
     wanted = executed(qat)
     assert wanted is not None
@@ -91,5 +91,5 @@ def test_a_saved_model_predicts_what_its_integers_give(yolov8n, images, tmp_path
 
 def test_where_the_arithmetic_is_not_known(yolov8n, images):
     assert executed(yolov8n) is None
-    other = fxqat.calibrate(fxqat.prepare(yolov8n, "yolov8_w8a8", target="openvino")[0], [images])
+    other = fxqat.calibrate(fxqat.prepare(yolov8n, "w8a8", target="openvino")[0], [images])
     assert executed(other) is None

@@ -57,7 +57,7 @@ def small(images, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["ort-cpu", "litert"])
 def qat(request, small, images):
-    return fxqat.calibrate(fxqat.prepare(small, "yolov8_w8a8", target=request.param)[0], [images])
+    return fxqat.calibrate(fxqat.prepare(small, "w8a8", target=request.param)[0], [images])
 
 
 @pytest.fixture(scope="module")

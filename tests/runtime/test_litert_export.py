@@ -30,7 +30,7 @@ needs_litert = pytest.mark.skipif(bool(MISSING), reason=f"no .tflite is written 
 
 @pytest.fixture(scope="module")
 def trained(small, images):
-    return fxqat.calibrate(fxqat.prepare(small, "yolov8_critical", target="litert")[0], [images])
+    return fxqat.calibrate(fxqat.prepare(small, "critical", target="litert")[0], [images])
 
 
 @pytest.fixture(scope="module")

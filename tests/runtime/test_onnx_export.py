@@ -60,7 +60,7 @@ def test_the_metadata_is_what_ultralytics_reads(proto):
     assert metadata["batch"] == "1"
     assert ast.literal_eval(metadata["imgsz"]) == [64, 64]
     assert len(ast.literal_eval(metadata["names"])) == 80
-    assert metadata["policy"] == "yolov8_w8a8.yaml"
+    assert metadata["policy"] == "w8a8.yaml"
 
 
 def test_weights_are_integers_in_the_file(proto, exported):

@@ -57,7 +57,7 @@ def test_every_opset_gives_the_same_codes_in_the_same_kernels(exported, images, 
 
 @pytest.mark.parametrize("target", ["openvino", "ort-arm"])
 def test_the_oldest_opset_for_other_layouts_and_a_free_batch(yolov8n, images, tmp_path, target):
-    qat = fxqat.calibrate(fxqat.prepare(yolov8n, "yolov8_critical", target=target)[0], [images])
+    qat = fxqat.calibrate(fxqat.prepare(yolov8n, "critical", target=target)[0], [images])
     path = fxqat.export(qat, tmp_path / "x.onnx", opset=13, dynamic=True)
     new = fxqat.export(qat, tmp_path / "y.onnx", opset=21, dynamic=True)
     for count in (1, 3):

@@ -19,7 +19,7 @@ FINE, COARSE = (0.1, 3, 0, 255, torch.uint8), (0.2, 3, 0, 255, torch.uint8)
 
 @pytest.fixture(scope="module")
 def int8(yolov8n, images):
-    return fxqat.convert(fxqat.calibrate(fxqat.prepare(yolov8n, "yolov8_w8a8", target="openvino")[0], [images]))[0]
+    return fxqat.convert(fxqat.calibrate(fxqat.prepare(yolov8n, "w8a8", target="openvino")[0], [images]))[0]
 
 
 def quantizes(gm: fx.GraphModule) -> list[fx.Node]:

@@ -21,7 +21,7 @@ def made(yolov8n, images):
 
     def one(target):
         if target not in found:
-            qat = fxqat.prepare(yolov8n, "yolov8_w8a8", target=target)[0]
+            qat = fxqat.prepare(yolov8n, "w8a8", target=target)[0]
             found[target] = fxqat.calibrate(qat, [images])
         return found[target]
 
@@ -114,7 +114,7 @@ def test_a_retargeted_model_is_saved_converted_and_run(made, images, tmp_path):
 
 
 def test_what_a_target_cannot_run(yolov8n, images, tmp_path, capsys):
-    text = fxqat.Policy.load("yolov8_w8a8").text.replace("act8: {", "act8: {signed: false, symmetric: false, ")
+    text = fxqat.Policy.load("w8a8").text.replace("act8: {", "act8: {signed: false, symmetric: false, ")
     policy = tmp_path / "mine.yaml"
     policy.write_text(text)
     qat = fxqat.calibrate(fxqat.prepare(yolov8n, policy)[0], [images])

@@ -98,7 +98,7 @@ def test_strict_ends_with_code_1(files, exported, tmp_path, capsys):
 
 def test_account_says_what_is_integer_and_why_the_rest_is_not(converted, yolov8n, images):
     assert str(account(converted.gm)) == "63 of 63 convolutions integer, 100.0% of the multiply-adds"
-    qat = fxqat.calibrate(fxqat.prepare(yolov8n, "yolov8_critical", target="openvino")[0], [images])
+    qat = fxqat.calibrate(fxqat.prepare(yolov8n, "critical", target="openvino")[0], [images])
     told = account(fxqat.convert(qat)[0].gm)
     assert (told.integer, told.layers) == (57, 63)
     assert 0.97 < told.share < 1

@@ -165,7 +165,7 @@ def test_every_rule_has_its_source(rule):
 
 @pytest.fixture(scope="module")
 def qat(small, images):
-    return fxqat.calibrate(fxqat.prepare(small, "yolov8_w8a8", target="tensorrt")[0], [images])
+    return fxqat.calibrate(fxqat.prepare(small, "w8a8", target="tensorrt")[0], [images])
 
 
 def test_the_file_that_we_export_keeps_them(qat, tmp_path, capsys):

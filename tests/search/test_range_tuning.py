@@ -12,7 +12,7 @@ from torch import Tensor
 from fxqat.policy import Policy
 from fxqat.search.range_tuning import CHANGES, improved
 
-BASE = Policy.load("yolov8_w8a8")
+BASE = Policy.load("w8a8")
 LARGEST, CUT, RANGES, BEFORE, BIAS = CHANGES
 
 

@@ -30,7 +30,7 @@ from fxqat.search.policy_writer import written
 from fxqat.search.search import search
 from fxqat.search.search_result import Budget
 
-BASE = Policy.load("yolov8_w8a8")
+BASE = Policy.load("w8a8")
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ SIZE = ["--imgsz", "64", "-q"]
 def three(tmp_path_factory: pytest.TempPathFactory, images: torch.Tensor) -> Path:
     """A folder with tiny.pt's stand-in: a calibrated detector of three classes, tiny.fxqat."""
     folder = tmp_path_factory.mktemp("analyzing")
-    model = fxqat.prepare(fxqat.load("yolov8n.yaml", classes=3), "yolov8_w8a8")[0]
+    model = fxqat.prepare(fxqat.load("yolov8n.yaml", classes=3), "w8a8")[0]
     fxqat.save(fxqat.calibrate(model, [images]), folder / "tiny.fxqat")
     return folder
 

@@ -176,7 +176,7 @@ def test_rows_name_every_tensor_once_with_what_decided_it(report, calibrated):
 
 
 def test_layers_in_float_have_the_error_that_gathered_there(yolov8n, images):
-    model = fxqat.calibrate(fxqat.prepare(yolov8n, "yolov8_critical")[0], [images[:2]])
+    model = fxqat.calibrate(fxqat.prepare(yolov8n, "critical")[0], [images[:2]])
     row = analyze(model, [images[:1]], probes=1)["model.22.cv2.0.2"]
     assert (row.quantized, row.sqnr, row.weight_sqnr, row.share) == (False, None, None, 0.0)
     assert row.why.startswith("box logits")

@@ -123,7 +123,7 @@ def test_rows_are_kept_by_content(calibrated, folder, tmp_path):
 
 
 def test_the_fingerprint_sees_every_number(yolov8n, images):
-    model = fxqat.calibrate(fxqat.prepare(yolov8n, "yolov8_w8a8")[0], [images[:1]])
+    model = fxqat.calibrate(fxqat.prepare(yolov8n, "w8a8")[0], [images[:1]])
     before = fingerprint(model.gm)
     fake = model.gm.get_submodule("quantizer.model_0_conv")
     fake.scale.mul_(1 + 2**-20)

@@ -37,8 +37,8 @@ def three(images: torch.Tensor) -> Detector:
 
 @pytest.fixture(scope="session")
 def ptq(three: Detector, tiny_data: Path) -> Detector:
-    """``three`` under yolov8_w8a8, calibrated; read only."""
-    return fxqat.calibrate(fxqat.prepare(three, "yolov8_w8a8")[0], tiny_data, imgsz=IMGSZ)
+    """``three`` under w8a8, calibrated; read only."""
+    return fxqat.calibrate(fxqat.prepare(three, "w8a8")[0], tiny_data, imgsz=IMGSZ)
 
 
 @pytest.fixture

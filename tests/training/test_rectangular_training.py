@@ -69,6 +69,6 @@ def test_a_policy_with_no_size():
 
 
 def test_the_size_that_was_calibrated_is_the_size_of_training(three, tiny_data, tmp_path):
-    qat = fxqat.calibrate(fxqat.prepare(three, "yolov8_w8a8")[0], tiny_data, imgsz=SIZE, images_limit=2)
+    qat = fxqat.calibrate(fxqat.prepare(three, "w8a8")[0], tiny_data, imgsz=SIZE, images_limit=2)
     fxqat.save(qat, tmp_path / "x.fxqat")
     assert configured(fxqat.load(tmp_path / "x.fxqat"), str(tiny_data), {}).imgsz == ImageSize.of(SIZE)

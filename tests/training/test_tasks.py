@@ -48,7 +48,7 @@ def colours(name: str, images: Tensor, **how: Any) -> Detector:
 
 
 def calibrated(name: str, images: Tensor, data: Path, **how: Any) -> Detector:
-    return fxqat.calibrate(fxqat.prepare(colours(name, images, **how), "yolov8_w8a8")[0], data, imgsz=IMGSZ)
+    return fxqat.calibrate(fxqat.prepare(colours(name, images, **how), "w8a8")[0], data, imgsz=IMGSZ)
 
 
 def trainer_of(detector: Detector, data: Path, folder: Path, *, resume: bool = False, **options: Any) -> Trainer:

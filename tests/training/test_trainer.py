@@ -293,7 +293,7 @@ def test_what_is_no_number_stops_with_its_place(trainer, tmp_path, scripted, poi
 class TestRefusals:
     def test_an_uncalibrated_detector(self, trainer, three):
         with pytest.raises(Problem, match=r"yolov8n.yaml: was never calibrated; .*run fxqat calibrate first"):
-            trainer("x", detector=fxqat.prepare(three, "yolov8_w8a8")[0])
+            trainer("x", detector=fxqat.prepare(three, "w8a8")[0])
 
     def test_an_integer_detector(self, trainer, ptq):
         with pytest.raises(Problem, match=r"is at stage int8; expected stage qat for train"):
