@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ import onnx
 import fxqat
 from bench.peer_job import Job
 from fxqat.runtime.tflite_file import TFLiteFile
+
+# Images that onnx2tf compares operations with; it looks for this name in the current folder, then in the network.
+_SAMPLE = "calibration_image_sample_data_20x128x128x3_float32.npy"
 
 
 def _litert_float(job: Job) -> Path:
@@ -46,13 +50,15 @@ def onnx2tf(job: Job) -> Path:
     _divide_boxes(proto, job.imgsz)
     onnx.save(proto, source)
     np.save(shown, np.concatenate([batch.transpose(0, 2, 3, 1) for batch in job.batches()]))
-    convert(
-        input_onnx_file_path=str(source),
-        output_folder_path=str(job.folder),
-        output_integer_quantized_tflite=True,
-        custom_input_op_name_np_data_path=[["images", str(shown), [[[[0.0] * 3]]], [[[[1.0] * 3]]]]],
-        non_verbose=True,
-    )
+    with contextlib.chdir(job.folder):
+        np.save(_SAMPLE, np.random.default_rng(0).random((20, 128, 128, 3), np.float32))
+        convert(
+            input_onnx_file_path=str(source),
+            output_folder_path=str(job.folder),
+            output_integer_quantized_tflite=True,
+            custom_input_op_name_np_data_path=[["images", str(shown), [[[[0.0] * 3]]], [[[[1.0] * 3]]]]],
+            non_verbose=True,
+        )
     path = job.folder / f"{source.stem}_integer_quant.tflite"
     file = TFLiteFile.read(path)
     said = {one.key: one.value for one in proto.metadata_props}

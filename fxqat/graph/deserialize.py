@@ -7,6 +7,7 @@ each of them must be a plain identifier here.
 from __future__ import annotations
 
 import keyword
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -55,7 +56,9 @@ def build(structure: Structure, tensors: Mapping[str, Tensor], vocabulary: Vocab
     notes = _build_notes(_field(structure, "notes", list), vocabulary)
     graph = _build_graph(_field(structure, "nodes", list), notes, made, vocabulary)
     try:
-        made.graph = graph
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", SyntaxWarning)  # of code that cannot work, such as 1[0]
+            made.graph = graph
         graph.lint()
     except _UNFIT as error:
         raise Unreadable(f"its nodes make no graph ({_words(error)})") from error

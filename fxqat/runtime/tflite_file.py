@@ -64,6 +64,7 @@ class TFLiteFile:
 
         self._schema = schema
         self.model: Any = schema.ModelT.InitFromPackedBuf(content, 0)
+        _bring_in(self.model, content)
         self.metadata: Mapping[str, Any] = {}
         self._kinds = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 
@@ -207,6 +208,23 @@ class TFLiteFile:
         path.write_bytes(self.content())
         with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr(zipfile.ZipInfo(_METADATA), json.dumps(self.metadata))
+
+
+def _bring_in(model: Any, content: bytes) -> None:
+    """Put the numbers into the model that its file holds behind the model, as AI Edge Quantizer writes them (a buffer's
+    ``offset`` and ``size`` in the schema): packed again, the model would be without them.
+
+    Raises:
+        ValueError: they would stand outside of the file.
+    """
+    for number, buffer in enumerate(model.buffers or []):
+        if buffer.offset <= 1:  # 0: it has none; 1: a placeholder
+            continue
+        end = buffer.offset + buffer.size
+        if end > len(content):
+            raise ValueError(f"buffer {number} ends at byte {end} of {len(content)}")
+        buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+        buffer.offset = buffer.size = 0
 
 
 def channels_last(file: TFLiteFile) -> set[int]:

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import operator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -246,6 +247,22 @@ def test_what_is_no_structure_is_refused_with_a_reason(change, words):
     change(structure, tensors)
     with pytest.raises(Unreadable, match=words):
         build(structure, tensors, WORDS)
+
+
+def test_code_that_python_warns_of_is_refused_without_a_second_line(recwarn):
+    """fx writes the graph as Python, which warns of 1[0] when it compiles it."""
+
+    class First(nn.Module):
+        def forward(self, x):
+            return x.size()[0]
+
+    words = replace(WORDS, functions={**WORDS.functions, "operator.getitem": operator.getitem})
+    structure = json.loads(json.dumps(write(traced(First()), words)))
+    (record,) = [one for one in structure["nodes"] if one["target"].endswith("getitem")]
+    record["args"] = [7, 0]
+    with pytest.raises(Unreadable, match=r"its nodes make no graph .*subscriptable"):
+        build(structure, {}, words)
+    assert not recwarn.list
 
 
 def test_words_are_added_but_not_replaced():
