@@ -119,8 +119,8 @@ def from_onnx(path: str | Path, *, threads: int | None = None) -> Predictor:
     session = _session(path, threads)
     source = session.get_inputs()[0]
     batch, channels, height, width = _image_shape(path, session)
-    names = _names(path, session)
-    metadata = session.get_modelmeta().custom_metadata_map
+    metadata = _metadata(path, session)
+    names = _names(path, session, metadata)
     family = _family(path, metadata)
     if channels not in (3, None):
         raise Problem(path, f"its input has shape {source.shape}", expected="(N, 3, H, W)")
@@ -130,7 +130,7 @@ def from_onnx(path: str | Path, *, threads: int | None = None) -> Predictor:
         names=names,
         path=path,
         imgsz=ImageSize(height=height, width=width) if height and width else None,
-        stride=_stride(path, session),
+        stride=_stride(path, metadata),
         family=family,
         spec=family.described(metadata, len(names), [one.shape for one in session.get_outputs()]),
     )
@@ -197,8 +197,17 @@ def _family(path: Path, metadata: Mapping[str, str]) -> Family:
     return FAMILIES[task]
 
 
-def _names(path: Path, session: Any) -> dict[int, str]:
-    metadata = session.get_modelmeta().custom_metadata_map
+def _metadata(path: Path, session: Any) -> Mapping[str, str]:
+    try:
+        found: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError as error:
+        raise Problem(
+            path, f"its metadata are no text ({error})", expected="UTF-8", remedy="export it again"
+        ) from error
+    return found
+
+
+def _names(path: Path, session: Any, metadata: Mapping[str, str]) -> dict[int, str]:
     if "names" in metadata:
         return _parse_names(path, metadata["names"])
     shape = session.get_outputs()[0].shape
@@ -209,8 +218,8 @@ def _names(path: Path, session: Any) -> dict[int, str]:
     return {index: f"class_{index}" for index in range(shape[bare.axis] - others)}
 
 
-def _stride(path: Path, session: Any) -> int:
-    text = session.get_modelmeta().custom_metadata_map.get("stride", "32")
+def _stride(path: Path, metadata: Mapping[str, str]) -> int:
+    text = metadata.get("stride", "32")
     if not text.isdigit():
         raise Problem(path, f"its metadata 'stride' is {text!r}", expected="a whole number of pixels")
     return max(32, int(text))

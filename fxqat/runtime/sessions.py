@@ -257,7 +257,8 @@ def _code_type(proto: onnx.ModelProto) -> int:
     """The type of all activations' codes: a target has one."""
     kinds = {tensor.name: tensor.data_type for tensor in proto.graph.initializer}
     quantize = next((node for node in proto.graph.node if node.op_type == "QuantizeLinear"), None)
-    return kinds[quantize.input[2]] if quantize and len(quantize.input) > 2 else onnx.TensorProto.UINT8
+    zero_point = quantize.input[2] if quantize and len(quantize.input) > 2 else ""
+    return kinds.get(zero_point, onnx.TensorProto.UINT8)  # another type is for the runtime to refuse
 
 
 def _in_order(proto: onnx.ModelProto, made: set[str], name: str) -> onnx.NodeProto | None:

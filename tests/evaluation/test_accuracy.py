@@ -166,6 +166,13 @@ class TestOnnx:
         odd = write_onnx(tmp_path / "odd.onnx", names="[1, 2")
         assert refusal(from_onnx, odd) == f"{odd}: its metadata 'names' is no mapping of numbers to names"
 
+    def test_metadata_that_are_no_text(self, tmp_path):
+        odd = write_onnx(tmp_path / "odd.onnx", names="{0: 'MARK'}")
+        odd.write_bytes(odd.read_bytes().replace(b"MARK", b"M\xef\xffK"))
+        says = refusal(from_onnx, odd)
+        assert says.startswith(f"{odd}: its metadata are no text ('utf-8' codec can't decode byte 0xef in position ")
+        assert says.endswith("expected UTF-8; export it again")
+
 
 class TestProblems:
     def test_missing_data(self):

@@ -6,6 +6,8 @@ import importlib.util
 
 import onnx
 import pytest
+import torch
+from refusals import refusal
 
 import fxqat
 from fxqat.cli import main
@@ -53,6 +55,15 @@ def test_a_runtime_that_is_missing_is_told(monkeypatch, calibrated, exported, im
     assert fxqat.verify(calibrated, exported, [images[:1]], imgsz=64, runtimes="ort,openvino").missing == ("openvino",)
     with pytest.raises(Problem, match="--runtimes: openvino is not installed; pip install openvino"):
         fxqat.verify(calibrated, exported, [images[:1]], imgsz=64, runtimes="openvino")
+
+
+def test_a_zero_point_that_is_no_constant_is_for_the_runtime_to_refuse(calibrated, exported, tmp_path):
+    proto, path = onnx.load(exported), tmp_path / "odd.onnx"
+    first = next(node for node in proto.graph.node if node.op_type == "QuantizeLinear")
+    first.input[2] = "nowhere"
+    onnx.save(proto, path)
+    words = refusal(fxqat.verify, calibrated, path, [torch.zeros(1, 3, 64, 64)], imgsz=64)
+    assert words.startswith(f"{path}: ONNX Runtime cannot run it: ")
 
 
 def test_names_of_runtimes():
