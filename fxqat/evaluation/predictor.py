@@ -119,7 +119,7 @@ def from_onnx(path: str | Path, *, threads: int | None = None) -> Predictor:
     session = _session(path, threads)
     source = session.get_inputs()[0]
     batch, channels, height, width = _image_shape(path, session)
-    metadata = _metadata(path, session)
+    metadata = session.get_modelmeta().custom_metadata_map
     names = _names(path, session, metadata)
     family = _family(path, metadata)
     if channels not in (3, None):
@@ -195,16 +195,6 @@ def _family(path: Path, metadata: Mapping[str, str]) -> Family:
     if task not in FAMILIES:
         raise Problem(path, f"is a model for the task '{task}'", expected=f"one of: {', '.join(FAMILIES)}")
     return FAMILIES[task]
-
-
-def _metadata(path: Path, session: Any) -> Mapping[str, str]:
-    try:
-        found: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
-    except UnicodeDecodeError as error:
-        raise Problem(
-            path, f"its metadata are no text ({error})", expected="UTF-8", remedy="export it again"
-        ) from error
-    return found
 
 
 def _names(path: Path, session: Any, metadata: Mapping[str, str]) -> dict[int, str]:

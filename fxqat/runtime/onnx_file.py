@@ -12,6 +12,7 @@ from onnx import TensorProto, numpy_helper
 from fxqat.errors import Problem
 
 _EXPECTED = "a file written by fxqat export"
+_MOST = 1 << 31  # numbers of a batch of images: 8 GiB as float32
 
 
 def read(path: Path) -> onnx.ModelProto:
@@ -33,8 +34,8 @@ def read(path: Path) -> onnx.ModelProto:
 
 
 def check(proto: onnx.ModelProto, path: Path) -> None:
-    """Refuse a model without nodes, with names that are no text, with other than one input, or with a constant that is
-    not as large as it says.
+    """Refuse a model without nodes, with words that are no text, with other than one input, with images that no memory
+    holds, or with a constant that is not as large as it says.
 
     Raises:
         Problem: saying which.
@@ -42,18 +43,23 @@ def check(proto: onnx.ModelProto, path: Path) -> None:
     graph = proto.graph
     if not graph.node or not graph.output:
         raise Problem(path, "is not an ONNX file", expected=_EXPECTED)
-    if not all(isinstance(word, str) for word in _words(graph)):  # protobuf gives what is no UTF-8 as bytes
-        raise Problem(path, "is damaged: a name is no text", expected=_EXPECTED)
+    if not all(isinstance(word, str) for word in _words(proto)):  # protobuf gives what is no UTF-8 as bytes
+        raise Problem(path, "is damaged: a name or the metadata are no text", expected=_EXPECTED)
     constants = {tensor.name for tensor in graph.initializer}
     inputs = [one for one in graph.input if one.name not in constants]  # files of IR 3 list constants as inputs too
     if len(inputs) != 1 or not inputs[0].type.HasField("tensor_type"):
         raise Problem(path, f"has {len(inputs)} inputs", expected="one, for images")
+    sizes = [size.dim_value for size in inputs[0].type.tensor_type.shape.dim]
+    if math.prod(size for size in sizes if size > 0) > _MOST:
+        raise Problem(path, f"takes images of sizes {sizes}", expected="a batch that fits into memory")
     for tensor in graph.initializer:
         if not _is_whole(tensor):
             raise Problem(path, f"is damaged: constant {tensor.name!r} is not as large as it says", expected=_EXPECTED)
 
 
-def _words(graph: onnx.GraphProto) -> Iterator[object]:
+def _words(proto: onnx.ModelProto) -> Iterator[object]:
+    graph = proto.graph
+    yield from (word for entry in proto.metadata_props for word in (entry.key, entry.value))
     for node in graph.node:
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
     yield from (one.name for part in (graph.initializer, graph.input, graph.output) for one in part)

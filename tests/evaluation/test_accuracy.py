@@ -169,9 +169,13 @@ class TestOnnx:
     def test_metadata_that_are_no_text(self, tmp_path):
         odd = write_onnx(tmp_path / "odd.onnx", names="{0: 'MARK'}")
         odd.write_bytes(odd.read_bytes().replace(b"MARK", b"M\xef\xffK"))
-        says = refusal(from_onnx, odd)
-        assert says.startswith(f"{odd}: its metadata are no text ('utf-8' codec can't decode byte 0xef in position ")
-        assert says.endswith("expected UTF-8; export it again")
+        says = "is damaged: a name or the metadata are no text; expected a file written by fxqat export"
+        assert refusal(from_onnx, odd) == f"{odd}: {says}"
+
+    def test_a_batch_that_no_memory_holds(self, tmp_path):
+        odd = write_onnx(tmp_path / "odd.onnx", batch=2**31 - 1, imgsz=64)
+        says = f"takes images of sizes [{2**31 - 1}, 3, 64, 64]; expected a batch that fits into memory"
+        assert refusal(from_onnx, odd) == f"{odd}: {says}"
 
 
 class TestProblems:
