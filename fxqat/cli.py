@@ -18,7 +18,9 @@ from fxqat.errors import Problem
 from fxqat.files import disk_refusals
 from fxqat.models.environment import environment
 
-_PIPE_CLOSED = 128 + 13  # as a shell tells of SIGPIPE, a number that Windows does not know
+_BY_SIGNAL = 128  # added to a signal's number it is the exit code that a shell tells
+_SOON = 0.01  # seconds
+_PIPE_CLOSED = _BY_SIGNAL + 13  # as a shell tells of SIGPIPE, a number that Windows does not know
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +52,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         return 2
     except KeyboardInterrupt:
         print("fxqat: interrupted; nothing is half-written", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return _BY_SIGNAL + signal.SIGINT
     except BrokenPipeError:  # the reader (head, less) has seen enough, and the command did not come to its end
         return _PIPE_CLOSED
     finally:
@@ -78,21 +80,43 @@ def _drop_output() -> None:
 @contextlib.contextmanager
 def _ending_cleanly() -> Iterator[None]:
     """When the process is asked to end (SIGTERM, or SIGHUP unless nohup has it ignored), what is half-written is
-    removed first; the exit code is 128 and the signal's number, as a shell tells it."""
+    removed first; the exit code is 128 and the signal's number, as a shell tells it.
+
+    Python drops what is raised in a destructor or in a callback of a weak reference. A signal that came there is sent
+    again.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def end(number: int, frame: object) -> NoReturn:
-        raise SystemExit(128 + number)
+        raise SystemExit(_BY_SIGNAL + number)
 
+    def again(given: sys.UnraisableHookArgs) -> None:
+        number = _asked_for(given.exc_value)
+        if number is None:
+            hook(given)
+        else:  # from another thread, since this one would raise it in here
+            threading.Timer(_SOON, os.kill, (os.getpid(), number)).start()
+
+    hook, sys.unraisablehook = sys.unraisablehook, again
     asked = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {one: signal.signal(one, end) for one in asked if signal.getsignal(one) not in {signal.SIG_IGN, None}}
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for one, handler in before.items():
             signal.signal(one, handler)
+
+
+def _asked_for(error: BaseException | None) -> int | None:
+    """The signal that ``error`` stands for, None if it is another's."""
+    if isinstance(error, KeyboardInterrupt):
+        return signal.SIGINT
+    if isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > _BY_SIGNAL:
+        return error.code - _BY_SIGNAL
+    return None
 
 
 if __name__ == "__main__":

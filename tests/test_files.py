@@ -195,12 +195,41 @@ class TestTheCommandLine:
                 time.sleep(60)
 
         monkeypatch.setattr(cli, "command_line", lambda arguments: type("Options", (), {"run": staticmethod(run)})())
-        before = signal.getsignal(number)
-        with pytest.raises(SystemExit) as caught:
-            cli.main([])
+        outside = signal.signal(number, signal.SIG_DFL)  # under nohup SIGHUP is ignored
+        try:
+            with pytest.raises(SystemExit) as caught:
+                cli.main([])
+            assert signal.getsignal(number) is signal.SIG_DFL
+        finally:
+            signal.signal(number, outside)
         assert caught.value.code == 128 + number
-        assert signal.getsignal(number) is before
         assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_that_python_drops_is_sent_again(self, monkeypatch, number, capsys):
+        """What is raised in a destructor never leaves it."""
+
+        class Ends:
+            def __del__(self) -> None:
+                os.kill(os.getpid(), number)
+                time.sleep(0.001)
+
+        def run(options: object) -> None:
+            ends = Ends()
+            del ends
+            time.sleep(60)
+
+        monkeypatch.setattr(cli, "command_line", lambda arguments: type("Options", (), {"run": staticmethod(run)})())
+        hook, started = sys.unraisablehook, time.monotonic()
+        if number == signal.SIGINT:
+            assert cli.main([]) == 128 + number
+        else:
+            with pytest.raises(SystemExit) as caught:
+                cli.main([])
+            assert caught.value.code == 128 + number
+        assert time.monotonic() - started < 30
+        assert sys.unraisablehook is hook
+        assert "Traceback" not in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         ("command", "code", "says"),

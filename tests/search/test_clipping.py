@@ -43,4 +43,4 @@ def test_keeping_moves_the_upper_end_to_the_largest_value_and_cutting_brings_it_
 def test_an_unknown_policy_is_one_line(capsys, tiny_data):
     options = ["--weights", "yolov8n.yaml", "--train", str(tiny_data), "--data", str(tiny_data)]
     assert main([*options, "--policy", "no"]) == 2
-    assert capsys.readouterr().err == ("no: no such file; expected a path or one of: float, critical, w4a8, w8a8\n")
+    assert capsys.readouterr().err == ("no: no such file; expected a path or one of: critical, float, w4a8, w8a8\n")
