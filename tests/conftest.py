@@ -15,7 +15,8 @@ atexit.register(shutil.rmtree, _CONFIG, ignore_errors=True)
 os.environ.update(environment(_CONFIG))
 os.environ["MPLBACKEND"] = "Agg"
 
-from collections.abc import Callable, Iterator  # noqa: E402
+from collections.abc import Callable, Iterator, Sequence  # noqa: E402
+from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -26,7 +27,10 @@ from tiny import write_data  # noqa: E402
 from torch import nn  # noqa: E402
 
 import fxqat  # noqa: E402
+from fxqat.evaluation import comparison, drift_report  # noqa: E402
+from fxqat.evaluation.latency import Latency, measure  # noqa: E402
 from fxqat.models.detector import Detector  # noqa: E402
+from fxqat.report import collect  # noqa: E402
 from fxqat.runtime import onnx_export  # noqa: E402
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -66,6 +70,18 @@ def shared_exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_export, "_exported", kept(onnx_export._exported, folder))
         yield
+
+
+@pytest.fixture
+def quick_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latency from one run of each model, where the test is not about what it is."""
+
+    def once(paths: Sequence[str | Path], **options: Any) -> list[Latency]:
+        return measure(paths, **{**options, "rounds": 1, "runs": 1, "warmup": 0})
+
+    monkeypatch.setattr(collect, "measure", once)
+    monkeypatch.setattr(comparison, "measure", once)
+    monkeypatch.setattr(drift_report, "measure_latency", once)
 
 
 @pytest.fixture(scope="session")

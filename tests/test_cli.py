@@ -12,6 +12,7 @@ import onnx
 import pytest
 import yaml
 from commands import refused, said
+from models.checkpoint_files import ARCHITECTURE
 
 import fxqat
 from fxqat.cli import main
@@ -32,9 +33,17 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def chain(workshop: Path, tiny_data: Path) -> Path:
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A YOLOv8 of four blocks and 3 classes: torch.onnx takes a second for each of yolov8n's layers."""
+    path = tmp_path_factory.mktemp("small") / "small.yaml"
+    path.write_text(yaml.safe_dump({**ARCHITECTURE, "nc": 3}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def chain(workshop: Path, tiny_data: Path, small: Path) -> Path:
     tiny = str(workshop / "tiny.fxqat")
-    assert main(["prepare", "yolov8n.yaml", "--classes", "3", "--policy", "w8a8", "-o", tiny]) == 0
+    assert main(["prepare", str(small), "--policy", "w8a8", "-o", tiny]) == 0
     assert main(["calibrate", tiny, "--data", str(tiny_data), "--images", "4", *SIZE, "-q"]) == 0
     assert main(["convert", str(workshop / "tiny_ptq.fxqat")]) == 0
     assert main(["export", str(workshop / "tiny_int8.fxqat"), *SIZE]) == 0
@@ -107,13 +116,13 @@ def test_verify_fills_the_batch_that_a_file_takes(
     assert given == made
 
 
-def test_run_is_the_whole_job(tmp_path: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("quick_timing")
+def test_run_is_the_whole_job(tmp_path: Path, tiny_data: Path, small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Into a folder and of a model with names that the shell and the stages' names would trip over; every printed
     command is the one that was run."""
     folder, source, record = tmp_path / "my results", tmp_path / "best_int8.yaml", tmp_path / "run.json"
     folder.mkdir()
-    architecture = fxqat.load("yolov8n.yaml", classes=3).source.architecture
-    source.write_text(yaml.safe_dump({**architecture, "nc": 3}))
+    source.write_text(small.read_text())
     words = ["--data", str(tiny_data), "--images", "2", "--val", "2", *SIZE, "-o", str(folder), "-q"]
     out = said(capsys, "run", str(source), *words, "--json", str(record))
     commands = [shlex.split(line)[2:] for line in out.splitlines() if line.startswith("$ fxqat")]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,8 +13,6 @@ from torch import nn
 
 from fxqat.checkpoint import vocabulary
 from fxqat.demo import make_dataset
-from fxqat.evaluation import comparison, drift_report
-from fxqat.evaluation.latency import Latency, measure
 from fxqat.models.load import build
 from fxqat.targets import TARGETS
 
@@ -52,17 +49,6 @@ def random_detector(names: dict[int, str]) -> nn.Module:
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return model.eval()
-
-
-@pytest.fixture
-def quick_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latency from one run of each model: the pages show how to ask for it, not what it is."""
-
-    def once(paths: Sequence[str | Path], **options: Any) -> list[Latency]:
-        return measure(paths, **{**options, "rounds": 1, "runs": 1, "warmup": 0})
-
-    monkeypatch.setattr(comparison, "measure", once)
-    monkeypatch.setattr(drift_report, "measure_latency", once)
 
 
 @pytest.fixture
