@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import yaml
 from models.checkpoint_files import ARCHITECTURE, write
 from torch import nn
 
+from fxqat import demo
 from fxqat.checkpoint import vocabulary
 from fxqat.demo import make_dataset
 from fxqat.models.load import build
@@ -49,6 +51,16 @@ def random_detector(names: dict[int, str]) -> nn.Module:
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return model.eval()
+
+
+@pytest.fixture
+def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``fxqat demo-data`` draws a few pictures, however many a page asks for."""
+
+    def few(out: Path, images: int, **options: Any) -> Path:
+        return make_dataset(out, images=min(images, 24), **options)
+
+    monkeypatch.setattr(demo, "make_dataset", few)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ NAMES = [str(page.relative_to(REPOSITORY)) for page in PAGES]
 RUN = {"shell", "python", "yaml"}
 
 
-@pytest.mark.usefixtures("quick_timing", "registries")
+@pytest.mark.usefixtures("quick_timing", "few_images", "registries")
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_the_blocks_of_a_page_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("page")
