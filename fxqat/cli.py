@@ -94,14 +94,14 @@ def _ending_cleanly() -> Iterator[None]:
 
     def again(given: sys.UnraisableHookArgs) -> None:
         number = _asked_for(given.exc_value)
-        if number is None:
+        if number not in {*before, signal.SIGINT}:
             hook(given)
         else:  # from another thread, since this one would raise it in here
             threading.Timer(_SOON, os.kill, (os.getpid(), number)).start()
 
-    hook, sys.unraisablehook = sys.unraisablehook, again
     asked = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {one: signal.signal(one, end) for one in asked if signal.getsignal(one) not in {signal.SIG_IGN, None}}
+    hook, sys.unraisablehook = sys.unraisablehook, again
     try:
         yield
     finally:
@@ -110,13 +110,12 @@ def _ending_cleanly() -> Iterator[None]:
             signal.signal(one, handler)
 
 
-def _asked_for(error: BaseException | None) -> int | None:
-    """The signal that ``error`` stands for, None if it is another's."""
+def _asked_for(error: BaseException | None) -> int:
+    """The number of the signal that ``error`` stands for; of another error, none that there is."""
     if isinstance(error, KeyboardInterrupt):
         return signal.SIGINT
-    if isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > _BY_SIGNAL:
-        return error.code - _BY_SIGNAL
-    return None
+    code = error.code if isinstance(error, SystemExit) else 0
+    return code - _BY_SIGNAL if isinstance(code, int) else 0
 
 
 if __name__ == "__main__":

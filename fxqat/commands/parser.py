@@ -73,7 +73,7 @@ _EPILOG = """\
 the usual path:
   fxqat run best.pt --data data.yaml                 all of these in one go, with a report and a decision
 or step by step:
-  fxqat prepare best.pt --policy critical     writes best.fxqat
+  fxqat prepare best.pt --policy critical            writes best.fxqat
   fxqat calibrate best.fxqat --data data.yaml        writes best_ptq.fxqat
   fxqat train best_ptq.fxqat --data data.yaml        writes best_qat.fxqat, if calibration is not enough
   fxqat export best_ptq.fxqat                        writes best_int8.onnx

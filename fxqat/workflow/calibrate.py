@@ -58,9 +58,7 @@ def calibrate(
     """
     expect(model, "qat", "calibrate")
     expect_uncorrected(model)
-    method = method or model.recipe.calibration.get("method")
-    if method is not None:
-        use_method(model.gm, method)
+    method = _observed_by(model, method)
     chosen, step = corrections(policy_of(model.recipe)), progress or silent
     size = model.imgsz if imgsz is None else ImageSize.of(imgsz)
     shown, total, name = batches(data, images_limit, size, batch, model, on_skip)
@@ -74,6 +72,14 @@ def calibrate(
     more = {**({"method": method} if method else {}), **({"corrections": reports} if chosen else {})}
     how = {"data": name, "images": seen, "imgsz": largest.plain, **more}
     return model.with_graph(model.gm, calibration=how)
+
+
+def _observed_by(model: Detector, method: str | None) -> str | None:
+    """Let every activation be observed by ``method``, or by that of the last calibration; None leaves the policy's."""
+    method = method or model.recipe.calibration.get("method")
+    if method is not None:
+        use_method(model.gm, method)
+    return method
 
 
 def _observed(model: Detector, shown: Iterable[Tensor], total: int, step: Progress) -> tuple[int, ImageSize]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from alive import alive
+from small_networks import V8
 
 import fxqat
 from fxqat.evaluation.tflite_predictor import from_tflite
@@ -24,16 +25,6 @@ if MISSING:
 
 SIZE = 64
 # A conversion takes its time by the site, so each family is here with one of each block and two levels of its head.
-V8 = """
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [32, 3, 2]]
-  - [-1, 1, C2f, [32, True]]
-  - [-1, 1, SPPF, [32, 5]]
-  - [-1, 1, nn.Upsample, [None, 2, "nearest"]]
-  - [[-1, 0], 1, Concat, [1]]
-head:
-  - [[5, 3], 1, {head}]
-"""
 V9 = """
   - [-1, 1, Conv, [16, 3, 2]]
   - [-1, 1, ELAN1, [32, 32, 16]]

@@ -5,21 +5,11 @@ from __future__ import annotations
 
 import pytest
 from alive import alive
+from small_networks import V8
 
 import fxqat
 
-SMALL = """
-nc: 3
-backbone:
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [32, 3, 2]]
-  - [-1, 1, C2f, [32, True]]
-  - [-1, 1, SPPF, [32, 5]]
-  - [-1, 1, nn.Upsample, [None, 2, "nearest"]]
-  - [[-1, 0], 1, Concat, [1]]
-head:
-  - [[5, 3], 1, Detect, [nc]]
-"""
+SMALL = f"nc: 3\nbackbone:{V8.format(head='Detect, [nc]')}"
 
 
 @pytest.fixture(scope="session")
