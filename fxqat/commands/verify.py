@@ -109,8 +109,8 @@ def run(options: Namespace) -> None:
 def _hold_against_rules(options: Namespace) -> None:
     """What the rules of a target say of a file."""
     from fxqat.files import write_text
-    from fxqat.runtime.onnx_file import read
-    from fxqat.runtime.tensorrt_rules import RULES, check
+    from fxqat.runtime.onnx.onnx_file import read
+    from fxqat.runtime.onnx.tensorrt_rules import RULES, check
 
     if options.target != "tensorrt":
         raise Problem("--target", f"has no rules for {options.target!r}", expected="tensorrt")
@@ -134,8 +134,8 @@ def _prove(options: Namespace) -> None:
     """What the weights of a file say about 16-bit sums in each runtime that adds them."""
     from fxqat.files import write_text
     from fxqat.runtime.exactness import REMEDY
-    from fxqat.runtime.onnx_file import read
-    from fxqat.runtime.overflow import prove
+    from fxqat.runtime.onnx.onnx_file import read
+    from fxqat.runtime.onnx.overflow import prove
     from fxqat.runtime.sessions import RUNTIMES
     from fxqat.targets import target_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-from fxqat.runtime.overflow import prove
+from fxqat.runtime.onnx.overflow import prove
 from fxqat.runtime.processor import processor, saturates
 from fxqat.runtime.sessions import RUNTIMES
 from fxqat.targets.target import Target

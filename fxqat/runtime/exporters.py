@@ -7,7 +7,8 @@ from pathlib import Path
 from fxqat.errors import Problem
 from fxqat.models.detector import Detector
 from fxqat.models.image_size import SizeLike
-from fxqat.runtime import litert_export, onnx_export
+from fxqat.runtime.onnx import onnx_export
+from fxqat.runtime.tflite import litert_export
 from fxqat.targets import suffix_of as suffix_of_target
 
 

@@ -15,11 +15,11 @@ from fxqat.errors import Problem
 from fxqat.graph.site import nearest
 from fxqat.models.image_size import ImageSize
 from fxqat.quant.pair_order import Order
-from fxqat.runtime import litert_session
-from fxqat.runtime.onnx_file import read
+from fxqat.runtime.onnx.onnx_file import read
+from fxqat.runtime.reference.tensor_names import CODES, PERMUTED, back
 from fxqat.runtime.refusals import guarded
-from fxqat.runtime.tensor_names import CODES, PERMUTED, back
-from fxqat.runtime.tflite_file import TFLiteFile
+from fxqat.runtime.tflite import litert_session
+from fxqat.runtime.tflite.tflite_file import TFLiteFile
 
 Arrays = Sequence[np.ndarray]
 Open = Callable[[Any], Callable[[Mapping[str, np.ndarray]], Arrays]]

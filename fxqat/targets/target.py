@@ -35,7 +35,7 @@ class Target:
         readers: the operations that need integer inputs. Only tensors that one of them reads, directly or through
             operations that only move values, get a quantizer. None: every tensor that may be quantized.
         channels_last: files are arranged for kernels that want a pixel's channels side by side (see
-            runtime/ort_layout.py).
+            runtime/onnx/ort_layout.py).
         pair_orders: how its kernels read weights whose products they may add two at a time in 16 bits; the scale of
             each channel then keeps every such pair within ``fxqat.quant.pairs.PAIR_MAX``, so that the file is exact
             with VNNI and without. Empty: sums are of 32 bits, or the target requires VNNI.
@@ -44,7 +44,7 @@ class Target:
         suffix: of its files.
         arithmetic: the integer arithmetic of its kernels, by its name in fxqat.quant.arithmetic; None if not known.
         restates: whether the output of an operation that only moves values (Concat, MaxPool, Split) is quantized again
-            in the file, which some runtimes need to execute it on integers (see runtime/redundant_qdq.py).
+            in the file, which some runtimes need to execute it on integers (see runtime/reference/redundant_qdq.py).
         restates_for_floats: whether it is quantized again also where only floats read it, before another scale.
         integer_bias: biases are int32 codes at the accumulator's scale; else they stay in float.
         fixed: output ranges that are known without observing, by operation.

@@ -16,7 +16,7 @@ import fxqat
 from fxqat.api import verify
 from fxqat.evaluation.predictor import from_onnx
 from fxqat.models.detector import Detector
-from fxqat.runtime.int8_summary import account
+from fxqat.runtime.reference.int8_summary import account
 
 SIZE = 64
 # One of each head and of each block that needs an adapter or a rule; tests/models/test_zoo.py traces the rest.

@@ -16,8 +16,8 @@ from small_networks import V8
 import fxqat
 from fxqat.evaluation.tflite_predictor import from_tflite
 from fxqat.models.detector import Detector
-from fxqat.runtime.tflite_file import TFLiteFile
-from fxqat.runtime.tflite_summary import float_operations
+from fxqat.runtime.tflite.tflite_file import TFLiteFile
+from fxqat.runtime.tflite.tflite_summary import float_operations
 
 MISSING = [name for name in ("litert_torch", "ai_edge_litert") if importlib.util.find_spec(name) is None]
 if MISSING:

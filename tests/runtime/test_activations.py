@@ -7,7 +7,7 @@ import pytest
 import fxqat
 from fxqat.models.activations import ACTIVATIONS
 from fxqat.passes.swap_activation import swap_activation
-from fxqat.runtime.int8_summary import account
+from fxqat.runtime.reference.int8_summary import account
 
 
 @pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name != "silu"])

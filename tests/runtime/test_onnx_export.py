@@ -21,8 +21,8 @@ from fxqat.models.image_size import ImageSize
 from fxqat.passes import Rules, converting
 from fxqat.quant.torch_ao import quantize_per_tensor
 from fxqat.runtime.integer_interpreter import IntegerExecution
-from fxqat.runtime.onnx_export import _exported, _name_by_site, _tell_sites
-from fxqat.runtime.tensor_names import PERMUTED
+from fxqat.runtime.onnx.onnx_export import _exported, _name_by_site, _tell_sites
+from fxqat.runtime.reference.tensor_names import PERMUTED
 from fxqat.targets import ORT_CPU
 
 

@@ -14,7 +14,7 @@ from onnx.helper import make_node, make_tensor_value_info
 from refusals import refusal
 
 import fxqat
-from fxqat.runtime.opsets import OPSETS, to_opset
+from fxqat.runtime.onnx.opsets import OPSETS, to_opset
 
 FLOAT = onnx.TensorProto.FLOAT
 # The versions of IR that onnx names for its own releases: onnx/docs/Versioning.md

@@ -15,7 +15,7 @@ import fxqat
 from fxqat.cli import main
 from fxqat.quant.pair_order import Order
 from fxqat.runtime import exactness, processor
-from fxqat.runtime.overflow import integer_weights, prove
+from fxqat.runtime.onnx.overflow import integer_weights, prove
 from fxqat.runtime.sessions import RUNTIMES, Runtime
 from fxqat.targets import TARGETS
 

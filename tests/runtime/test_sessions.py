@@ -12,7 +12,7 @@ from refusals import refusal
 import fxqat
 from fxqat.cli import main
 from fxqat.errors import Problem
-from fxqat.runtime.int8_summary import account
+from fxqat.runtime.reference.int8_summary import account
 from fxqat.runtime.sessions import RUNTIMES, Runtime, chosen
 from fxqat.runtime.verify import Difference, Row, Verification
 

@@ -8,7 +8,7 @@ from torch import fx
 
 from fxqat.graph.site import operation, site_of
 from fxqat.quant.torch_ao import dequantize_per_tensor, quantize_per_tensor
-from fxqat.runtime.fused_kernels import OPERANDS
+from fxqat.runtime.reference.fused_kernels import OPERANDS
 from fxqat.targets import Place, Target
 
 _MOVES = (Place.SAME, Place.SHARED)
