@@ -165,7 +165,7 @@ def targets() -> str:
 
 def runtimes() -> str:
     """The runtimes in which fxqat verify can run a file."""
-    from fxqat.runtime.sessions import RUNTIMES
+    from fxqat.runtime.runtimes import RUNTIMES
 
     rows = [(f"`{one.name}`", one.title, f"`{one.package}`", f"`{one.suffix}`") for one in RUNTIMES.values()]
     return table(("name", "runtime", "Python package", "file"), rows)

@@ -122,7 +122,7 @@ def _integers(options: Namespace, model: Detector) -> Path:
 def _say_exactness(path: Path, name: str) -> None:
     """What the weights of a file for the target ``name`` say about 16-bit sums, and whether this machine is exact."""
     from fxqat.runtime.onnx.overflow import prove
-    from fxqat.runtime.sessions import RUNTIMES
+    from fxqat.runtime.runtimes import RUNTIMES
     from fxqat.targets import target_of
 
     target = target_of(name)

@@ -136,7 +136,7 @@ def _prove(options: Namespace) -> None:
     from fxqat.runtime.exactness import REMEDY
     from fxqat.runtime.onnx.onnx_file import read
     from fxqat.runtime.onnx.overflow import prove
-    from fxqat.runtime.sessions import RUNTIMES
+    from fxqat.runtime.runtimes import RUNTIMES
     from fxqat.targets import target_of
 
     proto, pairing = read(Path(options.model)), {one.title: one.pair_orders for one in RUNTIMES.values()}
@@ -154,13 +154,13 @@ def _prove(options: Namespace) -> None:
 
 
 def _title(target: Target) -> str:
-    from fxqat.runtime.sessions import RUNTIMES
+    from fxqat.runtime.runtimes import RUNTIMES
 
     return RUNTIMES[target.runtime].title if target.runtime in RUNTIMES else target.runtime
 
 
 def _titles(found: Verification) -> dict[str, str]:
-    from fxqat.runtime.sessions import RUNTIMES
+    from fxqat.runtime.runtimes import RUNTIMES
 
     first, *others = (RUNTIMES[name].title for name in found.runtimes)
     names = ("fake-quant / reference", f"reference / {first}", f"fake-quant / {first}")

@@ -18,7 +18,7 @@ class Target:
     Attributes:
         name: as in a policy's ``target:`` and ``--target``.
         doc: one line for lists of targets.
-        runtime: that runs its files, a name from ``fxqat.runtime.sessions.RUNTIMES`` where it can be run here.
+        runtime: that runs its files, a name from ``fxqat.runtime.runtimes.RUNTIMES`` where it can be run here.
         activation: the integer type and scheme of activations, which a policy's spec has by default. A policy may
             choose observer, range and learning, but no other type or scheme.
         weight: the same for weights.

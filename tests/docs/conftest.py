@@ -16,7 +16,8 @@ from fxqat import demo
 from fxqat.checkpoint import vocabulary
 from fxqat.demo import make_dataset
 from fxqat.models.load import build
-from fxqat.targets import TARGETS
+from fxqat.runtime.runtimes import RUNTIMES
+from fxqat.targets import TARGETS, operations
 
 IMGSZ = 64  # small, and what every command takes by default, since the checkpoints say that they were trained so
 CHECKPOINTS = ("yolov8n.pt", "best.pt")
@@ -67,10 +68,12 @@ def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
 def registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a page registers is known as long as it runs."""
     monkeypatch.setattr(vocabulary, "_WORDS", list(vocabulary._WORDS))
-    known = set(TARGETS)
+    monkeypatch.setattr(operations, "_REGISTERED", dict(operations.registered()))
+    known = [dict(registry) for registry in (TARGETS, RUNTIMES)]
     yield
-    for name in set(TARGETS) - known:
-        del TARGETS[name]
+    for registry, before in zip((TARGETS, RUNTIMES), known, strict=True):
+        for name in registry.keys() - before.keys():
+            del registry[name]
 
 
 @pytest.fixture

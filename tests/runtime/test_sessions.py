@@ -13,7 +13,8 @@ import fxqat
 from fxqat.cli import main
 from fxqat.errors import Problem
 from fxqat.runtime.reference.int8_summary import account
-from fxqat.runtime.sessions import RUNTIMES, Runtime, chosen
+from fxqat.runtime.runtime import Runtime
+from fxqat.runtime.runtimes import RUNTIMES, chosen
 from fxqat.runtime.verify import Difference, Row, Verification
 
 
