@@ -18,7 +18,7 @@ from fxqat.quant.pair_order import Order
 from fxqat.runtime import litert_session
 from fxqat.runtime.onnx_file import read
 from fxqat.runtime.refusals import guarded
-from fxqat.runtime.tensor_names import CODES, PERMUTED, back
+from fxqat.runtime.tensor_names import CODES, back
 from fxqat.runtime.tflite_file import TFLiteFile
 
 Arrays = Sequence[np.ndarray]
@@ -55,7 +55,7 @@ def _onnx_runtime(proto: onnx.ModelProto, *, optimized: bool) -> Callable[[Mappi
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # fatal ones alone: errors arrive as exceptions
     if not optimized:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(
@@ -263,7 +263,7 @@ def _code_type(proto: onnx.ModelProto) -> int:
 
 def _in_order(proto: onnx.ModelProto, made: set[str], name: str) -> onnx.NodeProto | None:
     """The Transpose that gives codes which the file holds in another order of axes their own order."""
-    held = next((one for one in made if one.startswith(f"{name}{PERMUTED}")), None)
+    held = next((one for one in made if one.startswith(name) and back(one, 0)[0] == name), None)
     if held is None:
         return None
     return onnx.helper.make_node("Transpose", [held], [name], perm=back(held, 0)[1], name=name)
