@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fxqat.commands import calibrate, export, prepare, report, train
 from fxqat.commands.arguments import (
+    add_correct,
     add_images,
     add_input,
     add_method,
@@ -41,6 +42,7 @@ def arguments(parser: ArgumentParser) -> None:
     add_images(parser, limit=None, batch=_BATCH)
     add_input(parser)
     add_method(parser)
+    add_correct(parser)
     parser.add_argument(
         "--train", action="store_true", help="train the calibrated model too; it never ends below where it started"
     )
@@ -81,7 +83,7 @@ def _calibrated(options: Namespace) -> Path:
     ptq = Path(default_name(made, "_ptq.fxqat"))
     shown = ("--data", options.data, *_given("--images", options.images), *_given("--imgsz", options.imgsz))
     batch = _given("--batch", options.batch if options.batch != _BATCH else None)
-    how = (*shown, *batch, *_given("--method", options.method))
+    how = (*shown, *batch, *_given("--method", options.method), *_given("--correct", options.correct))
     step(calibrate.COMMAND, made, *how, "-o", ptq, quiet=options.quiet)
     return ptq
 
