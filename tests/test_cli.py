@@ -357,8 +357,9 @@ def test_refusals_on_real_files_write_nothing(
     chain: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fresh, target = str(chain / "tiny.fxqat"), str(tmp_path / "out.fxqat")
-    assert "was never calibrated" in refused(capsys, "convert", fresh, "-o", target)
-    assert "was never calibrated" in refused(capsys, "val", fresh, "--data", str(tiny_data), "-q")
+    line = f"fxqat: {fresh}: was never calibrated; expected a calibrated .fxqat; run fxqat calibrate first\n"
+    for words in (("convert", fresh, "-o", target), ("val", fresh, "--data", str(tiny_data), "-q")):
+        assert refused(capsys, *words) == line
     assert "multiple of 32" in refused(
         capsys, "calibrate", fresh, "--data", str(tiny_data), "--imgsz", "50", "-o", target
     )

@@ -55,7 +55,7 @@ def _played(source: Source, recipe: Recipe, path: Path) -> Detector:
     check_architecture(dict(source.architecture), str(path))
     gm = trace(build(dict(source.architecture))[0], str(path)).eval()
     if recipe.stage == "float":
-        return Detector(gm, source, recipe).eval()
+        return Detector(gm, source, recipe, label=str(path)).eval()
     rules = Rules.load()
     first, last = fusing(rules), quantizing(policy_of(recipe), rules)
     report = first.apply(gm)
@@ -68,7 +68,7 @@ def _played(source: Source, recipe: Recipe, path: Path) -> Detector:
     if recipe.stage == "int8":
         lowering = converting(rules, policy_of(recipe).target)
         passes += records(lowering, lowering.apply(gm))
-    return Detector(gm, source, replace(recipe, passes=passes), network).eval()
+    return Detector(gm, source, replace(recipe, passes=passes), network, label=str(path)).eval()
 
 
 def _fill(gm: fx.GraphModule, raw: Raw, literals: Mapping[str, tuple[float, int]], path: Path) -> None:

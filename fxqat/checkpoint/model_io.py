@@ -117,7 +117,7 @@ def _restored(path: Path) -> Detector:
             f"holds no graph of the vocabulary: {error}",
             remedy="make it again, or add the word (fxqat.checkpoint.vocabulary)",
         ) from error
-    return Detector(gm, content.source, content.recipe, content.network).eval()
+    return Detector(gm, content.source, content.recipe, content.network, label=str(path)).eval()
 
 
 def _check_quantizers(gm: fx.GraphModule) -> None:

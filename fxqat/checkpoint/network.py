@@ -38,14 +38,14 @@ def network_of(model: Detector) -> fx.GraphModule:
     """
     if model.network is None:
         raise Problem(
-            model.source.name, "does not know the float network it was prepared from", remedy="run fxqat prepare again"
+            model.label, "does not know the float network it was prepared from", remedy="run fxqat prepare again"
         )
     tensors = {name: tensor.detach().clone() for name, tensor in model.gm.state_dict().items()}
     try:
         return build(model.network, tensors, present()).eval()
     except Unreadable as error:
         what = f"its float network cannot be built again ({error})"
-        raise Problem(model.source.name, what, remedy="run fxqat prepare again") from error
+        raise Problem(model.label, what, remedy="run fxqat prepare again") from error
 
 
 def policy_of(recipe: Recipe) -> Policy:

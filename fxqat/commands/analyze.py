@@ -68,7 +68,7 @@ def run(options: Namespace) -> None:
         print("wrote " + ", ".join(map(str, draw(report, options.plots))))
 
 
-_HEAD = ("site", "share", "alone", "SQNR", "weight", "gathered", "clipped", "used", "codes")
+_HEAD = ("site", "share", "alone", "SQNR", "weight", "accumulated", "clipped", "used", "codes")
 
 
 def _table(report: ErrorReport, options: Namespace) -> str:
@@ -102,7 +102,7 @@ def _table(report: ErrorReport, options: Namespace) -> str:
 
 COMMAND = Command(
     name="analyze",
-    help="the error of each quantizer: at its tensor, alone at the output, and gathered",
+    help="the error of each quantizer: at its tensor, alone at the output, and accumulated over the network",
     example="fxqat analyze yolov8n_ptq.fxqat --data coco128.yaml",
     arguments=arguments,
     run=run,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
 from fxqat.errors import Problem
 from fxqat.models.image_size import ImageSize
@@ -87,6 +87,24 @@ def add_method(parser: ArgumentParser) -> None:
         metavar="M",
         help=f"how activation ranges are chosen: {', '.join(METHODS)} (default: as the policy says)",
     )
+
+
+def add_correct(parser: ArgumentParser) -> None:
+    """``--correct``."""
+    from fxqat.policy.correction_names import NAMES
+
+    parser.add_argument(
+        "--correct",
+        metavar="NAMES",
+        help=f"corrections to run, with commas: {', '.join(NAMES)}, or none (default: as the policy says)",
+    )
+
+
+def corrections(options: Namespace) -> tuple[str, ...] | None:
+    """What ``--correct`` names; None where it is not given."""
+    if options.correct is None:
+        return None
+    return () if options.correct == "none" else tuple(name.strip() for name in options.correct.split(","))
 
 
 def add_input(parser: ArgumentParser) -> None:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from fxqat.commands.arguments import add_images, add_method, add_output, add_quiet
+from fxqat.commands.arguments import add_correct, add_images, add_method, add_output, add_quiet, corrections
 from fxqat.commands.command import Command, check_counts, default_name, output, say_skipped
 from fxqat.commands.progress import progress
-
-if TYPE_CHECKING:
-    pass
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -19,6 +15,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="X.fxqat", help="what fxqat prepare wrote")
     add_images(parser, limit=None, batch=8)
     add_method(parser)
+    add_correct(parser)
     add_output(parser, "X_ptq.fxqat")
     add_quiet(parser)
 
@@ -39,6 +36,7 @@ def run(options: Namespace) -> None:
             imgsz=options.imgsz,
             batch=options.batch,
             method=options.method,
+            corrections=corrections(options),
             progress=step,
             on_skip=lambda image, why: skipped.append((image, why)),
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fxqat.commands import calibrate, export, prepare, report, train
 from fxqat.commands.arguments import (
+    add_correct,
     add_images,
     add_input,
     add_method,
@@ -20,9 +21,9 @@ from fxqat.commands.arguments import (
     add_trust,
 )
 from fxqat.commands.command import Command, check_counts, default_name, typed
-from fxqat.commands.decision import next_command, policy_with_floats
+from fxqat.commands.decision import CORRECTED, next_command, policy_with_floats
 from fxqat.commands.steps import step
-from fxqat.report.actions import TRAIN
+from fxqat.report.actions import CORRECT, TRAIN
 
 if TYPE_CHECKING:
     from fxqat.report.collect import Content
@@ -41,6 +42,7 @@ def arguments(parser: ArgumentParser) -> None:
     add_images(parser, limit=None, batch=_BATCH)
     add_input(parser)
     add_method(parser)
+    add_correct(parser)
     parser.add_argument(
         "--train", action="store_true", help="train the calibrated model too; it never ends below where it started"
     )
@@ -81,7 +83,7 @@ def _calibrated(options: Namespace) -> Path:
     ptq = Path(default_name(made, "_ptq.fxqat"))
     shown = ("--data", options.data, *_given("--images", options.images), *_given("--imgsz", options.imgsz))
     batch = _given("--batch", options.batch if options.batch != _BATCH else None)
-    how = (*shown, *batch, *_given("--method", options.method))
+    how = (*shown, *batch, *_given("--method", options.method), *_given("--correct", options.correct))
     step(calibrate.COMMAND, made, *how, "-o", ptq, quiet=options.quiet)
     return ptq
 
@@ -125,8 +127,10 @@ def _next(options: Namespace, verdict: Verdict, model: Path, file: Path, policy:
     if policy is not None:
         train = ("--train",) if options.train else ()
         return typed(*again, "--policy", policy, *train, *_given("--target", options.target))
-    if verdict.action == TRAIN:
-        return typed(*again, "--policy", options.policy, *_given("--target", options.target), "--train")
+    more = {CORRECT: CORRECTED, TRAIN: (*_given("--correct", options.correct), "--train")}
+    if verdict.action in more:
+        same = ("--policy", options.policy, *_given("--target", options.target))
+        return typed(*again, *same, *more[verdict.action])
     return next_command(verdict, source=options.model, data=options.data, model=str(model), file=str(file))
 
 

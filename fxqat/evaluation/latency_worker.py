@@ -17,7 +17,7 @@ def load(model: str, threads: int, size: Sequence[int]) -> tuple[Run, Sequence[i
     """A CPU session with default options apart from the number of threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # fatal ones alone: errors arrive as exceptions
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     inputs = feed(session, size)
     (images,) = inputs.values()

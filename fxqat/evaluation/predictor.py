@@ -165,7 +165,7 @@ def _session(path: Path, threads: int | None) -> Any:
 
     read(path)
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors, which arrive as exceptions anyway
+    options.log_severity_level = 4  # fatal ones alone: errors arrive as exceptions
     if threads is not None:
         options.intra_op_num_threads = threads
     with runtime_refusals(path, _RUNTIME):

@@ -121,13 +121,21 @@ class Detector(nn.Module):
         recipe: what was done to it.
         network: of stage ``qat``, the fused float network before its policy, without numbers: those of ``gm`` have the
             same names. It is what another target's graph is made of; None where it is not known.
+        label: what messages call it: the .fxqat file that it was read from, or what it was traced from.
     """
 
     def __init__(
-        self, gm: fx.GraphModule, source: Source, recipe: Recipe, network: Mapping[str, Any] | None = None
+        self,
+        gm: fx.GraphModule,
+        source: Source,
+        recipe: Recipe,
+        network: Mapping[str, Any] | None = None,
+        *,
+        label: str = "",
     ) -> None:
         super().__init__()
         self.gm, self.source, self.recipe, self.network = gm, source, recipe, network
+        self.label = label or source.name
         self._raw: fx.GraphModule | None = None
 
     def forward(self, images: Tensor) -> Any:
@@ -139,11 +147,13 @@ class Detector(nn.Module):
         return self._raw(images)  # type: ignore[misc]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Detector:
-        return Detector(copy.deepcopy(self.gm, memo), self.source, self.recipe, self.network).train(self.training)
+        gm = copy.deepcopy(self.gm, memo)
+        return Detector(gm, self.source, self.recipe, self.network, label=self.label).train(self.training)
 
     def with_graph(self, gm: fx.GraphModule, **changes: Any) -> Detector:
         """This detector with another graph and the given changes to its recipe."""
-        return Detector(gm, self.source, replace(self.recipe, **changes), self.network).train(gm.training)
+        recipe = replace(self.recipe, **changes)
+        return Detector(gm, self.source, recipe, self.network, label=self.label).train(gm.training)
 
     @property
     def fit(self) -> str:

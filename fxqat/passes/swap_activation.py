@@ -52,7 +52,7 @@ def swap_activation(detector: Detector, to: str) -> Detector:
         Problem: not a float detector, one without SiLU, or an unknown activation.
     """
     if detector.stage != "float":
-        name = detector.source.name
+        name = detector.label
         raise Problem(name, f"is at stage {detector.stage}", expected="stage float to swap activations")
     gm, _ = Pipeline((SwapActivation(to=to),)).run(detector.gm)
     architecture = {**detector.source.architecture, "activation": ACTIVATIONS[to].written}

@@ -51,8 +51,8 @@ class PolicyRule:
 
     @property
     def where(self) -> str:
-        """``file:line``."""
-        return f"{self.file}:{self.line}"
+        """``file:line``; line 0 stands for no file, but what gave the name."""
+        return f"{self.file}:{self.line}" if self.line else self.file
 
     @property
     def selector(self) -> str:
@@ -89,5 +89,5 @@ class CorrectionEntry:
 
     @property
     def where(self) -> str:
-        """``file:line``."""
-        return f"{self.file}:{self.line}"
+        """``file:line``, or what named it where no file did (line 0)."""
+        return f"{self.file}:{self.line}" if self.line else self.file

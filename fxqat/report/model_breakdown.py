@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import fx
 
@@ -97,7 +96,7 @@ def break_down(model: Detector) -> Breakdown:
     """
     if model.stage != "qat":
         expected = "a prepared, calibrated or trained .fxqat"
-        raise Problem(Path(model.source.name).name, f"is at stage {model.stage}", expected=expected)
+        raise Problem(model.label, f"is at stage {model.stage}", expected=expected)
     policy, fused = policy_of(model.recipe), network_of(model)
     Pipeline((Assign(policy=policy),)).apply(fused)
     passes = api.convert(model)[0].recipe.passes if model.recipe.calibration else model.recipe.passes

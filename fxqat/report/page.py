@@ -21,7 +21,7 @@ from fxqat.report.plots import profile, spark
 from fxqat.report.verdict import worst
 from fxqat.sensitivity.error_report import SiteError
 
-DECIBELS = (25.0, 20.0, 15.0, 10.0)  # a gathered SQNR below each is one step worse
+DECIBELS = (25.0, 20.0, 15.0, 10.0)  # an accumulated SQNR below each is one step worse
 SHARES = (0.005, 0.01, 0.02, 0.05)  # a share from each on is one step more
 NONE = "\u2013"
 
@@ -162,7 +162,7 @@ class View:
             "Operation": f"{part.op} {part.words}".strip(),
             "Precision": f"{part.precision}, by line {rule.line} of the policy",
             "Why": rule.why,
-            "SQNR gathered": f"{decibels(row.accumulated_sqnr)} dB" if row else "",
+            "SQNR accumulated": f"{decibels(row.accumulated_sqnr)} dB" if row else "",
             "Share of the error": percent(self.share_of.get(part.site)) if self.rows else "",
             "Multiply-adds": percent(self.work(part)) if part.macs else "",
             "Reads": ", ".join(part.inputs),

@@ -31,7 +31,7 @@ class _Frame:
 
 
 def profile(rows: Sequence[SiteError]) -> Markup:
-    """SQNR along the network: dots of each tensor's own rounding, triangles of each weight's, a line of what gathered.
+    """SQNR along the network: dots of each tensor's own rounding, triangles of each weight's, a line of what adds up.
 
     Shapes differ, so that colour alone says nothing.
     """
@@ -101,7 +101,7 @@ def _line(frame: _Frame, rows: Sequence[SiteError]) -> str:
     inner = _inside_silu({row.site for row in rows})
     kept = [(index, row.accumulated_sqnr) for index, row in enumerate(rows) if row.site not in inner]
     points = " ".join(f"{frame.x(index):.1f},{frame.y(value):.1f}" for index, value in kept)
-    return f'<polyline class="gathered" points="{points}"/>'
+    return f'<polyline class="accumulated" points="{points}"/>'
 
 
 def _inside_silu(sites: set[str]) -> set[str]:

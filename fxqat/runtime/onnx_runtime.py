@@ -12,7 +12,7 @@ def _onnx_runtime(proto: onnx.ModelProto, *, optimized: bool) -> Run:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # fatal ones alone: errors arrive as exceptions
     if not optimized:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(

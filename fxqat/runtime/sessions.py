@@ -13,7 +13,7 @@ import onnx
 from fxqat.errors import Problem
 from fxqat.models.image_size import ImageSize
 from fxqat.runtime.onnx.onnx_file import read
-from fxqat.runtime.reference.tensor_names import CODES, PERMUTED, back
+from fxqat.runtime.reference.tensor_names import CODES, back
 from fxqat.runtime.refusals import guarded
 from fxqat.runtime.runtime import Open, Run, Runtime
 from fxqat.runtime.tflite import litert_session
@@ -125,7 +125,7 @@ def _code_type(proto: onnx.ModelProto) -> int:
 
 def _in_order(proto: onnx.ModelProto, made: set[str], name: str) -> onnx.NodeProto | None:
     """The Transpose that gives codes which the file holds in another order of axes their own order."""
-    held = next((one for one in made if one.startswith(f"{name}{PERMUTED}")), None)
+    held = next((one for one in made if one.startswith(name) and back(one, 0)[0] == name), None)
     if held is None:
         return None
     return onnx.helper.make_node("Transpose", [held], [name], perm=back(held, 0)[1], name=name)

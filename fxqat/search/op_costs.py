@@ -125,7 +125,7 @@ def _events(proto: onnx.ModelProto, folder: Path, threads: int) -> tuple[list[di
 
 def _session(proto: onnx.ModelProto, threads: int, profile: Path | None) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    options.intra_op_num_threads, options.log_severity_level = threads, 4
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -52,7 +52,7 @@ def _depth(report: ErrorReport) -> Any:
     for label, column, style in (
         ("its own rounding, values", "sqnr", {"marker": "o", "ms": 3, "ls": ""}),
         ("its own rounding, weights", "weight_sqnr", {"marker": "^", "ms": 4, "ls": ""}),
-        ("gathered, everything on", "accumulated_sqnr", {"lw": 1.2}),
+        ("accumulated, everything on", "accumulated_sqnr", {"lw": 1.2}),
     ):
         found = [(place[row.site], getattr(row, column)) for row in report.rows if getattr(row, column) is not None]
         axes.plot([x for x, _ in found], [min(y, _DECIBELS) for _, y in found], label=label, **style)

@@ -40,16 +40,16 @@ def check_teacher(detector: Detector, teacher: Detector | None, plan: TrainingCo
     """
     if teacher is not None:
         if teacher.stage != "float":
-            raise Problem(teacher.source.name, f"is at stage {teacher.stage}", expected="a float teacher")
+            raise Problem(teacher.label, f"is at stage {teacher.stage}", expected="a float teacher")
         if dict(teacher.names) != dict(detector.names):
-            raise Problem(teacher.source.name, "its classes are not those of the detector to train")
+            raise Problem(teacher.label, "its classes are not those of the detector to train")
     elif plan.loss.needs_teacher:
         changed = [one["name"] for one in detector.recipe.calibration.get("corrections", ())]
         changed = [name for name in changed if name != "equalize"]  # the one that leaves the float function alone
         if changed or detector.recipe.training:
             by = ", ".join(changed) or "an earlier training"
             raise Problem(
-                detector.source.name,
+                detector.label,
                 f"its weights are no longer the float network's ({by}), so it cannot teach",
                 remedy="give the float checkpoint as teacher (--teacher)",
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,8 @@ from fxqat.errors import Problem
 from fxqat.models.detector import Detector
 from fxqat.models.image_size import ImageSize, SizeLike
 from fxqat.passes.calibrate import observe, use_method
+from fxqat.passes.corrections import registry
 from fxqat.passes.corrections.layerwise import Images, silent
-from fxqat.passes.corrections.registry import correct, corrections
 from fxqat.workflow.stage_checks import batches, expect, expect_uncorrected
 
 Progress = Callable[[int, int], None]
@@ -30,6 +30,7 @@ def calibrate(
     imgsz: SizeLike | None = None,
     batch: int = 8,
     method: str | None = None,
+    corrections: Sequence[str] | None = None,
     progress: Progress | None = None,
     on_skip: Callable[[Path, str], None] | None = None,
     on_step: Callable[[str], None] | None = None,
@@ -48,23 +49,25 @@ def calibrate(
         batch: images at a time.
         method: ``standard``, ``percentile``, ``entropy`` or ``mse`` for every activation, instead of the policy's; by
             default what the last calibration used.
+        corrections: names of corrections (``fxqat.passes.corrections.registry.CORRECTIONS``) with their default
+            options, instead of the policy's; an empty sequence for none.
         progress: called with steps done and steps in all: images, then what each correction counts.
         on_skip: called with the path of an image that cannot be read, and why.
         on_step: called with the name of each correction before it starts.
 
     Raises:
-        Problem: no data, an unknown method, a site that saw NaN or infinity, corrections that were applied already, or
-            corrections without data that can be read again.
+        Problem: no data, an unknown method or correction, a site that saw NaN or infinity, corrections that were
+            applied already, or corrections without data that can be read again.
     """
     expect(model, "qat", "calibrate")
     expect_uncorrected(model)
     method = _observed_by(model, method)
-    chosen, step = corrections(policy_of(model.recipe)), progress or silent
+    chosen, step = _corrections(model, corrections), progress or silent
     size = model.imgsz if imgsz is None else ImageSize.of(imgsz)
     shown, total, name = batches(data, images_limit, size, batch, model, on_skip)
     if chosen:
         _expect_again(shown)
-    corrected = partial(correct, model.gm, chosen, progress=step, on_step=on_step)
+    corrected = partial(registry.correct, model.gm, chosen, progress=step, on_step=on_step)
     again = Images(read=lambda: batches(data, images_limit, size, batch, model, None)[0], total=total)
     reports = corrected(again, before_ranges=True)
     seen, largest = _observed(model, shown, total, step)
@@ -72,6 +75,11 @@ def calibrate(
     more = {**({"method": method} if method else {}), **({"corrections": reports} if chosen else {})}
     how = {"data": name, "images": seen, "imgsz": largest.plain, **more}
     return model.with_graph(model.gm, calibration=how)
+
+
+def _corrections(model: Detector, names: Sequence[str] | None) -> tuple[registry.Correction, ...]:
+    """Those with ``names``, or the policy's."""
+    return registry.corrections(policy_of(model.recipe)) if names is None else registry.named(names)
 
 
 def _observed_by(model: Detector, method: str | None) -> str | None:

@@ -69,4 +69,4 @@ def prepare(
         "passes": records(Pipeline((*first.passes, *last.passes)), report),
     }
     recipe = replace(detector.recipe, **changes)
-    return Detector(gm, detector.source, recipe, network).train(gm.training), report
+    return Detector(gm, detector.source, recipe, network, label=detector.label).train(gm.training), report

@@ -72,7 +72,7 @@ def _lowered(
     found = transfer(model.gm, made.gm, observed=False)
     if found.observed and shown is None:
         raise Problem(
-            model.source.name,
+            model.label,
             f"{len(found.observed)} tensors that {target} rounds have no range yet (first: {found.observed[0]})",
             expected="images to observe them on",
             remedy="give --data",

@@ -44,7 +44,7 @@ def expect(detector: Detector, stage: str, verb: str) -> None:
     if detector.stage != stage:
         hints = {"float": "run fxqat prepare first", "qat": "", "int8": "take the .fxqat it was converted from"}
         raise Problem(
-            detector.source.name,
+            detector.label,
             f"is at stage {detector.stage}",
             expected=f"stage {stage} for {verb}",
             remedy=hints[detector.stage],
@@ -60,7 +60,7 @@ def expect_calibrated(detector: Detector, verb: str) -> None:
     expect(detector, "qat", verb)
     if not detector.recipe.calibration:
         raise Problem(
-            detector.source.name,
+            detector.label,
             "was never calibrated",
             expected="a calibrated .fxqat",
             remedy="run fxqat calibrate first",
@@ -75,7 +75,7 @@ def expect_uncorrected(detector: Detector) -> None:
     """
     if applied := [one["name"] for one in detector.recipe.calibration.get("corrections", ())]:
         raise Problem(
-            detector.source.name,
+            detector.label,
             f"its weights were changed when it was calibrated ({', '.join(applied)})",
             expected="a detector that is not calibrated yet",
             remedy="take the .fxqat that fxqat prepare wrote",

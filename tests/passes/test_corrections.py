@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from passes.networks import TEXT, Chain, calibrated, images, prepared
+from refusals import refusal
 from torch import nn
 
 import fxqat
@@ -206,6 +207,32 @@ def test_the_command_takes_a_method_and_tells_what_corrections_did(prepared_file
     assert "bias_correction: 63 layers corrected (parallel, 1 images)" in said
     again = fxqat.load(prepared_file.with_name("x_ptq.fxqat"))
     assert again.recipe.calibration["method"] == "percentile"
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [("bias_correction", ["bias_correction: 63 layers corrected (sequential, 1 images)"]), ("none", [])],
+)
+def test_the_command_takes_corrections_instead_of_the_policys(prepared_file, tiny_data, tmp_path, capsys, names, says):
+    target = tmp_path / "corrected.fxqat"
+    words = f"calibrate {prepared_file} --data {tiny_data} --images 1 --imgsz 64 --correct {names} -q -o {target}"
+    assert main(words.split()) == 0
+    told = [line.partition(", largest")[0] for line in capsys.readouterr().out.splitlines()]
+    assert told == ["calibrated on 1 images", *says, f"wrote {target}"]
+    done = fxqat.load(target).recipe.calibration.get("corrections", [])
+    assert [one["name"] for one in done] == [one.partition(":")[0] for one in says]
+
+
+def test_unknown_corrections_and_a_wrong_order_are_refused(prepared_file, batches):
+    model = fxqat.load(prepared_file)
+    expected = "one of: equalize, adaround, bias_correction, bn_reestimate"
+    words = refusal(fxqat.calibrate, model, batches, corrections=["bias_corection"])
+    assert (
+        words
+        == f"corrections: unknown correction 'bias_corection'; expected {expected}; did you mean 'bias_correction'?"
+    )
+    words = refusal(fxqat.calibrate, model, batches, corrections=["adaround", "equalize"])
+    assert words.startswith("corrections: equalize stands after adaround, but works before ranges are chosen; ")
 
 
 def test_the_command_refuses_an_unknown_method_in_one_line(prepared_file, tiny_data, capsys):

@@ -36,4 +36,4 @@ def test_the_profile_has_a_dot_for_each_quantized_tensor(calibrated: Detector, i
     drawn = str(profile(rows))
     assert drawn.count('class="own"') == sum(row.sqnr is not None for row in rows)
     assert drawn.count('class="weight"') == sum(row.weight_sqnr is not None for row in rows)
-    assert drawn.count('class="gathered"') == 1
+    assert drawn.count('class="accumulated"') == 1

@@ -31,9 +31,9 @@ def test_analyze_prints_the_worst_and_writes_all(
     words = ["--data", str(tiny_data), "--images", "2", "--rows", "5", "--by", "accumulated_sqnr", *SIZE]
     wrote = ["--csv", files["csv"], "--json", files["json"], "--plots", str(three / "plots")]
     out = said(capsys, "analyze", str(three / "tiny.fxqat"), *words, *wrote).splitlines()
-    assert out[0].split() == ["site", "share", "alone", "SQNR", "weight", "gathered", "clipped", "used", "codes"]
-    gathered = [float(line.split()[-6]) for line in out[1:6]]
-    assert gathered == sorted(gathered)
+    assert out[0].split() == ["site", "share", "alone", "SQNR", "weight", "accumulated", "clipped", "used", "codes"]
+    accumulated = [float(line.split()[-6]) for line in out[1:6]]
+    assert accumulated == sorted(accumulated)
     assert out[6].startswith("2 images, 184 quantized tensors; 179 more with --rows 0")
     assert len(list(csv.DictReader(Path(files["csv"]).read_text().splitlines()))) == 184
     assert len(json.loads(Path(files["json"]).read_text())["sites"]) == 184

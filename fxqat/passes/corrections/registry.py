@@ -18,7 +18,7 @@ from fxqat.passes.corrections.bias_correction import BiasCorrection
 from fxqat.passes.corrections.bn_reestimate import BNReestimate
 from fxqat.passes.corrections.equalize import Equalize
 from fxqat.passes.corrections.layerwise import Images, Material, Progress, silent
-from fxqat.policy import CorrectionEntry, Policy
+from fxqat.policy import CorrectionEntry, Policy, correction_names
 from fxqat.quant.torch_ao import disable_fake_quant
 
 
@@ -38,10 +38,10 @@ class Correction(Protocol):
 
 
 CORRECTIONS: Mapping[str, type[Any]] = {
-    "equalize": Equalize,
-    "adaround": AdaRound,
-    "bias_correction": BiasCorrection,
-    "bn_reestimate": BNReestimate,
+    correction_names.EQUALIZE: Equalize,
+    correction_names.ADAROUND: AdaRound,
+    correction_names.BIAS_CORRECTION: BiasCorrection,
+    correction_names.BN_REESTIMATE: BNReestimate,
 }
 _NO_OPTIONS = ("name", "before_ranges")
 
@@ -53,8 +53,21 @@ def corrections(policy: Policy) -> tuple[Correction, ...]:
         Problem: with ``file:line``: an unknown name or option, an illegal value, or one that works on the float graph
             after one that needs ranges.
     """
-    made = [_made(wanted) for wanted in policy.corrections]
-    for (before, after), wanted in zip(pairwise(made), policy.corrections[1:], strict=False):
+    return _all_made(policy.corrections)
+
+
+def named(wanted: Sequence[str]) -> tuple[Correction, ...]:
+    """The corrections with these names, in this order, with their default options.
+
+    Raises:
+        Problem: an unknown name, or one that works on the float graph after one that needs ranges.
+    """
+    return _all_made([CorrectionEntry(line=0, name=name, file="corrections") for name in wanted])
+
+
+def _all_made(entries: Sequence[CorrectionEntry]) -> tuple[Correction, ...]:
+    made = [_made(wanted) for wanted in entries]
+    for (before, after), wanted in zip(pairwise(made), entries[1:], strict=False):
         if after.before_ranges and not before.before_ranges:
             raise Problem(
                 wanted.where,

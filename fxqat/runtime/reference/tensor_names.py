@@ -13,7 +13,12 @@ def permuted(name: str, order: tuple[int, ...]) -> str:
 
 
 def back(name: str, rank: int) -> tuple[str, tuple[int, ...]]:
-    """The name without its order, and the order that takes the file's axes back to the graph's."""
+    """The name without its order, and the order that takes the file's axes back to the graph's.
+
+    What does not end in an order of axes is a name like any other, of a tensor with ``rank`` axes in order.
+    """
     known, _, held = name.partition(PERMUTED)
-    order = [int(axis) for axis in held.split(".")] if held else list(range(rank))
+    order = [int(axis) if axis.isdecimal() else -1 for axis in held.split(".")]
+    if sorted(order) != list(range(len(order))):
+        return name, tuple(range(rank))
     return known, tuple(sorted(range(len(order)), key=order.__getitem__))
