@@ -133,7 +133,10 @@ def architecture(name: str, *, classes: int = 3, keypoints: Sequence[int] = (17,
     """The small network that stands for ``name``, as Ultralytics' YAML files hold one."""
     options, blocks, head = FAMILIES[name]
     counts = f"nc: {classes}\nkpt_shape: {list(keypoints)}\n"
-    return dict(yaml.safe_load(f"{counts}{options}backbone:{blocks.format(head=head)}"))
+    content = dict(yaml.safe_load(f"{counts}{options}backbone:{blocks.format(head=head)}"))
+    if head == SEGMENT:  # prototypes are made of the first level, and Ultralytics' validation takes 4 pixels for a cell
+        content["head"][-1][0].reverse()
+    return content
 
 
 def write(folder: Path, name: str, **how: Any) -> str:
