@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from models.checkpoint_files import ARCHITECTURE, write
+from models.checkpoint_files import write
+from small_networks import architecture
 from torch import nn
 
 from fxqat import demo
 from fxqat.checkpoint import vocabulary
 from fxqat.demo import make_dataset
+from fxqat.evaluation import bootstrap
 from fxqat.models.load import build
 from fxqat.runtime.runtimes import RUNTIMES
 from fxqat.targets import TARGETS, operations
@@ -41,7 +43,7 @@ def materials(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def random_detector(names: dict[int, str]) -> nn.Module:
     """A small detector whose batch norms know the statistics of noise: with fresh ones the signal would fade."""
-    model, _ = build({**ARCHITECTURE, "nc": len(names)})
+    model, _ = build(architecture("yolov8n", classes=len(names)))
     model.names = names  # type: ignore[assignment]
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -62,6 +64,12 @@ def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
         return make_dataset(out, images=min(images, 24), **options)
 
     monkeypatch.setattr(demo, "make_dataset", few)
+
+
+@pytest.fixture
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals from few resamples of the images, since no page says what they are."""
+    monkeypatch.setitem(bootstrap.paired_drift.__kwdefaults__, "resamples", 50)
 
 
 @pytest.fixture
