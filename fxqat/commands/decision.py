@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 import yaml
 
 from fxqat.commands.command import default_name, typed
-from fxqat.report.actions import FLOAT, MEASURE, RUNTIME, SEARCH, TARGET, TRAIN
+from fxqat.policy.correction_names import BIAS_CORRECTION
+from fxqat.report.actions import CORRECT, FLOAT, MEASURE, RUNTIME, SEARCH, TARGET, TRAIN
 
 if TYPE_CHECKING:
     from fxqat.report.verdict import Verdict
+
+CORRECTED = ("--correct", BIAS_CORRECTION)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,7 @@ _COMMANDS: Mapping[str, Callable[[_Names], Sequence[str]]] = {
     RUNTIME: lambda n: ("verify", n.model, "--onnx", n.file, "--data", n.data),
     TARGET: lambda n: ("targets",),
     FLOAT: lambda n: _search(n),
+    CORRECT: lambda n: ("run", n.source, "--data", n.data, *CORRECTED),
     TRAIN: lambda n: ("train", n.model, "--data", n.data),
     SEARCH: lambda n: _search(n),
 }

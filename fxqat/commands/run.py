@@ -21,9 +21,9 @@ from fxqat.commands.arguments import (
     add_trust,
 )
 from fxqat.commands.command import Command, check_counts, default_name, typed
-from fxqat.commands.decision import next_command, policy_with_floats
+from fxqat.commands.decision import CORRECTED, next_command, policy_with_floats
 from fxqat.commands.steps import step
-from fxqat.report.actions import TRAIN
+from fxqat.report.actions import CORRECT, TRAIN
 
 if TYPE_CHECKING:
     from fxqat.report.collect import Content
@@ -127,8 +127,10 @@ def _next(options: Namespace, verdict: Verdict, model: Path, file: Path, policy:
     if policy is not None:
         train = ("--train",) if options.train else ()
         return typed(*again, "--policy", policy, *train, *_given("--target", options.target))
-    if verdict.action == TRAIN:
-        return typed(*again, "--policy", options.policy, *_given("--target", options.target), "--train")
+    more = {CORRECT: CORRECTED, TRAIN: (*_given("--correct", options.correct), "--train")}
+    if verdict.action in more:
+        same = ("--policy", options.policy, *_given("--target", options.target))
+        return typed(*again, *same, *more[verdict.action])
     return next_command(verdict, source=options.model, data=options.data, model=str(model), file=str(file))
 
 

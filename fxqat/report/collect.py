@@ -125,8 +125,12 @@ def collect(
     if asked.data:
         expect_calibrated(model, "report")
     imgsz = (asked.imgsz or model.imgsz).checked(model.stride)
-    trained = bool(model.recipe.training)
-    base = Measurements(integer_share=breakdown.integer_share, size=_size(model, asked.file), trained=trained)
+    base = Measurements(
+        integer_share=breakdown.integer_share,
+        size=_size(model, asked.file),
+        corrected=bool(model.recipe.calibration.get("corrections")),
+        trained=bool(model.recipe.training),
+    )
     common = {
         "title": asked.model.name,
         "breakdown": breakdown,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fxqat.report.actions import FLOAT, MEASURE, RUNTIME, SEARCH, SHIP, TARGET, TRAIN
+from fxqat.report.actions import CORRECT, FLOAT, MEASURE, RUNTIME, SEARCH, SHIP, TARGET, TRAIN
 from fxqat.report.measurements import Measurements
 
 HALF = 0.5  # of the output's error
@@ -89,6 +89,13 @@ RULES: tuple[DecisionRule, ...] = (
     ),
     DecisionRule(action=SHIP, applies=lambda case: case.level == "good", words=_shipped),
     DecisionRule(action=FLOAT, applies=lambda case: 0 < len(case.sites) <= FEW, words=_floated),
+    DecisionRule(
+        action=CORRECT,
+        applies=lambda case: not case.found.trained and not case.found.corrected,
+        words=lambda case: (
+            "Correct the biases: the error comes from everywhere, and this takes one more calibration and no labels."
+        ),
+    ),
     DecisionRule(
         action=TRAIN,
         applies=lambda case: not case.found.trained,

@@ -28,6 +28,7 @@ class Measurements:
         size: of the exported file, as a part of the float weights' in 32 bits.
         metric: the name of the task's metric.
         latency: of the exported file for one image, against the float network's file.
+        corrected: whether corrections ran when it was calibrated.
         trained: whether the model was trained with its quantizers on.
     """
 
@@ -43,4 +44,5 @@ class Measurements:
     size: float | None = None
     metric: str = "mAP50-95"
     latency: Latency | None = None
+    corrected: bool = False
     trained: bool = False

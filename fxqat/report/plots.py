@@ -31,7 +31,7 @@ class _Frame:
 
 
 def profile(rows: Sequence[SiteError]) -> Markup:
-    """SQNR along the network: dots of each tensor's own rounding, triangles of each weight's, a line of what accumulated.
+    """SQNR along the network: dots of each tensor's own rounding, triangles of each weight's, a line of what adds up.
 
     Shapes differ, so that colour alone says nothing.
     """

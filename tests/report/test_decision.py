@@ -13,7 +13,7 @@ from fxqat.commands.parser import command_line
 from fxqat.evaluation.bootstrap import Drift
 from fxqat.evaluation.latency import Latency
 from fxqat.policy import Policy
-from fxqat.report.actions import FLOAT, MEASURE, RUNTIME, SEARCH, SHIP, TARGET, TRAIN
+from fxqat.report.actions import CORRECT, FLOAT, MEASURE, RUNTIME, SEARCH, SHIP, TARGET, TRAIN
 from fxqat.report.decision import FEW, RULES
 from fxqat.report.measurements import Measurements
 from fxqat.report.verdict import Verdict, judge
@@ -60,11 +60,13 @@ SPREAD = errors(*[1 / 26] * 26)
         (replace(BAD, codes=Difference(codes=9, differing=1)), RUNTIME),
         (replace(BAD, errors=errors(0.3, 0.4, 0.3)), FLOAT),
         (replace(BAD, errors=errors(0.3, 0.4, 0.3), trained=True), FLOAT),
-        (BAD, TRAIN),
-        (replace(BAD, errors=SPREAD), TRAIN),
+        (BAD, CORRECT),
+        (replace(BAD, corrected=True), TRAIN),
+        (replace(BAD, errors=SPREAD), CORRECT),
+        (replace(BAD, errors=SPREAD, corrected=True), TRAIN),
         (replace(BAD, errors=SPREAD, trained=True), SEARCH),
         (replace(BAD, errors=errors(*[0.51 / FEW] * FEW, *[0.049] * 10)), FLOAT),
-        (replace(BAD, errors=errors(*[0.51 / (FEW + 1)] * (FEW + 1), *[0.049] * 10)), TRAIN),
+        (replace(BAD, errors=errors(*[0.51 / (FEW + 1)] * (FEW + 1), *[0.049] * 10)), CORRECT),
     ],
 )
 def test_the_first_rule_that_applies_decides(found: Measurements, action: str) -> None:
@@ -72,7 +74,7 @@ def test_the_first_rule_that_applies_decides(found: Measurements, action: str) -
 
 
 def test_every_action_is_reached_and_has_words_of_its_own() -> None:
-    assert [rule.action for rule in RULES] == [MEASURE, RUNTIME, TARGET, SHIP, FLOAT, TRAIN, SEARCH]
+    assert [rule.action for rule in RULES] == [MEASURE, RUNTIME, TARGET, SHIP, FLOAT, CORRECT, TRAIN, SEARCH]
 
 
 def test_layers_are_named_as_a_policy_names_them_worst_first() -> None:
