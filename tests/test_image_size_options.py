@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 import pytest
 from commands import refused
@@ -79,6 +80,13 @@ def test_what_was_calibrated_or_trained_decides(network, said):
         assert model.imgsz == ImageSize.of(said)
         assert model_size(argparse.Namespace(imgsz=None), model) == model.imgsz
     assert recorded(network).imgsz == DEFAULT_SIZE
+
+
+@pytest.mark.parametrize(("recipe", "size"), [({}, 320), ({"calibration": {"imgsz": 64}}, 64)])
+def test_the_size_of_float_training_decides_where_nothing_was_calibrated(network, recipe, size):
+    model = recorded(network, **recipe)
+    model.source = replace(model.source, imgsz=320)
+    assert model.imgsz == ImageSize.of(size)
 
 
 def test_another_size_than_calibrated_is_said(network, capsys):
