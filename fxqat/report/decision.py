@@ -66,7 +66,7 @@ def _unmeasured(case: Case) -> str:
 
 def _shipped(case: Case) -> str:
     sites = case.sites
-    rest = f" Should more be needed: {sites[0]} causes most of the error that is left." if sites else ""
+    rest = f" Should more be needed: {sites[0]} has the largest part of the error that is left." if sites else ""
     return f"Ship it.{rest}"
 
 
