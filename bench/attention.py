@@ -51,7 +51,7 @@ BLOCKS = (
     Block(name="A2C2f of YOLO12n: 40 x 40, 4 areas", batch=4, heads=2, key=32, value=32, places=400),
     Block(name="A2C2f of YOLO12n: 20 x 20", batch=1, heads=4, key=32, value=32, places=400),
 )
-# The value of a tensor in 8 bits, as QuantizeLinear and DequantizeLinear; the numbers do not change the time.
+# The value of a tensor in 8 bits, as QuantizeLinear and DequantizeLinear; a scale does not change the time.
 _QUANTIZED = """
     {0}_codes = QuantizeLinear({0}, {1}_scale, {1}_zero)
     {0}_q = DequantizeLinear({0}_codes, {1}_scale, {1}_zero)

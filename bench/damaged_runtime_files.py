@@ -33,7 +33,7 @@ from fxqat.evaluation.predictor import from_onnx
 from fxqat.evaluation.tflite_predictor import from_tflite
 from fxqat.models.detector import Detector
 from fxqat.models.image_size import ImageSize
-from fxqat.runtime.tflite_file import TFLiteFile, is_installed
+from fxqat.runtime.tflite.tflite_file import TFLiteFile, is_installed
 
 Dice = random.Random
 RunAll = Callable[[Callable[[int], str], int], Iterable[str]]

@@ -11,7 +11,7 @@ import onnx
 
 import fxqat
 from bench.peer_job import Job
-from fxqat.runtime.tflite_file import TFLiteFile
+from fxqat.runtime.tflite.tflite_file import TFLiteFile
 
 # Images that onnx2tf compares operations with; it looks for this name in the current folder, then in the network.
 _SAMPLE = "calibration_image_sample_data_20x128x128x3_float32.npy"

@@ -25,7 +25,7 @@ from bench.living import write_living
 from fxqat.data import images
 from fxqat.errors import Problem
 from fxqat.models import offline
-from fxqat.runtime.int8_summary import account
+from fxqat.runtime.reference.int8_summary import account
 from fxqat.workflow.verify import verify
 
 # Folders of its architectures, by its names for them.

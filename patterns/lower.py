@@ -13,8 +13,7 @@ from torch.nn import functional as F
 from fxqat.graph.match import NoMatch, function, method, module, one_of, value
 from fxqat.graph.rewrite import Edit, rule
 from fxqat.graph.site import module_of, site_of
-from fxqat.models.families.pose import PointFlow
-from fxqat.models.families.towers import StopGradient
+from fxqat.models.families.opaque import TrainingOnly
 from fxqat.passes.quant_graph import QUANTIZED, quant_info
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.quant.modules import QATBatchNorm2d, QATConv2d, QATLinear
@@ -60,7 +59,7 @@ def float_layer(edit: Edit, x: fx.Node, layer: fx.Node) -> fx.Node:
     return edit.call(fused.activation, folded, at=f"{site_of(layer)}.{type(fused.activation).__name__.lower()}")
 
 
-@rule(module((StopGradient, PointFlow, nn.Dropout), x))
+@rule(module((TrainingOnly, nn.Dropout), x))
 def nothing_to_train(edit: Edit, x: fx.Node) -> fx.Node:
     """What matters in training alone."""
     return x

@@ -31,7 +31,7 @@ from fxqat.evaluation import comparison, drift_report  # noqa: E402
 from fxqat.evaluation.latency import Latency, measure  # noqa: E402
 from fxqat.models.detector import Detector  # noqa: E402
 from fxqat.report import collect  # noqa: E402
-from fxqat.runtime import onnx_export  # noqa: E402
+from fxqat.runtime.onnx import onnx_export  # noqa: E402
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # processes of two threads each would wait for one another

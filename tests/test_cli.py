@@ -10,9 +10,8 @@ from types import SimpleNamespace
 
 import onnx
 import pytest
-import yaml
 from commands import refused, said
-from models.checkpoint_files import ARCHITECTURE
+from small_networks import write
 
 import fxqat
 from fxqat.cli import main
@@ -35,9 +34,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A YOLOv8 of four blocks and 3 classes: torch.onnx takes a second for each of yolov8n's layers."""
-    path = tmp_path_factory.mktemp("small") / "small.yaml"
-    path.write_text(yaml.safe_dump({**ARCHITECTURE, "nc": 3}))
-    return path
+    return Path(write(tmp_path_factory.mktemp("small"), "yolov8n"))
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from fxqat.commands.parser import COMMANDS, GROUPS, command_line
 from fxqat.models.activations import ACTIVATIONS
 from fxqat.policy.resources import shipped
 from fxqat.quant.spec import METHODS
-from fxqat.runtime.sessions import RUNTIMES
+from fxqat.runtime.runtimes import RUNTIMES
 from fxqat.targets import TARGETS
 
 BY_NAME = {command.name: command for command in COMMANDS}

@@ -9,8 +9,10 @@ from dataclasses import replace
 import pytest
 
 from fxqat.errors import Problem
+from fxqat.models.families.opaque import Opaque, TrainingOnly
+from fxqat.passes import Rules
 from fxqat.quant.spec import QConfig, QuantSpec
-from fxqat.targets import ORT_CPU, RETIRED, TARGETS, Place, register_target, target_of
+from fxqat.targets import ORT_CPU, RETIRED, TARGETS, Place, operations, register_operation, register_target, target_of
 
 W8, A8 = ORT_CPU.weight, ORT_CPU.activation
 
@@ -42,6 +44,50 @@ def test_a_target_of_ones_own_is_found_by_policies():
             register_target(replace(mine, doc="another"))
     finally:
         TARGETS.pop("mine", None)
+
+
+def test_a_target_made_of_another_has_its_rules():
+    rules = Rules.load()
+    assert rules.quantizing(replace(ORT_CPU, name="mine")) == rules.quantizing(ORT_CPU) != ()
+    own = replace(rules, quantize={**rules.quantize, "mine": rules.lower[:1]})
+    assert own.quantizing(replace(ORT_CPU, name="mine")) == (rules.lower[0], *rules.quantizing(ORT_CPU))
+    assert own.quantizing(ORT_CPU) == rules.quantizing(ORT_CPU)
+
+
+def test_shared_rules_are_those_of_a_target():
+    every = {**TARGETS, **RETIRED}
+    assert set(Rules.load().quantize) <= every.keys() | {one.rules for one in every.values()}
+
+
+@pytest.fixture
+def own_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operations of a test's own are forgotten after it."""
+    monkeypatch.setattr(operations, "_REGISTERED", dict(operations.registered()))
+
+
+@pytest.mark.usefixtures("own_operations")
+def test_what_a_model_brings_along_is_known_to_every_target():
+    class Brought(Opaque):
+        """A module that computes."""
+
+    class BroughtForTraining(Opaque, TrainingOnly):
+        """A module that is its input in eval."""
+
+    for target in (*TARGETS.values(), *RETIRED.values(), replace(ORT_CPU, name="mine")):
+        assert target.place(Brought.__name__, "model.3") is Place.NONE
+        assert target.is_float(Brought.__name__)
+        assert target.place(BroughtForTraining.__name__, "model.3") is Place.SAME
+        assert {Brought.__name__, BroughtForTraining.__name__} <= target.operations.keys() - target.places.keys()
+    mine = replace(ORT_CPU, places={**ORT_CPU.places, Brought.__name__: Place.OWN})
+    assert mine.place(Brought.__name__, "model.3") is Place.OWN
+
+
+@pytest.mark.usefixtures("own_operations")
+def test_an_operation_is_brought_along_with_one_place():
+    register_operation("brought twice", Place.NONE)
+    register_operation("brought twice", Place.NONE)
+    with pytest.raises(ValueError, match="operation: 'brought twice' is known as NONE, and SAME differs"):
+        register_operation("brought twice", Place.SAME)
 
 
 def test_an_operation_outside_the_vocabulary():

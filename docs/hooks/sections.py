@@ -165,7 +165,7 @@ def targets() -> str:
 
 def runtimes() -> str:
     """The runtimes in which fxqat verify can run a file."""
-    from fxqat.runtime.sessions import RUNTIMES
+    from fxqat.runtime.runtimes import RUNTIMES
 
     rows = [(f"`{one.name}`", one.title, f"`{one.package}`", f"`{one.suffix}`") for one in RUNTIMES.values()]
     return table(("name", "runtime", "Python package", "file"), rows)
@@ -190,9 +190,10 @@ def heads() -> str:
 
 def operations() -> str:
     """The operations a quantized graph may hold, and where the quantizer of each output comes from."""
+    import fxqat.models.trace  # noqa: F401 - blocks and heads bring operations with them
     from fxqat.targets import ORT_CPU
 
-    rows = [(f"`{op}`", place.value) for op, place in ORT_CPU.places.items()]
+    rows = [(f"`{op}`", place.value) for op, place in ORT_CPU.operations.items()]
     return table(("operation", "quantizer of its output"), rows)
 
 

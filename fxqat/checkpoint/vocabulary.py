@@ -26,7 +26,7 @@ from fxqat.checkpoint.notes import read_note, read_spec, write_note, write_spec
 from fxqat.errors import Problem
 from fxqat.graph.vocabulary import FOLDER, Arguments, ModuleWord, Vocabulary, told_by
 from fxqat.models.families import FAMILIES, blocks
-from fxqat.models.families.decode import Opaque
+from fxqat.models.families.opaque import Opaque
 from fxqat.quant.fake_quantize import FakeQuantize, LSQFakeQuantize, PerChannelFakeQuantize, make_fake_quantize
 from fxqat.quant.modules import QATBatchNorm2d, QATConv2d, QATLinear, QATReLU
 from fxqat.quant.observers import make_observer

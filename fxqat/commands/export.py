@@ -62,7 +62,7 @@ def run(options: Namespace) -> None:
 def exported(options: Namespace) -> Path:
     """``fxqat export``; the file that was written."""
     import fxqat
-    from fxqat.runtime.int8_summary import account
+    from fxqat.runtime.reference.int8_summary import account
 
     check_counts(options)
     _check_names(options)
@@ -121,8 +121,8 @@ def _integers(options: Namespace, model: Detector) -> Path:
 
 def _say_exactness(path: Path, name: str) -> None:
     """What the weights of a file for the target ``name`` say about 16-bit sums, and whether this machine is exact."""
-    from fxqat.runtime.overflow import prove
-    from fxqat.runtime.sessions import RUNTIMES
+    from fxqat.runtime.onnx.overflow import prove
+    from fxqat.runtime.runtimes import RUNTIMES
     from fxqat.targets import target_of
 
     target = target_of(name)
@@ -135,8 +135,8 @@ def _say_exactness(path: Path, name: str) -> None:
 
 
 def _float_operations(path: Path) -> str:
-    from fxqat.runtime.tflite_file import TFLiteFile
-    from fxqat.runtime.tflite_summary import float_operations
+    from fxqat.runtime.tflite.tflite_file import TFLiteFile
+    from fxqat.runtime.tflite.tflite_summary import float_operations
 
     return str(float_operations(TFLiteFile.read(path)))
 

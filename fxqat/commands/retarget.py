@@ -68,7 +68,7 @@ def run(options: Namespace) -> None:
     """``fxqat retarget``."""
     import fxqat
     from fxqat.errors import Problem
-    from fxqat.runtime.int8_summary import account
+    from fxqat.runtime.reference.int8_summary import account
     from fxqat.targets import TARGETS
 
     check_counts(options)

@@ -109,8 +109,8 @@ def run(options: Namespace) -> None:
 def _hold_against_rules(options: Namespace) -> None:
     """What the rules of a target say of a file."""
     from fxqat.files import write_text
-    from fxqat.runtime.onnx_file import read
-    from fxqat.runtime.tensorrt_rules import RULES, check
+    from fxqat.runtime.onnx.onnx_file import read
+    from fxqat.runtime.onnx.tensorrt_rules import RULES, check
 
     if options.target != "tensorrt":
         raise Problem("--target", f"has no rules for {options.target!r}", expected="tensorrt")
@@ -134,9 +134,9 @@ def _prove(options: Namespace) -> None:
     """What the weights of a file say about 16-bit sums in each runtime that adds them."""
     from fxqat.files import write_text
     from fxqat.runtime.exactness import REMEDY
-    from fxqat.runtime.onnx_file import read
-    from fxqat.runtime.overflow import prove
-    from fxqat.runtime.sessions import RUNTIMES
+    from fxqat.runtime.onnx.onnx_file import read
+    from fxqat.runtime.onnx.overflow import prove
+    from fxqat.runtime.runtimes import RUNTIMES
     from fxqat.targets import target_of
 
     proto, pairing = read(Path(options.model)), {one.title: one.pair_orders for one in RUNTIMES.values()}
@@ -154,13 +154,13 @@ def _prove(options: Namespace) -> None:
 
 
 def _title(target: Target) -> str:
-    from fxqat.runtime.sessions import RUNTIMES
+    from fxqat.runtime.runtimes import RUNTIMES
 
     return RUNTIMES[target.runtime].title if target.runtime in RUNTIMES else target.runtime
 
 
 def _titles(found: Verification) -> dict[str, str]:
-    from fxqat.runtime.sessions import RUNTIMES
+    from fxqat.runtime.runtimes import RUNTIMES
 
     first, *others = (RUNTIMES[name].title for name in found.runtimes)
     names = ("fake-quant / reference", f"reference / {first}", f"fake-quant / {first}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fxqat.evaluation.predictor import Predictor, from_onnx
 from fxqat.evaluation.tflite_predictor import from_tflite
-from fxqat.runtime.sessions import default_runtime
+from fxqat.runtime.runtimes import default_runtime
 
 OPEN: Mapping[str, Callable[..., Predictor]] = {".onnx": from_onnx, ".tflite": from_tflite}
 

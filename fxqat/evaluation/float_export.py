@@ -26,6 +26,9 @@ def export_float(model: Detector, path: str | Path, *, imgsz: SizeLike = DEFAULT
         path: ends in .onnx or .tflite.
         imgsz: one side, or height and width.
         batch: images at a time.
+
+    Raises:
+        Problem: rules of the user's own that lower are not at hand.
     """
     gm = copy.deepcopy(model.gm)
     rewrite(gm, (no_quantizer, silu))
@@ -34,7 +37,8 @@ def export_float(model: Detector, path: str | Path, *, imgsz: SizeLike = DEFAULT
     gm.graph.eliminate_dead_code()
     drop_unused_modules(gm)
     gm.recompile()
-    lowered, _ = converting(Rules.load(), policy_of(model.recipe).target).run(gm)
+    rules = Rules.recorded(model.recipe.patterns, "LOWER", "export")
+    lowered, _ = converting(rules, policy_of(model.recipe).target).run(gm)
     return export(model.with_graph(lowered, stage="float"), path, imgsz=imgsz, batch=batch)
 
 

@@ -17,7 +17,7 @@ from fxqat.models.detector import Detector
 from fxqat.models.families import DEFAULT, FAMILIES
 from fxqat.models.family import Family, FinalOutput, HeadSpec, LabelRow
 from fxqat.models.image_size import ImageSize
-from fxqat.runtime.onnx_file import read
+from fxqat.runtime.onnx.onnx_file import read
 from fxqat.runtime.refusals import runtime_refusals
 
 _RUNTIME = "ONNX Runtime"

@@ -12,10 +12,10 @@ from torch import Tensor
 from fxqat.errors import Problem
 from fxqat.evaluation.predictor import Predictor
 from fxqat.models.image_size import ImageSize
-from fxqat.runtime.litert_session import Run, as_pixels, interpreter
 from fxqat.runtime.refusals import guarded
-from fxqat.runtime.tflite_file import TFLiteFile
-from fxqat.runtime.tflite_outputs import Outputs, head_of, outputs_of
+from fxqat.runtime.tflite.litert_session import Run, as_pixels, interpreter
+from fxqat.runtime.tflite.tflite_file import TFLiteFile
+from fxqat.runtime.tflite.tflite_outputs import Outputs, head_of, outputs_of
 
 _RUNTIME = "LiteRT"
 
@@ -23,8 +23,8 @@ _RUNTIME = "LiteRT"
 def from_tflite(path: str | Path, *, threads: int | None = None) -> Predictor:
     """Load a .tflite file into LiteRT with XNNPACK, on the CPU.
 
-    It may be Ultralytics' own, too: images (N, H, W, 3) or (N, 3, H, W), see ``fxqat.runtime.tflite_outputs``. Batches
-    are split, and the last one is padded with zeros.
+    It may be Ultralytics' own, too: images (N, H, W, 3) or (N, 3, H, W), see ``fxqat.runtime.tflite.tflite_outputs``.
+    Batches are split, and the last one is padded with zeros.
 
     Raises:
         Problem: the file is missing or no .tflite file, ai-edge-litert is missing, or it has more than one image input

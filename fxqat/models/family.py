@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 Criterion = Callable[[Any, Any], tuple[Tensor, dict[str, Tensor]]]  # (raw predictions, batch) to parts and their names
+BRANCHES = ("one2many", "one2one")  # of a head that is trained with both; the second predicts without NMS
 Shapes = Sequence[Sequence[int | str | None]]  # of a file's outputs; a word or nothing where a size is open
 
 
@@ -301,7 +302,7 @@ class Family:
 
     def trained(self, spec: HeadSpec) -> tuple[RawOutput, ...]:
         """The raw outputs that training moves: of both branches where there are two."""
-        branches = ("one2many", "one2one") if spec.end2end else ("one2many",)
+        branches = BRANCHES if spec.end2end else BRANCHES[:1]
         return tuple(one for branch in branches for one in self._in_branch(spec, branch))
 
     def loss_times(self, batch: int) -> int:
@@ -318,6 +319,12 @@ def imported(name: str) -> Any:
     """The object behind a dotted name, imported when it is wanted: Ultralytics' trainers take seconds."""
     module, _, attribute = name.rpartition(".")
     return getattr(importlib.import_module(module), attribute)
+
+
+def branch_losses(criterion: Any) -> list[Any]:
+    """The losses in one of Ultralytics': of a head with two branches that of each, else the loss itself."""
+    found = [getattr(criterion, branch) for branch in BRANCHES if hasattr(criterion, branch)]
+    return found or [criterion]
 
 
 def features(raw: Any) -> list[Tensor]:

@@ -14,7 +14,7 @@ from fxqat.graph.info import note
 from fxqat.graph.site import assign_sites, covers, module_of, site_of
 from fxqat.models.families import adapt
 from fxqat.models.families.blocks import adapt_blocks
-from fxqat.models.families.decode import Opaque
+from fxqat.models.families.opaque import Opaque
 
 # What the code of a layer raises on attributes that a checkpoint lacks or holds changed.
 _FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)

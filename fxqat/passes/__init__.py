@@ -42,7 +42,7 @@ def preparing(policy: Policy, rules: Rules, passes: Sequence[Pass] = ()) -> Pipe
 def quantizing(policy: Policy, rules: Rules) -> Pipeline:
     """From a fused graph to the one that is calibrated and trained."""
     target = policy.target
-    insert = Insert(target=target, rules=rules.quantize.get(target.name, ()))
+    insert = Insert(target=target, rules=rules.quantizing(target))
     return Pipeline((Assign(policy=policy), insert))
 
 

@@ -20,9 +20,9 @@ from fxqat.passes.stages import CANONICAL
 class Canonicalize(TextPass):
     """Give every call its own module at the path of its site, so that a change at one site changes no other.
 
-    SPPF calls one MaxPool2d three times; a module with parameters that is called twice keeps sharing them. An Identity,
-    which stands for an activation or a branch that a block has not, leaves the graph, and so does a 0 that is added in
-    the place of a branch, as in RepConv, whose two convolutions can then be one.
+    A block may call one MaxPool2d three times; a module with parameters that is called twice keeps sharing them. An
+    Identity, which stands for an activation or a branch that a block has not, leaves the graph, and so does a 0 that is
+    added in the place of a branch, so that two convolutions of one input can then be one.
     """
 
     name: str = "canonicalize"

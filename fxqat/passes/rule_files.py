@@ -19,6 +19,7 @@ from fxqat.graph.site import nearest
 from fxqat.models.detector import RuleFile
 from fxqat.passes.swap_activation import SwapActivation
 from fxqat.policy.resources import find
+from fxqat.targets import Target
 
 LISTS = ("FUSE", "QUANTIZE", "LOWER", "PASSES")
 FOLDERS = "FXQAT_PATTERNS"  # environment variable: folders of rule files, separated as in PATH
@@ -31,7 +32,7 @@ class Rules:
 
     Attributes:
         fuse: for the pass fuse.
-        quantize: for the pass insert, by target name.
+        quantize: for the pass insert, by the name of a target or of rules that several share (``Target.rules``).
         lower: for the pass lower.
         passes: those that text may name (see fxqat.graph.pass_text), by name: the shipped ones and the user's.
         files: the user's.
@@ -84,6 +85,11 @@ class Rules:
             Problem: a file that defines such a list is not at hand.
         """
         return cls.load(*(_found(file, step) for file in files if kind in file.lists))
+
+    def quantizing(self, target: Target) -> tuple[Rule, ...]:
+        """Those of the pass insert for ``target``."""
+        names = dict.fromkeys((target.name, target.rules))
+        return tuple(rule for name in names for rule in self.quantize.get(name, ()))
 
     def named(self, name: str) -> Rule:
         """The rule called ``name``.

@@ -16,6 +16,7 @@ from torch import fx, nn
 from fxqat.graph.match import module, value
 from fxqat.graph.pipeline import Promise, Stage, never
 from fxqat.graph.site import module_of, site_of
+from fxqat.models.families.opaque import TrainingOnly
 from fxqat.passes.quant_graph import QuantGraph, is_quantizer, quant_info
 from fxqat.quant.fake_quantize import FakeQuantize
 from fxqat.quant.modules import QATConv2d, QATLinear
@@ -98,10 +99,8 @@ FUSED = Stage(
 ASSIGNED = Stage(name="ASSIGNED", promises=(SITES, Promise(says="the policy decided every site", broken=_undecided)))
 _QUANTIZERS = frozenset({"FakeQuantize", "LSQFakeQuantize"})
 # What lowering leaves nothing of.
-_TRAINED = frozenset(
-    {"QATConv2d", "QATLinear", "QATBatchNorm2d", "BatchNorm2d", "Dropout", "StopGradient", "PointFlow"}
-)
-# What QAT layers, quantizers and the DFL become.
+_TRAINED = frozenset({"QATConv2d", "QATLinear", "QATBatchNorm2d", "BatchNorm2d", "Dropout"})
+# What QAT layers, quantizers and the expectation of a distribution become.
 _LOWERED = frozenset(
     {
         *("quantize_per_tensor", "dequantize_per_tensor", "dequantize_per_channel"),
@@ -119,7 +118,7 @@ def qat(target: Target) -> Stage:
     )
     return Stage(
         name=f"QAT for {target.name}",
-        accepts=frozenset(target.places) | _QUANTIZERS,
+        accepts=frozenset(target.operations) | _QUANTIZERS,
         promises=(
             SITES,
             Promise(says="layers hold activations that the target knows", broken=partial(_activations, target)),
@@ -134,9 +133,10 @@ def int8(target: Target) -> Stage:
     """The stage of the INT8 reference graph for ``target``."""
     return Stage(
         name=f"INT8 for {target.name}",
-        accepts=(frozenset(target.places) - _TRAINED) | _LOWERED,
+        accepts=(frozenset(target.operations) - _TRAINED) | _LOWERED,
         promises=(
             SITES,
+            never(module(TrainingOnly, x), "nothing is left that matters in training alone"),
             Promise(says="codes are read through a dequantize", broken=_unpaired),
             Promise(
                 says="what the policy calls integer has integer weight and input", broken=_called_integer_but_float
@@ -149,7 +149,7 @@ def _activations(target: Target, gm: fx.GraphModule) -> Iterator[tuple[fx.Node, 
     for node in gm.graph.nodes:
         if node.op == "call_module" and isinstance(module_of(node), (QATConv2d, QATLinear)):
             kind = type(module_of(node).activation).__name__
-            if kind not in target.places and module_of(node).activation is not None:
+            if kind not in target.operations and module_of(node).activation is not None:
                 yield node, f"its activation is {kind}"
 
 

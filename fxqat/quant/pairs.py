@@ -93,8 +93,9 @@ def partners(weight: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
         pairs: of :func:`pair_indices`.
     """
     filters = weight.flatten(1)
-    first, second = pairs.to(weight.device).unbind(1)
-    return filters[:, first], filters[:, second]
+    # a quarter of the time of filters[:, first]
+    first, second = (filters.index_select(1, index) for index in pairs.to(weight.device).unbind(1))
+    return first, second
 
 
 def pair_sums(weight: Tensor, pairs: Tensor) -> Tensor:
@@ -139,15 +140,18 @@ def pair_scales(weight: Tensor, pairs: Tensor) -> Tensor:
         pairs: of :func:`pair_indices`.
     """
     a, b = partners(weight, pairs)
-    one_sign = a.sign() * b.sign() > 0
-    a, b = a.abs(), b.abs()
-    meet = (PAIR_MAX + 1) * (a / (a + b).clamp(min=torch.finfo(a.dtype).tiny)) - 0.5
-    low, high = (_scale_at(k.clamp(0, PAIR_MAX), a, b) for k in (meet.floor(), meet.ceil()))
-    return torch.where(one_sign, torch.minimum(low, high), 0) * (1 + 2.0**-20)
+    one_sign = a.sign().mul_(b.sign()).clamp_(min=0)  # 1 or 0, to multiply by: torch.where takes ten times as long
+    a, b = a.abs_(), b.abs_()
+    meet = a.div((a + b).clamp_(min=torch.finfo(a.dtype).tiny)).mul_(PAIR_MAX + 1).sub_(0.5)
+    low, high = (_scale_at(k.clamp_(0, PAIR_MAX), a, b) for k in (meet.floor(), meet.ceil_()))
+    return torch.minimum(low, high, out=low).mul_(one_sign).mul_(1 + 2.0**-20)
 
 
 def _scale_at(k: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return torch.maximum(a / (k + 0.5), b / (PAIR_MAX + 0.5 - k))
+    """``max(a / (k + 1/2), b / (B - k + 1/2))``; the memory of ``k``, whole numbers, is used up."""
+    first = a / k.add_(0.5)
+    rest = k.neg_().add_(PAIR_MAX + 1)
+    return torch.maximum(first, torch.div(b, rest, out=rest), out=first)
 
 
 def least_scale(weight: Tensor, pairs: Tensor) -> Tensor:

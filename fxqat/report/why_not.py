@@ -17,6 +17,7 @@ from fxqat.passes import Canonicalize, Rules, fusing, preparing
 from fxqat.passes.assign import Assign
 from fxqat.passes.calibrate import observe
 from fxqat.policy import Policy
+from fxqat.targets import TARGETS
 
 _NOISE = (1, 3, 64, 64)  # what rules of lower need of a calibration is that there was one
 
@@ -86,7 +87,7 @@ def pattern_words(pattern: Pattern) -> str:
 
 def _ready(gm: fx.GraphModule, rule: Rule, policy: Policy, rules: Rules) -> tuple[fx.GraphModule, Sequence[Rule]]:
     """The graph as the rule's pass meets it, and the rules that stand before it."""
-    quantize = rules.quantize.get(policy.target.name, ())
+    quantize = rules.quantizing(policy.target)
     if rule in rules.fuse:
         return Pipeline((Canonicalize(),)).run(gm)[0], _before(rule, rules.fuse)
     if rule in quantize:
@@ -94,7 +95,7 @@ def _ready(gm: fx.GraphModule, rule: Rule, policy: Policy, rules: Rules) -> tupl
         return Pipeline(passes).run(gm)[0], _before(rule, quantize)
     if rule in rules.lower:
         return _calibrated(gm, policy, rules), _before(rule, rules.lower)
-    targets = ", ".join(name for name, found in rules.quantize.items() if rule in found)
+    targets = ", ".join(name for name, one in sorted(TARGETS.items()) if rule in rules.quantizing(one))
     raise Problem(
         rule.name,
         f"is a rule for target {targets}, and {policy.name} is for {policy.target.name}",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-from fxqat.runtime.overflow import prove
+from fxqat.runtime.onnx.overflow import prove
 from fxqat.runtime.processor import processor, saturates
-from fxqat.runtime.sessions import RUNTIMES
+from fxqat.runtime.runtimes import RUNTIMES
 from fxqat.targets.target import Target
 
 REMEDY = "export it for ort-cpu or openvino, whose weights are bounded, or run it on a processor with VNNI"
@@ -19,7 +19,7 @@ def inexact_here(path: str | Path, runtime: str = "ort") -> str | None:
 
     Args:
         path: an ONNX file.
-        runtime: a name from ``fxqat.runtime.sessions.RUNTIMES``, installed.
+        runtime: a name from ``fxqat.runtime.runtimes.RUNTIMES``, installed.
     """
     if Path(path).suffix != ".onnx" or not saturates(runtime):
         return None

@@ -13,7 +13,7 @@ import torch
 from fxqat.quant.compiled_kernels import has_compiler
 from fxqat.runtime.exactness import target_here
 from fxqat.runtime.processor import processor
-from fxqat.runtime.sessions import RUNTIMES
+from fxqat.runtime.runtimes import RUNTIMES
 from fxqat.targets import TARGETS
 from fxqat.version import installed, library_versions
 

@@ -16,7 +16,7 @@ from fxqat.quant import ort_kernels
 from fxqat.quant.arithmetic import Arithmetic
 from fxqat.quant.compiled_kernels import is_dense
 from fxqat.quant.torch_ao import dequantize_per_channel, quantize_per_tensor
-from fxqat.runtime.fused_kernels import LOWEST, computed_from, idle_nodes, last_reads, silu
+from fxqat.runtime.reference.fused_kernels import LOWEST, computed_from, idle_nodes, last_reads, silu
 
 
 # Arguments of fx nodes are a wide union; here a node's target says what they are, so nodes are passed as Any.

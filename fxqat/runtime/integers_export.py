@@ -23,10 +23,10 @@ from fxqat.models.image_size import DEFAULT_SIZE, ImageSize, SizeLike
 from fxqat.quant import ort_kernels
 from fxqat.quant.arithmetic import ARITHMETICS, Arithmetic
 from fxqat.quant.torch_ao import dequantize_per_tensor, quantize_per_tensor
-from fxqat.runtime.fused_kernels import LOWEST, SiLU, computed_from, idle_nodes, silu
 from fxqat.runtime.integer_model import arithmetic_of
-from fxqat.runtime.redundant_qdq import as_exported
-from fxqat.runtime.tensor_names import CODES
+from fxqat.runtime.reference.fused_kernels import LOWEST, SiLU, computed_from, idle_nodes, silu
+from fxqat.runtime.reference.redundant_qdq import as_exported
+from fxqat.runtime.reference.tensor_names import CODES
 from fxqat.targets import target_of
 
 FORMAT = "fxqat integers 1"

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor, make_tensor_value_info
 
-from fxqat.runtime.sessions import RUNTIMES
+from fxqat.runtime.runtimes import RUNTIMES
 
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 _WIDE = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}  # they add products of 8 bits in 32
@@ -68,7 +68,7 @@ def saturates(runtime: str) -> bool:
     that is found by letting it compute one such sum.
 
     Args:
-        runtime: a name from ``fxqat.runtime.sessions.RUNTIMES``.
+        runtime: a name from ``fxqat.runtime.runtimes.RUNTIMES``.
     """
     if not RUNTIMES[runtime].pair_orders:
         return False

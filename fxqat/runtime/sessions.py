@@ -1,10 +1,9 @@
-"""An exported file in every runtime that is installed here, with the codes of each tensor beside its output."""
+"""An exported file in a runtime, with the codes of each tensor beside its output."""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,150 +11,13 @@ import numpy as np
 import onnx
 
 from fxqat.errors import Problem
-from fxqat.graph.site import nearest
 from fxqat.models.image_size import ImageSize
-from fxqat.quant.pair_order import Order
-from fxqat.runtime import litert_session
-from fxqat.runtime.onnx_file import read
+from fxqat.runtime.onnx.onnx_file import read
+from fxqat.runtime.reference.tensor_names import CODES, back
 from fxqat.runtime.refusals import guarded
-from fxqat.runtime.tensor_names import CODES, back
-from fxqat.runtime.tflite_file import TFLiteFile
-
-Arrays = Sequence[np.ndarray]
-Open = Callable[[Any], Callable[[Mapping[str, np.ndarray]], Arrays]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Runtime:
-    """A runtime: its name on the command line and in words, the package it needs, and how it opens a file.
-
-    ``open`` takes a model, a ``ModelProto`` or the bytes of a .tflite file, and gives a function from {input name:
-    array} to its outputs in the model's order. ``pair_orders`` say which weights its kernels pair where they add two
-    products in 16 bits; empty, they never do. ``arithmetic`` is that of its integer kernels where it is not the
-    target's own, by its name in fxqat.quant.arithmetic. ``differs`` says, by machine (``platform.machine()``), what its
-    kernels there are known to compute in another way than the reference.
-    """
-
-    name: str
-    title: str
-    package: str
-    pair_orders: tuple[Order, ...] = ()
-    open: Open
-    suffix: str = ".onnx"
-    arithmetic: str | None = None
-    differs: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def installed(self) -> bool:
-        """Whether its package is here."""
-        return importlib.util.find_spec(self.package) is not None
-
-
-def _onnx_runtime(proto: onnx.ModelProto, *, optimized: bool) -> Callable[[Mapping[str, np.ndarray]], Arrays]:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # fatal ones alone: errors arrive as exceptions
-    if not optimized:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"], enable_fallback=0
-    )
-    return lambda inputs: session.run(None, dict(inputs))
-
-
-def _reference(proto: onnx.ModelProto) -> Callable[[Mapping[str, np.ndarray]], Arrays]:
-    from onnx.reference import ReferenceEvaluator
-
-    evaluator = ReferenceEvaluator(proto)
-    return lambda inputs: evaluator.run(None, dict(inputs))
-
-
-def _openvino(proto: onnx.ModelProto) -> Callable[[Mapping[str, np.ndarray]], Arrays]:
-    import openvino
-
-    # float32 where nothing is quantized: on processors with AMX the default is bfloat16
-    core = openvino.Core()
-    model = core.read_model(proto.SerializeToString())
-    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda inputs: list(compiled(dict(inputs)).values())
-
-
-# Read in XNNPACK's sources (its qs8-vmul kernels for NEON), not tried: no such machine was at hand.
-_MUL_ON_ARM = (
-    "XNNPACK's multiplication, as in SiLU, rounds halves up there and to even on x86: single codes may differ by 1"
-)
-
-RUNTIMES: Mapping[str, Runtime] = {
-    one.name: one
-    for one in (
-        Runtime(
-            name="ort",
-            title="ONNX Runtime",
-            package="onnxruntime",
-            pair_orders=(Order.ROWS,),
-            open=lambda proto: _onnx_runtime(proto, optimized=True),
-        ),
-        Runtime(
-            name="ort-plain",
-            title="ONNX Runtime, no optimizations",
-            package="onnxruntime",
-            open=lambda proto: _onnx_runtime(proto, optimized=False),
-        ),
-        Runtime(name="onnx", title="onnx.reference", package="onnx", open=_reference),
-        Runtime(
-            name="openvino",
-            title="OpenVINO",
-            package="openvino",
-            pair_orders=(Order.ROWS, Order.TAPS),
-            open=_openvino,
-        ),
-        Runtime(
-            name="litert",
-            title="LiteRT",
-            package="ai_edge_litert",
-            open=lambda content: litert_session.interpreter(content, xnnpack=True),
-            suffix=".tflite",
-            differs=dict.fromkeys(("aarch64", "arm64", "armv7l"), _MUL_ON_ARM),
-        ),
-        Runtime(
-            name="litert-plain",
-            title="LiteRT, reference kernels",
-            package="ai_edge_litert",
-            open=lambda content: litert_session.interpreter(content, xnnpack=False),
-            suffix=".tflite",
-            arithmetic="litert-reference",
-        ),
-    )
-}
-
-
-def default_runtime(suffix: str) -> Runtime:
-    """The runtime of files whose names end in ``suffix``, where no other is asked for."""
-    return next(one for one in RUNTIMES.values() if one.suffix == suffix)
-
-
-def chosen(names: str | Sequence[str] | None, suffix: str = ".onnx") -> tuple[list[Runtime], list[Runtime]]:
-    """The runtimes of a comma-separated list: those installed, and those missing.
-
-    Args:
-        names: ``all`` are those that open files of ``suffix``, None the first of these.
-        suffix: of the file.
-
-    Raises:
-        Problem: a name that is none.
-    """
-    able = [one.name for one in RUNTIMES.values() if one.suffix == suffix]
-    words = names.split(",") if isinstance(names, str) else list(names or able[:1])
-    words = able if words == ["all"] else words
-    for word in words:
-        if word not in RUNTIMES:
-            legal = ", ".join([*RUNTIMES, "all"])
-            raise Problem(
-                "--runtimes", f"unknown runtime {word!r}", expected=f"of: {legal}", remedy=nearest(word, RUNTIMES)
-            )
-    found = [RUNTIMES[word] for word in dict.fromkeys(words)]
-    return [one for one in found if one.installed], [one for one in found if not one.installed]
+from fxqat.runtime.runtime import Open, Run, Runtime
+from fxqat.runtime.tflite import litert_session
+from fxqat.runtime.tflite.tflite_file import TFLiteFile
 
 
 class Session(Protocol):
@@ -176,7 +38,7 @@ class OnnxSession:
     For a file that takes more images at a time than are given, black ones are added, and what comes of them is dropped.
     """
 
-    run: Callable[[Mapping[str, np.ndarray]], Arrays]
+    run: Run
     proto: onnx.ModelProto
     sites: tuple[str, ...]
     final: int = 1
@@ -227,7 +89,7 @@ def open_file(path: Path, sites: Sequence[str], runtime: Runtime) -> Session:
     if path.suffix != runtime.suffix:
         raise Problem(path, f"is no file for {runtime.title}", expected=f"a name that ends in {runtime.suffix}")
 
-    def run(model: Any) -> Callable[[Mapping[str, np.ndarray]], Arrays]:
+    def run(model: Any) -> Run:
         return guarded(lambda: runtime.open(model), path, runtime.title)
 
     return litert_session.open_tflite(path, sites, run) if path.suffix == ".tflite" else _open_onnx(path, sites, run)

@@ -20,9 +20,11 @@ from fxqat.quant.arithmetic import ARITHMETICS, Arithmetic
 from fxqat.quant.torch_ao import quantize_per_tensor
 from fxqat.runtime.integer_interpreter import IntegerExecution
 from fxqat.runtime.integer_model import arithmetic_of
-from fxqat.runtime.redundant_qdq import as_exported
-from fxqat.runtime.sessions import RUNTIMES, Runtime, Session, open_file
-from fxqat.runtime.tensor_names import CODES
+from fxqat.runtime.reference.redundant_qdq import as_exported
+from fxqat.runtime.reference.tensor_names import CODES
+from fxqat.runtime.runtime import Runtime
+from fxqat.runtime.runtimes import RUNTIMES
+from fxqat.runtime.sessions import Session, open_file
 from fxqat.targets import target_of
 
 _PLAIN = "ort-x86"  # of targets whose arithmetic is not known, which the reference then only resembles

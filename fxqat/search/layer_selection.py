@@ -1,4 +1,4 @@
-"""Selection of the layers to keep in float, by predicted time and predicted error at the output."""
+"""The layers to keep in float, selected by predicted time and predicted error at the output."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from fxqat.graph.site import operation, site_of
+from fxqat.graph.site import module_of, operation, site_of
+from fxqat.models.families.opaque import Opaque
 from fxqat.models.image_size import ImageSize
 from fxqat.passes import sites
 from fxqat.passes.quant_graph import is_quantizer, quant_info
@@ -141,8 +142,13 @@ def _describe(node: fx.Node, target: Target, sizes: Mapping[str, int]) -> Tensor
         sources=tuple(site_of(source) for source in node.all_input_nodes if _counts(source)),
         elements=sizes[node.name],
         quantized=quant_info(node).activation is not None,
-        reads=op != "AnchorGrid",
+        reads=_reads(node),
     )
+
+
+def _reads(node: fx.Node) -> bool:
+    made = module_of(node) if node.op == "call_module" else None
+    return made.reads if isinstance(made, Opaque) else True
 
 
 def _is_output(node: fx.Node) -> bool:

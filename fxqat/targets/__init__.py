@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from fxqat.targets.litert import LITERT
 from fxqat.targets.openvino import OPENVINO
+from fxqat.targets.operations import Place, register_operation
 from fxqat.targets.ort_arm import ORT_ARM
 from fxqat.targets.ort_x86 import ORT_CPU, ORT_CPU_AVX2, ORT_CPU_VNNI
-from fxqat.targets.target import Place, Target
+from fxqat.targets.target import Target
 from fxqat.targets.tensorrt import TENSORRT
 
 # What a policy or --target may name, and what only files made earlier still name.
@@ -28,7 +29,7 @@ def suffix_of(name: str) -> str:
 def register_target(target: Target) -> None:
     """Let policies and ``--target`` name ``target``.
 
-    Its rewriting rules stand under its name in ``QUANTIZE`` of a rule file (``--patterns``).
+    Rewriting rules of its own stand under its name in ``QUANTIZE`` of a rule file (``--patterns``).
 
     Raises:
         ValueError: another target has the name.
@@ -37,4 +38,14 @@ def register_target(target: Target) -> None:
         raise ValueError(f"target: {target.name!r} is taken, expected a name that is not one of {', '.join(TARGETS)}")
 
 
-__all__ = ["ORT_CPU", "RETIRED", "TARGETS", "Place", "Target", "register_target", "suffix_of", "target_of"]
+__all__ = [
+    "ORT_CPU",
+    "RETIRED",
+    "TARGETS",
+    "Place",
+    "Target",
+    "register_operation",
+    "register_target",
+    "suffix_of",
+    "target_of",
+]

@@ -16,6 +16,7 @@ ORT_CPU = Target(
     # with AVX2 and no VNNI it multiplies by vpmaddubsw; the arranged file reads the first convolution in its own order
     pair_orders=(Order.ROWS, Order.PIXELS),
     places=PLACES,
+    rules="silu-as-product",
     # a sigmoid ends at exactly 1.0 with scale 1/255
     fixed={**IMAGES, "sigmoid": (0.0, 1.0)},
     channels_last=True,

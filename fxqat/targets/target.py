@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
 
 from fxqat.errors import Problem
 from fxqat.quant.pair_order import Order
 from fxqat.quant.spec import QConfig, QuantSpec
-
-
-class Place(Enum):
-    """Which quantizer the output of an operation has."""
-
-    OWN = "own output quantizer"
-    SAME = "same as its input"
-    SHARED = "shared among its inputs"
-    NONE = "float only"
+from fxqat.targets.operations import Place, registered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +18,18 @@ class Target:
     Attributes:
         name: as in a policy's ``target:`` and ``--target``.
         doc: one line for lists of targets.
-        runtime: that runs its files, a name from ``fxqat.runtime.sessions.RUNTIMES`` where it can be run here.
+        runtime: that runs its files, a name from ``fxqat.runtime.runtimes.RUNTIMES`` where it can be run here.
         activation: the integer type and scheme of activations, which a policy's spec has by default. A policy may
             choose observer, range and learning, but no other type or scheme.
         weight: the same for weights.
-        places: for every operation that a graph may hold, which quantizer its output has.
+        places: for every operation that a graph may hold, which quantizer its output has; those that models bring with
+            them are known beside these.
+        rules: the name, in ``QUANTIZE`` of rule files, of rewriting rules that several targets share; those under its
+            own name run first.
         readers: the operations that need integer inputs. Only tensors that one of them reads, directly or through
             operations that only move values, get a quantizer. None: every tensor that may be quantized.
         channels_last: files are arranged for kernels that want a pixel's channels side by side (see
-            runtime/ort_layout.py).
+            runtime/onnx/ort_layout.py).
         pair_orders: how its kernels read weights whose products they may add two at a time in 16 bits; the scale of
             each channel then keeps every such pair within ``fxqat.quant.pairs.PAIR_MAX``, so that the file is exact
             with VNNI and without. Empty: sums are of 32 bits, or the target requires VNNI.
@@ -44,7 +38,7 @@ class Target:
         suffix: of its files.
         arithmetic: the integer arithmetic of its kernels, by its name in fxqat.quant.arithmetic; None if not known.
         restates: whether the output of an operation that only moves values (Concat, MaxPool, Split) is quantized again
-            in the file, which some runtimes need to execute it on integers (see runtime/redundant_qdq.py).
+            in the file, which some runtimes need to execute it on integers (see runtime/reference/redundant_qdq.py).
         restates_for_floats: whether it is quantized again also where only floats read it, before another scale.
         integer_bias: biases are int32 codes at the accumulator's scale; else they stay in float.
         fixed: output ranges that are known without observing, by operation.
@@ -59,6 +53,7 @@ class Target:
     weight: QuantSpec
     places: Mapping[str, Place]
     runtime: str = "ort"
+    rules: str = ""
     readers: frozenset[str] | None = None
     restates: bool = True
     restates_for_floats: bool = True
@@ -73,24 +68,30 @@ class Target:
     float_roles: Mapping[str, str] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def operations(self) -> Mapping[str, Place]:
+        """Its own, and those that models brought with them."""
+        return {**registered(), **self.places}
+
     def place(self, op: str, site: str) -> Place:
         """Which quantizer the output of ``op`` has; ``site`` stands in the error.
 
         Raises:
             Problem: an operation outside the vocabulary.
         """
-        if op not in self.places:
+        found = self.places.get(op) or registered().get(op)
+        if found is None:
             raise Problem(
                 site,
                 f"the operation {op} is outside the vocabulary of target {self.name}",
                 expected=f"one of: {', '.join(self.places)}",
                 remedy="rewrite it with a rule (--patterns)",
             )
-        return self.places[op]
+        return found
 
     def is_float(self, op: str) -> bool:
         """Whether ``op`` has no integer kernel."""
-        return self.places.get(op) is Place.NONE
+        return self.operations.get(op) is Place.NONE
 
     def has_weight(self, op: str) -> bool:
         """Whether ``op`` has a weight."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fxqat.quant.spec import QuantSpec
-from fxqat.targets.target import Place
+from fxqat.targets.operations import Place
 
 # Operations that only move values keep the quantizer of their input; those that join tensors need one for all inputs.
 PLACES = {
@@ -32,15 +32,9 @@ PLACES = {
     "QATBatchNorm2d": Place.NONE,
     "Dropout": Place.SAME,
     "PixelShuffle": Place.SAME,
-    "StopGradient": Place.SAME,
-    "PointFlow": Place.SAME,
     "AdaptiveAvgPool2d": Place.NONE,
     "AvgPool2d": Place.NONE,
     "ConvTranspose2d": Place.NONE,
-    "EnlargedLike": Place.NONE,
-    "Scaled": Place.NONE,
-    "Selection": Place.NONE,
-    "SpaceLike": Place.NONE,
     "ZeroPad2d": Place.NONE,
     "cos": Place.NONE,
     "matmul": Place.NONE,
@@ -55,7 +49,6 @@ PLACES = {
     "unsqueeze": Place.NONE,
     "sub": Place.NONE,
     "truediv": Place.NONE,
-    "AnchorGrid": Place.NONE,
 }
 
 # Boxes and scores are joined at the end of the decode.

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from fxqat.errors import Problem
-from fxqat.models.family import Family, RawOutput, features
+from fxqat.models.family import Family, RawOutput, branch_losses, features
 from fxqat.models.links import divergences
 from fxqat.quant.modules import QATConv2d, QATLinear
 
@@ -103,7 +103,7 @@ class TaskLoss:
         self.family: Family = source.family
         self.criterion: Any = self.family.criterion(model, source.head_spec)
         if focal:
-            for one in self._branches():
+            for one in branch_losses(self.criterion):
                 _check_focal(one, self.family)
                 one.bce = FocalLoss(gamma=focal)
 
@@ -117,10 +117,6 @@ class TaskLoss:
         """Ultralytics' own change from epoch to epoch: of a head with two branches from the one to the other."""
         if hasattr(self.criterion, "update"):
             self.criterion.update()
-
-    def _branches(self) -> list[Any]:
-        found = [getattr(self.criterion, name, None) for name in ("one2many", "one2one")]
-        return [one for one in found if one is not None] or [self.criterion]
 
 
 class FocalLoss(nn.Module):
@@ -295,6 +291,4 @@ def _rounding(layer: QATConv2d | QATLinear) -> Tensor:
     return ((weight - rounded) / scale).square().mean() * 12
 
 
-# What is distilled, by the name under which it is logged.
-_DISTILLED = {"distill_cls": "scores", "distill_box": "boxes"}
 _FIELDS = tuple(LossConfig.__dataclass_fields__)

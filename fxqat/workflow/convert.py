@@ -65,12 +65,14 @@ def export(
     if model.stage == "qat":
         model, _ = convert(model)
     if model.stage == "float":
-        gm, _ = converting(Rules.load(), Policy.load("float").target).run(_float(model))
+        rules = Rules.recorded(model.recipe.patterns, "LOWER", "export")
+        gm, _ = converting(rules, Policy.load("float").target).run(_float(model))
         model = model.with_graph(gm)
     size = model.imgsz if imgsz is None else ImageSize.of(imgsz)
     return exporters.export(model, path, imgsz=size, batch=batch, dynamic=dynamic, opset=opset, input=input)
 
 
 def _float(model: Detector) -> fx.GraphModule:
-    gm, _ = preparing(Policy.load("float"), Rules.load()).run(model.gm)
+    rules = Rules.recorded(model.recipe.patterns, "FUSE", "export")
+    gm, _ = preparing(Policy.load("float"), rules).run(model.gm)
     return gm

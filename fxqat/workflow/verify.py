@@ -12,7 +12,7 @@ from fxqat.errors import Problem
 from fxqat.models.detector import Detector
 from fxqat.models.image_size import ImageSize, SizeLike
 from fxqat.passes.corrections.layerwise import silent
-from fxqat.runtime.sessions import chosen as chosen_runtimes
+from fxqat.runtime.runtimes import chosen as chosen_runtimes
 from fxqat.runtime.sessions import fixed_sizes
 from fxqat.runtime.verify import Verification, verify_images
 from fxqat.workflow.convert import convert
@@ -45,7 +45,7 @@ def verify(
             calibrated at.
         batch: images at a time, for a file that leaves it free.
         progress: called with images done and images in all.
-        runtimes: names from ``fxqat.runtime.sessions.RUNTIMES``, or a comma-separated list of them, or ``all``; those
+        runtimes: names from ``fxqat.runtime.runtimes.RUNTIMES``, or a comma-separated list of them, or ``all``; those
             that are not installed are named in the result's ``missing``. By default ``ort``, or ``litert`` for a
             .tflite file.
 

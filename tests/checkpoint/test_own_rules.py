@@ -13,6 +13,8 @@ from refusals import refusal
 from torch import fx, nn
 
 import fxqat
+from fxqat.evaluation.drift import stages
+from fxqat.evaluation.float_export import export_float
 from fxqat.graph.pipeline import PassReport
 from fxqat.graph.site import operation
 from fxqat.models.detector import RuleFile
@@ -89,6 +91,21 @@ def test_a_step_that_runs_rules_again_asks_for_them(tmp_path, yolov8n, images, u
     rules.write_text(rules.read_text() + "\n")
     rule_files._LOADED.clear()
     assert refusal(fxqat.convert, model) == f"mine.py: {said}", "another file of that name"
+
+
+def test_whatever_lowers_a_model_runs_its_own_rules(tmp_path, calibrated, unknown):
+    """A drift report and a float export have no option for rule files: the model says which are its own."""
+    file = RuleFile(name="mine.py", sha256="0" * 64, lists=("FUSE", "LOWER"))
+    model = calibrated.with_graph(calibrated.gm, patterns=(file,))
+    untouched = model.with_graph(model.gm, stage="float")
+    steps = [
+        ("convert", lambda: stages(model, tmp_path, imgsz=64)),
+        ("export", lambda: export_float(model, tmp_path / "float.onnx", imgsz=64)),
+        ("export", lambda: fxqat.export(untouched, tmp_path / "float.onnx", imgsz=64)),
+    ]
+    for step, run in steps:
+        assert f"and {step} applies its rules" in refusal(run)
+    assert not list(tmp_path.iterdir())
 
 
 def test_rules_for_a_target_are_asked_for_by_retarget_alone(yolov8n, calibrated, unknown):

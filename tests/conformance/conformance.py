@@ -1,5 +1,7 @@
 """Conformance: what holds for one family holds for all. Each is prepared with a shipped policy, calibrated, converted,
-exported, verified code by code, and loaded by Ultralytics."""
+exported, verified code by code, and loaded by Ultralytics.
+
+Small networks stand for whole ones (test_small_networks.py says why they may); one is here as it is."""
 
 from __future__ import annotations
 
@@ -11,16 +13,18 @@ import numpy as np
 import pytest
 import torch
 from alive import alive
+from small_networks import write
 
 import fxqat
 from fxqat.api import verify
 from fxqat.evaluation.predictor import from_onnx
 from fxqat.models.detector import Detector
-from fxqat.runtime.int8_summary import account
+from fxqat.runtime.reference.int8_summary import account
 
 SIZE = 64
 # One of each head and of each block that needs an adapter or a rule; tests/models/test_zoo.py traces the rest.
 FAMILIES = ("yolov6n", "yolov9t", "yolov10n", "yolo11n", "yolo12n", "yolo26n")
+WHOLE = "yolo26n.yaml"
 TASKS = ("yolo11n-seg", "yolo26n-seg", "yolov8n-pose", "yolo26n-pose", "yolov8n-obb", "yolo26n-obb", "yolo11n-cls")
 
 
@@ -34,8 +38,10 @@ class Made:
 
 
 def make(name: str, images: torch.Tensor, folder: Path) -> Made:
-    """The model of an architecture, with random weights and real statistics, up to its file."""
-    qat = fxqat.calibrate(fxqat.prepare(alive(fxqat.load(f"{name}.yaml"), images), "w8a8")[0], [images])
+    """The model of an architecture, a file or one that is small, with random weights and real statistics, up to its
+    file."""
+    architecture = name if name == WHOLE else write(folder, name)
+    qat = fxqat.calibrate(fxqat.prepare(alive(fxqat.load(architecture), images), "w8a8")[0], [images])
     int8, _ = fxqat.convert(qat)
     return Made(qat=qat, int8=int8, file=fxqat.export(int8, folder / f"{name}_int8.onnx", imgsz=SIZE))
 

@@ -11,75 +11,24 @@ import numpy as np
 import pytest
 import torch
 from alive import alive
-from small_networks import V8
+from small_networks import write
 
 import fxqat
 from fxqat.evaluation.tflite_predictor import from_tflite
 from fxqat.models.detector import Detector
-from fxqat.runtime.tflite_file import TFLiteFile
-from fxqat.runtime.tflite_summary import float_operations
+from fxqat.runtime.tflite.tflite_file import TFLiteFile
+from fxqat.runtime.tflite.tflite_summary import float_operations
 
 MISSING = [name for name in ("litert_torch", "ai_edge_litert") if importlib.util.find_spec(name) is None]
 if MISSING:
     pytest.skip(f"no .tflite is written or run: {MISSING} not installed", allow_module_level=True)
 
 SIZE = 64
-# A conversion takes its time by the site, so each family is here with one of each block and two levels of its head.
-V9 = """
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, ELAN1, [32, 32, 16]]
-  - [-1, 1, AConv, [32]]
-  - [-1, 1, RepNCSPELAN4, [32, 32, 16, 1]]
-  - [-1, 1, SPPELAN, [32, 16]]
-  - [-1, 1, ADown, [32]]
-head:
-  - [[2, 5], 1, {head}]
-"""
-V10 = """
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, SCDown, [32, 3, 2]]
-  - [-1, 1, PSA, [32]]
-  - [-1, 1, C2fCIB, [32, True, True]]
-head:
-  - [[1, 3], 1, {head}]
-"""
-V12 = """
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [32, 3, 2]]
-  - [-1, 1, C3k2, [32, False, 0.25]]
-  - [-1, 1, A2C2f, [64, True, 1]]
-  - [-1, 1, C2PSA, [64]]
-  - [-1, 1, C3k2, [64, True]]
-head:
-  - [[2, 5], 1, {head}]
-"""
-V26 = """
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [32, 3, 2]]
-  - [-1, 1, C3k2, [32, True]]
-  - [-1, 1, Conv, [32, 3, 2]]
-  - [-1, 1, SPPF, [32, 5, 3, True]]
-  - [-1, 1, C3k2, [32, True, 0.5, True]]
-head:
-  - [[2, 5], 1, {head}]
-"""
-FAMILIES = {
-    "yolov8-seg": (V8, "Segment, [nc, 32, 64]"),
-    "yolov8-pose": (V8, "Pose, [nc, kpt_shape]"),
-    "yolov8-obb": (V8, "OBB, [nc, 1]"),
-    "yolov9": (V9, "Detect, [nc]"),
-    "yolov10": (V10, "v10Detect, [nc]"),
-    "yolo12": (V12, "Detect, [nc]"),
-    "yolo26-seg": (V26, "Segment26, [nc, 32, 64]"),
-    "yolo26-pose": (V26, "Pose26, [nc, kpt_shape]"),
-    "yolo26-obb": (V26, "OBB26, [nc, 1]"),
-}
-
-
-def architecture(name: str) -> str:
-    backbone, head = FAMILIES[name]
-    end2end = "end2end: True\nreg_max: 1\n" if name.startswith("yolo26") else ""
-    return f"nc: 3\nkpt_shape: [4, 3]\n{end2end}backbone:{backbone.format(head=head)}"
+# A conversion takes its time by the site; tests/conformance/test_small_networks.py says what small networks stand for.
+NAMES = (
+    *("yolov8n-seg", "yolov8n-pose", "yolov8n-obb", "yolov8n-cls", "yolov9t", "yolov10n", "yolo12n"),
+    *("yolo26n-seg", "yolo26n-pose", "yolo26n-obb"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +39,10 @@ class Made:
     file: Path
 
 
-@pytest.fixture(scope="module", params=[*FAMILIES, "yolov8n-cls"])
+@pytest.fixture(scope="module", params=NAMES)
 def made(request, images, tmp_path_factory) -> Made:
     folder = tmp_path_factory.mktemp(request.param)
-    path = folder / f"small_{request.param}.yaml"
-    if request.param in FAMILIES:
-        path.write_text(architecture(request.param))
-    model = fxqat.load(str(path) if request.param in FAMILIES else f"{request.param}.yaml")
+    model = fxqat.load(write(folder, request.param, keypoints=(4, 3)))
     qat = fxqat.calibrate(fxqat.prepare(alive(model, images), "w8a8", target="litert")[0], [images])
     return Made(qat=qat, file=fxqat.export(qat, folder / "small_int8.tflite", imgsz=SIZE))
 

@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from models.checkpoint_files import ARCHITECTURE, write
+from models.checkpoint_files import write
+from small_networks import architecture
 from torch import nn
 
 from fxqat import demo
 from fxqat.checkpoint import vocabulary
 from fxqat.demo import make_dataset
+from fxqat.evaluation import bootstrap
 from fxqat.models.load import build
-from fxqat.targets import TARGETS
+from fxqat.runtime.runtimes import RUNTIMES
+from fxqat.targets import TARGETS, operations
 
 IMGSZ = 64  # small, and what every command takes by default, since the checkpoints say that they were trained so
 CHECKPOINTS = ("yolov8n.pt", "best.pt")
@@ -40,7 +43,7 @@ def materials(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def random_detector(names: dict[int, str]) -> nn.Module:
     """A small detector whose batch norms know the statistics of noise: with fresh ones the signal would fade."""
-    model, _ = build({**ARCHITECTURE, "nc": len(names)})
+    model, _ = build(architecture("yolov8n", classes=len(names)))
     model.names = names  # type: ignore[assignment]
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -64,13 +67,21 @@ def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals from few resamples of the images, since no page says what they are."""
+    monkeypatch.setitem(bootstrap.paired_drift.__kwdefaults__, "resamples", 50)
+
+
+@pytest.fixture
 def registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a page registers is known as long as it runs."""
     monkeypatch.setattr(vocabulary, "_WORDS", list(vocabulary._WORDS))
-    known = set(TARGETS)
+    monkeypatch.setattr(operations, "_REGISTERED", dict(operations.registered()))
+    known = [dict(registry) for registry in (TARGETS, RUNTIMES)]
     yield
-    for name in set(TARGETS) - known:
-        del TARGETS[name]
+    for registry, before in zip((TARGETS, RUNTIMES), known, strict=True):
+        for name in registry.keys() - before.keys():
+            del registry[name]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 import torch
 from detectors import NAMES, find_colours, shifted, write_onnx
 from refusals import refusal
+from small_networks import write
 
 import fxqat
 from fxqat.data.images import load_image
@@ -73,7 +74,7 @@ def test_a_known_box_in_a_letterbox(tmp_path):
 def test_the_chain_and_ultralytics_predicting(tiny_data, tmp_path):
     from ultralytics import YOLO
 
-    model = fxqat.load("yolov8n.yaml", classes=3)
+    model = fxqat.load(write(tmp_path, "yolov8n"))
     qat = fxqat.calibrate(fxqat.prepare(model, "w8a8")[0], tiny_data, imgsz="64x96", images_limit=4)
     assert (qat.imgsz, qat.recipe.calibration["imgsz"]) == (ImageSize.of((64, 96)), [64, 96])
     file = fxqat.export(qat, tmp_path / "n_int8.onnx")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from small_networks import architecture
 from torch import nn
 from torchvision import transforms
 from ultralytics import YOLO
@@ -19,21 +20,6 @@ from ultralytics.utils import IterableSimpleNamespace
 
 from fxqat.models.load import build
 
-ARCHITECTURE: dict[str, Any] = {
-    "nc": 2,
-    "backbone": [
-        [-1, 1, "Conv", [8, 3, 2]],
-        [-1, 1, "C2f", [8, True]],
-        [-1, 1, "Conv", [16, 3, 2]],
-        [-1, 1, "SPPF", [16, 5]],
-    ],
-    "head": [
-        [-1, 1, "nn.Upsample", [None, 2, "nearest"]],
-        [[-1, 1], 1, "Concat", [1]],
-        [-1, 1, "C2f", [8]],
-        [[6, 3], 1, "Detect", ["nc"]],
-    ],
-}
 PICKLE = "archive/data.pkl"
 GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5}
 
@@ -50,7 +36,7 @@ class Call:
 
 def detector(**changes: Any) -> nn.Module:
     """A small detector with random weights, and with ``changes`` to its attributes."""
-    model, _ = build(ARCHITECTURE)
+    model, _ = build(architecture("yolov8n", classes=2))
     model.names = {0: "cat", 1: "dog"}
     for name, value in changes.items():
         setattr(model, name, value)
@@ -125,9 +111,9 @@ def replaced_activations(model: nn.Module, activation: nn.Module) -> nn.Module:
 
 
 def pruned(model: nn.Module) -> nn.Module:
-    """``model`` with 5 channels after its first convolution, where its architecture says 8."""
-    first, second = model.model[0], model.model[1].cv1
-    first.conv, first.bn = nn.Conv2d(3, 5, 3, 2, 1, bias=False), nn.BatchNorm2d(5)
+    """``model`` with 5 channels after its second convolution, where its architecture says 32."""
+    first, second = model.model[1], model.model[2].cv1
+    first.conv, first.bn = nn.Conv2d(16, 5, 3, 2, 1, bias=False), nn.BatchNorm2d(5)
     second.conv = nn.Conv2d(5, second.conv.out_channels, 1, bias=False)
     return model.eval()
 

@@ -48,7 +48,7 @@ def test_every_form_of_a_checkpoint_loads(form, tmp_path, inputs):
     source = copy.deepcopy(model)
     told = assert_same(files.WRITERS[form](tmp_path / "best.pt", model), source, inputs)
     assert told.names == {0: "cat", 1: "dog"}
-    assert (told.unnamed, told.stride) == (0, (2.0, 4.0))
+    assert (told.unnamed, told.stride) == (0, (4.0, 8.0))
 
 
 @pytest.mark.parametrize("form", files.WRITERS)
@@ -134,7 +134,7 @@ def test_a_model_without_names_architecture_and_strides(tmp_path, inputs):
     for name in ("names", "yaml", "stride"):
         delattr(model, name)
     told = assert_same(files.write(path, {"model": model}), model, inputs)
-    assert (told.architecture, told.unnamed, told.stride) == ({"nc": 2}, 2, (2.0, 4.0))
+    assert (told.architecture, told.unnamed, told.stride) == ({"nc": 2}, 2, (4.0, 8.0))
 
 
 def test_roles_do_not_need_the_architecture(tmp_path):
@@ -176,7 +176,7 @@ def test_activations_outside_the_vocabulary_are_refused_by_prepare(activation, t
 @pytest.mark.parametrize(("channels", "word"), [(1, "1 channel"), (4, "4 channels")])
 def test_images_that_are_not_of_three_channels(channels, word, tmp_path):
     model = files.detector()
-    model.model[0].conv = nn.Conv2d(channels, 8, 3, 2, 1, bias=False)
+    model.model[0].conv = nn.Conv2d(channels, 16, 3, 4, 1, bias=False)
     path = files.write(tmp_path / "grey.pt", {"model": model})
     line = f"takes images of {word}; expected 3 channels (RGB); use a model that was trained on colour images"
     assert refusal(load_pt, path) == f"{path}: {line}"
@@ -273,7 +273,7 @@ def without_stride():
 
 def without_part():
     model = files.detector()
-    del model.model[1].cv2
+    del model.model[2].cv2
     return model
 
 

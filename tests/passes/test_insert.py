@@ -32,9 +32,9 @@ def fused(yolov8n):
 
 
 def inserted(gm, read):
-    return Pipeline(
-        (Assign(policy=read), Insert(target=read.target, rules=Rules.load().quantize[read.target.name]))
-    ).run(gm)
+    return Pipeline((Assign(policy=read), Insert(target=read.target, rules=Rules.load().quantizing(read.target)))).run(
+        gm
+    )
 
 
 def quantizer(node):

@@ -189,7 +189,7 @@ CASES = {
         within=0,
         misses=lambda: quantized(pooled(), unit_images()),
         at="0",
-        reason="is MaxPool2d, not StopGradient or PointFlow or Dropout",
+        reason="is MaxPool2d, not TrainingOnly or Dropout",
     ),
     # Sums of 36 products, scaled before instead of after: |y| below 16, 36 roundings.
     "float_layer": Case(

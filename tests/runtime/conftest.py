@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import pytest
 from alive import alive
-from small_networks import V8
+from small_networks import write
 
 import fxqat
-
-SMALL = f"nc: 3\nbackbone:{V8.format(head='Detect, [nc]')}"
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +19,4 @@ def exported(converted, tmp_path_factory):
 @pytest.fixture(scope="session")
 def small(tmp_path_factory, images):
     """The small detector, float, with random weights and real statistics."""
-    path = tmp_path_factory.mktemp("small") / "small_yolov8.yaml"
-    path.write_text(SMALL)
-    return alive(fxqat.load(str(path)), images)
+    return alive(fxqat.load(write(tmp_path_factory.mktemp("small"), "yolov8n")), images)

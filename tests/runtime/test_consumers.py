@@ -24,7 +24,7 @@ import torch
 
 import fxqat
 from fxqat.evaluation.predictor import from_onnx
-from fxqat.runtime.sessions import RUNTIMES
+from fxqat.runtime.runtimes import RUNTIMES
 
 HERE = Path(__file__).parent / "consumers"
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"

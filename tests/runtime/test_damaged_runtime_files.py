@@ -10,7 +10,7 @@ from refusals import refusal
 
 from bench.damaged_runtime_files import DAMAGES, examples, trials
 from fxqat.evaluation.predictor import from_onnx
-from fxqat.runtime.onnx_file import read
+from fxqat.runtime.onnx.onnx_file import read
 
 COUNT = 12
 

@@ -20,8 +20,8 @@ from fxqat.runtime import integers_export
 from fxqat.runtime.integer_interpreter import IntegerExecution
 from fxqat.runtime.integer_model import arithmetic_of
 from fxqat.runtime.integers_export import export_integers
-from fxqat.runtime.redundant_qdq import as_exported
-from fxqat.runtime.tensor_names import CODES
+from fxqat.runtime.reference.redundant_qdq import as_exported
+from fxqat.runtime.reference.tensor_names import CODES
 from fxqat.targets import target_of
 
 READER = Path(__file__).resolve().parents[2] / "docs" / "examples" / "integers_reader.py"

@@ -16,13 +16,13 @@ from fxqat.graph.site import site_of
 from fxqat.models.detector import cut
 from fxqat.models.image_size import ImageSize
 from fxqat.quant.torch_ao import dequantize_per_channel, quantize_per_tensor
-from fxqat.runtime import litert_session, tflite_file
 from fxqat.runtime.integer_model import in_integers
-from fxqat.runtime.litert_export import FORMS
-from fxqat.runtime.litert_session import as_pixels
-from fxqat.runtime.tensor_names import back, permuted
-from fxqat.runtime.tflite_file import TFLiteFile
-from fxqat.runtime.tflite_outputs import outputs_of
+from fxqat.runtime.reference.tensor_names import back, permuted
+from fxqat.runtime.tflite import litert_session, tflite_file
+from fxqat.runtime.tflite.litert_export import FORMS
+from fxqat.runtime.tflite.litert_session import as_pixels
+from fxqat.runtime.tflite.tflite_file import TFLiteFile
+from fxqat.runtime.tflite.tflite_outputs import outputs_of
 
 MISSING = [name for name in ("litert_torch", "ai_edge_litert") if importlib.util.find_spec(name) is None]
 needs_litert = pytest.mark.skipif(bool(MISSING), reason=f"no .tflite is written or run: {MISSING} not installed")

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from fxqat.runtime.native_output import hidden
+from fxqat.runtime.tflite.native_output import hidden
 
 
 def test_what_is_written_past_python_is_hidden(capfd):

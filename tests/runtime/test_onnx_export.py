@@ -21,8 +21,8 @@ from fxqat.models.image_size import ImageSize
 from fxqat.passes import Rules, converting
 from fxqat.quant.torch_ao import quantize_per_tensor
 from fxqat.runtime.integer_interpreter import IntegerExecution
-from fxqat.runtime.onnx_export import _exported, _name_by_site, _tell_sites
-from fxqat.runtime.tensor_names import PERMUTED
+from fxqat.runtime.onnx.onnx_export import _exported, _name_by_site, _tell_sites
+from fxqat.runtime.reference.tensor_names import PERMUTED
 from fxqat.targets import ORT_CPU
 
 
@@ -146,14 +146,16 @@ def test_values_get_their_own_sites_in_whatever_order_the_exporter_writes_them()
 
 
 @pytest.mark.slow
-def test_a_dynamic_batch(calibrated, converted, images, tmp_path):
-    path = fxqat.export(calibrated, tmp_path / "dynamic.onnx", imgsz=64, dynamic=True, opset=19)
+def test_a_dynamic_batch(small, images, tmp_path):
+    qat = fxqat.calibrate(fxqat.prepare(small, "w8a8")[0], [images])
+    path = fxqat.export(qat, tmp_path / "dynamic.onnx", imgsz=64, dynamic=True, opset=19)
     proto, run = onnx.load(path), session(path)
     onnx.checker.check_model(proto, full_check=True)
     assert proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     assert {entry.domain: entry.version for entry in proto.opset_import if not entry.domain} == {"": 19}
     whole = run.run(None, {"images": images.numpy()})[0]
-    assert whole.shape == (4, 84, 84)
+    classes, cells = len(small.source.names), sum((64 // int(stride)) ** 2 for stride in small.source.stride)
+    assert whole.shape == (4, 4 + classes, cells)
     alone = np.concatenate([run.run(None, {"images": images[i : i + 1].numpy()})[0] for i in range(4)])
     # Integers do not care for the batch; the decode may sum in another order: 16 roundings of 15, 32 pixels a cell.
     assert np.abs(whole - alone).max() <= 32 * 16 * 15 * 2**-23

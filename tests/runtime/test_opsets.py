@@ -14,7 +14,7 @@ from onnx.helper import make_node, make_tensor_value_info
 from refusals import refusal
 
 import fxqat
-from fxqat.runtime.opsets import OPSETS, to_opset
+from fxqat.runtime.onnx.opsets import OPSETS, to_opset
 
 FLOAT = onnx.TensorProto.FLOAT
 # The versions of IR that onnx names for its own releases: onnx/docs/Versioning.md
@@ -56,8 +56,8 @@ def test_every_opset_gives_the_same_codes_in_the_same_kernels(exported, images, 
 
 
 @pytest.mark.parametrize("target", ["openvino", "ort-arm"])
-def test_the_oldest_opset_for_other_layouts_and_a_free_batch(yolov8n, images, tmp_path, target):
-    qat = fxqat.calibrate(fxqat.prepare(yolov8n, "critical", target=target)[0], [images])
+def test_the_oldest_opset_for_other_layouts_and_a_free_batch(small, images, tmp_path, target):
+    qat = fxqat.calibrate(fxqat.prepare(small, "critical", target=target)[0], [images])
     path = fxqat.export(qat, tmp_path / "x.onnx", opset=13, dynamic=True)
     new = fxqat.export(qat, tmp_path / "y.onnx", opset=21, dynamic=True)
     for count in (1, 3):
@@ -66,7 +66,7 @@ def test_the_oldest_opset_for_other_layouts_and_a_free_batch(yolov8n, images, tm
         assert all(np.array_equal(one, other) for one, other in zip(found, wanted, strict=True))
 
 
-def small(*nodes: onnx.NodeProto, outputs: list[str], constants: dict[str, list[int]]) -> onnx.ModelProto:
+def proto_of(*nodes: onnx.NodeProto, outputs: list[str], constants: dict[str, list[int]]) -> onnx.ModelProto:
     tensors = [onnx.numpy_helper.from_array(np.array(value, np.int64), name) for name, value in constants.items()]
     source = make_tensor_value_info("x", FLOAT, [1, 7, 4])
     ends = [make_tensor_value_info(name, FLOAT, [None] * 3) for name in outputs]
@@ -75,7 +75,7 @@ def small(*nodes: onnx.NodeProto, outputs: list[str], constants: dict[str, list[
 
 
 def test_split_into_equal_parts_needs_no_count():
-    proto = small(make_node("Split", ["x"], ["a", "b"], axis=2, num_outputs=2), outputs=["a", "b"], constants={})
+    proto = proto_of(make_node("Split", ["x"], ["a", "b"], axis=2, num_outputs=2), outputs=["a", "b"], constants={})
     (node,) = rewritten(proto, 13).graph.node
     assert [one.name for one in node.attribute] == ["axis"]
 
@@ -105,4 +105,4 @@ def test_split_into_equal_parts_needs_no_count():
     ],
 )  # fmt: skip
 def test_what_an_opset_cannot_say_is_refused(node, outputs, constants, line):
-    assert refusal(rewritten, small(node, outputs=outputs, constants=constants), 13) == line
+    assert refusal(rewritten, proto_of(node, outputs=outputs, constants=constants), 13) == line

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from torch.nn import functional as F
 
-from fxqat.runtime.ort_layout import arrange, grouped_kernel
+from fxqat.runtime.onnx.ort_layout import arrange, grouped_kernel
 
 GRID = ["scale", "zero"]
 

@@ -15,8 +15,9 @@ import fxqat
 from fxqat.cli import main
 from fxqat.quant.pair_order import Order
 from fxqat.runtime import exactness, processor
-from fxqat.runtime.overflow import integer_weights, prove
-from fxqat.runtime.sessions import RUNTIMES, Runtime
+from fxqat.runtime.onnx.overflow import integer_weights, prove
+from fxqat.runtime.runtime import Runtime
+from fxqat.runtime.runtimes import RUNTIMES
 from fxqat.targets import TARGETS
 
 

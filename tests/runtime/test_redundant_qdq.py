@@ -10,7 +10,7 @@ import fxqat
 from fxqat.graph.site import operation
 from fxqat.models.detector import cut
 from fxqat.quant.torch_ao import dequantize_per_tensor, quantize_per_tensor
-from fxqat.runtime.redundant_qdq import as_exported, drop_before_others, move_ranges
+from fxqat.runtime.reference.redundant_qdq import as_exported, drop_before_others, move_ranges
 from fxqat.targets import TARGETS, Place
 
 OPENVINO = TARGETS["openvino"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 
 import onnx
 import pytest
@@ -12,8 +13,10 @@ from refusals import refusal
 import fxqat
 from fxqat.cli import main
 from fxqat.errors import Problem
-from fxqat.runtime.int8_summary import account
-from fxqat.runtime.sessions import RUNTIMES, Runtime, chosen
+from fxqat.runtime import runtimes
+from fxqat.runtime.reference.int8_summary import account
+from fxqat.runtime.runtime import Runtime
+from fxqat.runtime.runtimes import RUNTIMES, chosen, register_runtime
 from fxqat.runtime.verify import Difference, Row, Verification
 
 
@@ -116,3 +119,13 @@ def test_account_says_what_is_integer_and_why_the_rest_is_not(converted, yolov8n
     assert str(told).splitlines()[1] == (
         "in float: model.22.cv2.0.2 and 2 more (box logits: these and the class logits carry most of the loss in mAP)"
     )
+
+
+def test_a_runtime_of_ones_own_is_found_by_name(monkeypatch):
+    monkeypatch.setattr(runtimes, "RUNTIMES", dict(RUNTIMES))
+    mine = replace(RUNTIMES["ort"], name="mine")
+    register_runtime(mine)
+    register_runtime(mine)
+    assert chosen("mine") == ([mine], [])
+    with pytest.raises(ValueError, match=r"runtime: 'mine' is taken, expected one that is not one of ort, .*mine"):
+        register_runtime(replace(mine, title="another"))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fxqat.runtime.tensor_names import PERMUTED, back, permuted
+from fxqat.runtime.reference.tensor_names import PERMUTED, back, permuted
 
 ORDERS = st.integers(1, 5).flatmap(lambda rank: st.permutations(range(rank))).map(tuple)
 

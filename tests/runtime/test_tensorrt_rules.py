@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import fxqat
 from fxqat.cli import main
-from fxqat.runtime.tensorrt_rules import RULES, check
+from fxqat.runtime.onnx.tensorrt_rules import RULES, check
 
 
 class Blocks:

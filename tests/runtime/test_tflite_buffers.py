@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from refusals import refusal
 
-from fxqat.runtime.tflite_file import TFLiteFile
+from fxqat.runtime.tflite.tflite_file import TFLiteFile
 
 if importlib.util.find_spec("ai_edge_litert") is None:
     pytest.skip("no .tflite is written: ai_edge_litert is not installed", allow_module_level=True)

@@ -7,7 +7,7 @@ from types import SimpleNamespace as Made
 import numpy as np
 import pytest
 
-from fxqat.runtime.tflite_check import faults
+from fxqat.runtime.tflite.tflite_check import faults
 
 SCHEMA = Made(TensorType=Made(FLOAT32=0, FLOAT16=1, INT32=2, UINT8=3, INT64=4, BOOL=6, INT16=7, INT8=9))
 

@@ -8,15 +8,15 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from fxqat.runtime.tflite_file import TFLiteFile
-from fxqat.runtime.tflite_floats import restore_floats
+from fxqat.runtime.tflite.tflite_file import TFLiteFile
+from fxqat.runtime.tflite.tflite_floats import restore_floats
 
 if importlib.util.find_spec("ai_edge_litert") is None:
     pytest.skip("no .tflite is written or run: ai_edge_litert is not installed", allow_module_level=True)
 
 from tflite_files import File
 
-from fxqat.runtime.litert_session import interpreter
+from fxqat.runtime.tflite.litert_session import interpreter
 
 COARSE, FINE = (0.5, 3), (1 / 256, -128)
 

@@ -8,7 +8,7 @@ import torch
 
 from fxqat.models.families import FAMILIES
 from fxqat.models.family import HeadSpec
-from fxqat.runtime.tflite_outputs import Outputs
+from fxqat.runtime.tflite.tflite_outputs import Outputs
 
 SHAPE = (1, 3, 32, 64)  # 32 pixels high, 64 wide
 SPECS = {

@@ -6,8 +6,8 @@ import importlib.util
 
 import pytest
 
-from fxqat.runtime.tflite_file import TFLiteFile
-from fxqat.runtime.tflite_summary import float_operations
+from fxqat.runtime.tflite.tflite_file import TFLiteFile
+from fxqat.runtime.tflite.tflite_summary import float_operations
 
 if importlib.util.find_spec("ai_edge_litert") is None:
     pytest.skip("no .tflite is written: ai_edge_litert is not installed", allow_module_level=True)

@@ -12,7 +12,8 @@ import torch
 import fxqat
 from fxqat.errors import Problem
 from fxqat.models.image_size import ImageSize
-from fxqat.runtime.sessions import RUNTIMES, as_input, open_file
+from fxqat.runtime.runtimes import RUNTIMES
+from fxqat.runtime.sessions import as_input, open_file
 
 SITES = ("images", "model.0.conv", "model.9.cat", "model.22.cv2.0.2")
 

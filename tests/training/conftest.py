@@ -1,4 +1,4 @@
-"""A calibrated three-class YOLOv8n at 64 pixels, and a training of it in seconds."""
+"""A small calibrated three-class YOLOv8 at 64 pixels, and a training of it in seconds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from alive import alive
+from small_networks import write
 
 import fxqat
 from fxqat.models.detector import Detector
@@ -22,17 +23,9 @@ Train = Callable[..., Trainer]
 
 
 @pytest.fixture(scope="session")
-def three(images: torch.Tensor) -> Detector:
-    """Float YOLOv8n of three classes with random weights; read only."""
-    model = fxqat.load("yolov8n.yaml", classes=3)
-    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    for norm in norms:  # see the fixture yolov8n: a fresh network fades to nothing
-        norm.momentum = 1.0
-    with torch.no_grad():
-        model.train().gm(images)
-    for norm in norms:
-        norm.momentum = 0.03
-    return model.eval()
+def three(images: torch.Tensor, tmp_path_factory: pytest.TempPathFactory) -> Detector:
+    """A small float YOLOv8 of three classes with random weights; read only."""
+    return alive(fxqat.load(write(tmp_path_factory.mktemp("three"), "yolov8n")), images)
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ def same(one: Detector, other: Detector) -> bool:
 class SwitchWatch:
     """Which of two sites quantize in the trained model and in the average, at every batch."""
 
-    sites = ("model.0.conv.silu", "model.22.cv3.0.2.weight")
+    sites = ("model.0.conv.silu", "model.6.cv3.0.2.weight")
 
     def __init__(self) -> None:
         self.seen: list[tuple[bool, ...]] = []
@@ -61,11 +61,11 @@ def test_one_training_with_all_of_them(ptq, tiny_data, tmp_path):
             "batch": 6,
             "epochs": 2,
             "device": "cpu",
-            "progressive": {"model.22.**": 1},
+            "progressive": {"model.6.**": 1},
             "unlabelled": False,
         },
     )
-    assert trained.recipe.training["config"]["progressive"] == {"model.22.**": 1}
+    assert trained.recipe.training["config"]["progressive"] == {"model.6.**": 1}
     # the head joins in the second epoch; the average is whole all along
     assert watch.seen == [(True, False, True, True)] * 2 + [(True, True, True, True)] * 2
     kept = {path.stem: fxqat.load(path) for path in sorted((tmp_path / "run/weights").glob("*.fxqat"))}

@@ -50,4 +50,6 @@ def test_a_training_keeps_what_it_validated(trainer):
     keep(run.validator, run.given.source.family, run.wdir, 1)
     told = run.result().recipe.training
     assert told["gain"]["images"] == VAL_IMAGES
-    assert told["gain"]["points"] == pytest.approx(100 * (told["map5095"][1] - told["map5095"][0]))
+    assert told["gain"]["points"] == pytest.approx(
+        100 * (told["map5095"][1] - told["map5095"][0]), abs=1e-3
+    )  # Ultralytics gives 5 decimals of each

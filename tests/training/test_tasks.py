@@ -1,4 +1,4 @@
-"""Training of every task: Ultralytics' own loss of the task, its trainer, its data, its metric."""
+"""Training of every task: Ultralytics' own loss of the task, its trainer, its data, its metric; of small networks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from alive import alive
 from refusals import refusal
 from rows import row
+from small_networks import write
 from torch import Tensor
 
 import fxqat
@@ -33,6 +34,7 @@ WAYS: dict[str, dict[str, Any]] = {"labels": {"distill": 1.0}, "float network": 
 FAST = [("labels", "yolov8n-cls"), ("labels", "yolov8n-seg"), ("float network", "yolo26n-pose")]
 SLOW = [(way, name) for way in WAYS for name in ("yolov8n-seg", "yolov8n-cls", "yolo26n-pose", "yolo26n-obb")]
 SLOW = [one for one in SLOW if one not in FAST]
+WHOLE = "yolo26n-seg"  # Ultralytics' validation of masks does not take the strides of the small one
 COLOURS = {0: "red", 1: "green", 2: "blue"}
 
 
@@ -40,15 +42,16 @@ def task_of(name: str) -> str:
     return TASKS[name.removeprefix(name.partition("-")[0])]
 
 
-def colours(name: str, images: Tensor, **how: Any) -> Detector:
-    """A float model of random weights that knows the colours' names."""
-    model = alive(fxqat.load(f"{name}.yaml", classes=3, **how), images)
+def colours(name: str, folder: Path, images: Tensor, **how: Any) -> Detector:
+    """A float model of random weights that knows the colours' names; its architecture is in ``folder``."""
+    architecture = f"{name}.yaml" if name == WHOLE else write(folder, name)
+    model = alive(fxqat.load(architecture, classes=3, **how), images)
     model.source = replace(model.source, names=COLOURS)
     return model
 
 
-def calibrated(name: str, images: Tensor, data: Path, **how: Any) -> Detector:
-    return fxqat.calibrate(fxqat.prepare(colours(name, images, **how), "w8a8")[0], data, imgsz=IMGSZ)
+def calibrated(name: str, folder: Path, images: Tensor, data: Path, **how: Any) -> Detector:
+    return fxqat.calibrate(fxqat.prepare(colours(name, folder, images, **how), "w8a8")[0], data, imgsz=IMGSZ)
 
 
 def trainer_of(detector: Detector, data: Path, folder: Path, *, resume: bool = False, **options: Any) -> Trainer:
@@ -66,8 +69,8 @@ def set_up(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_loss_is_ultralytics_own_of_the_whole_model(name, task_data, tmp_path, monkeypatch):
-    theirs, _ = build(f"{name}.yaml", classes=3)  # the weights of fxqat.load
-    run = trainer_of(fxqat.load(f"{name}.yaml", classes=3), task_data(task_of(name)), tmp_path / "run")
+    theirs, _ = build(write(tmp_path, name))  # the weights of fxqat.load
+    run = trainer_of(fxqat.load(write(tmp_path, name)), task_data(task_of(name)), tmp_path / "run")
     batch = set_up(run, monkeypatch)
     theirs.args = run.args
     wanted, items = theirs.train().loss(batch)
@@ -84,7 +87,7 @@ def test_the_loss_is_ultralytics_own_of_the_whole_model(name, task_data, tmp_pat
 @pytest.mark.parametrize(("way", "name"), [*FAST, *(pytest.param(*one, marks=pytest.mark.slow) for one in SLOW)])
 def test_a_task_is_trained_by_labels_and_by_the_float_network(way, name, task_data, images, tmp_path):
     data = task_data(task_of(name))
-    ptq = calibrated(name, images, data)
+    ptq = calibrated(name, tmp_path, images, data)
     run = trainer_of(ptq, data, tmp_path / "run", lr0=1e-3, **WAYS[way])
     run.train()
     trained = run.history[1]
@@ -101,7 +104,7 @@ def test_a_task_is_trained_by_labels_and_by_the_float_network(way, name, task_da
 @pytest.mark.parametrize("name", ["yolo26n", pytest.param("yolo26n-seg", marks=pytest.mark.slow)])
 def test_a_head_without_nms_is_trained_and_validated_by_its_rows(name, task_data, images, tmp_path):
     data = task_data(task_of(name))
-    run = trainer_of(calibrated(name, images, data, nms_free=True), data, tmp_path / "run", lr0=1e-3)
+    run = trainer_of(calibrated(name, tmp_path, images, data, nms_free=True), data, tmp_path / "run", lr0=1e-3)
     run.train()
     assert run.validator.end2end is True
     assert run.result().source.head_spec.nms_free
@@ -110,7 +113,7 @@ def test_a_head_without_nms_is_trained_and_validated_by_its_rows(name, task_data
 
 def test_the_weight_moves_from_the_branch_with_nms_to_the_other_and_resuming(task_data, images, tmp_path, monkeypatch):
     data = task_data("detect")
-    run = trainer_of(fxqat.load("yolo26n.yaml", classes=3), data, tmp_path / "run", epochs=3)
+    run = trainer_of(fxqat.load(write(tmp_path, "yolo26n")), data, tmp_path / "run", epochs=3)
     set_up(run, monkeypatch)
     (task,) = run.trainee.criterion.parts
     seen = [task.criterion.o2m]
@@ -128,7 +131,7 @@ def test_the_weight_moves_from_the_branch_with_nms_to_the_other_and_resuming(tas
 
 
 def test_the_flow_of_key_points_is_trained_and_kept(task_data, images, tmp_path, monkeypatch):
-    run = trainer_of(fxqat.load("yolo26n-pose.yaml", classes=3), task_data("pose"), tmp_path / "run", lr0=1e-3)
+    run = trainer_of(fxqat.load(write(tmp_path, "yolo26n-pose")), task_data("pose"), tmp_path / "run", lr0=1e-3)
     batch = set_up(run, monkeypatch)
     loss, parts = run.trainee.loss(batch)
     assert parts["rle_loss"] > 0
@@ -144,7 +147,7 @@ def test_the_flow_of_key_points_is_trained_and_kept(task_data, images, tmp_path,
 
 def test_a_classifier_is_validated_as_val_measures_it(task_data, images, tmp_path):
     data = task_data("classify")
-    ptq = calibrated("yolov8n-cls", images, data)
+    ptq = calibrated("yolov8n-cls", tmp_path, images, data)
     run = trainer_of(ptq, data, tmp_path / "run")
     run.train()
     measured = evaluate(Predictor.of(ptq, predictor(ptq)), data, imgsz=IMGSZ)
@@ -155,7 +158,7 @@ def test_a_classifier_is_validated_as_val_measures_it(task_data, images, tmp_pat
 
 def test_resuming_a_classifier_continues_to_the_same_bits(task_data, images, tmp_path):
     data = task_data("classify")
-    ptq = calibrated("yolov8n-cls", images, data)
+    ptq = calibrated("yolov8n-cls", tmp_path, images, data)
     options = {"epochs": 2, "lr0": 1e-3}
     whole = trainer_of(ptq, data, tmp_path / "whole", **options)
     whole.train()
@@ -212,10 +215,8 @@ def test_without_labels_any_images_teach_masks(task_data, images, tmp_path):
     for part in ("images", "labels"):
         shutil.copytree(boxes / part / "train", root / part / "train")
         shutil.copytree(masks / part / "val", root / part / "val")
-    shutil.copy(task_data("segment"), root / "mixed.yaml")
-    run = trainer_of(
-        calibrated("yolov8n-seg", images, root / "mixed.yaml"), root / "mixed.yaml", tmp_path / "run", unlabelled=True
-    )
+    data = Path(shutil.copy(task_data("segment"), root / "mixed.yaml"))
+    run = trainer_of(calibrated("yolov8n-seg", tmp_path, images, data), data, tmp_path / "run", unlabelled=True)
     run.train()
     assert "distill_proto" in run.history[1]
 
@@ -225,5 +226,5 @@ def test_a_split_of_damaged_images_is_refused(task_data, tmp_path):
     shutil.copytree(task_data("classify"), root)
     for path in (root / "val").rglob("*.png"):
         path.write_bytes(b"no image")
-    run = trainer_of(fxqat.load("yolov8n-cls.yaml", classes=3), root, tmp_path / "run")
+    run = trainer_of(fxqat.load(write(tmp_path, "yolov8n-cls")), root, tmp_path / "run")
     assert refusal(run.train) == f"{root}: split 'val' has no usable image"

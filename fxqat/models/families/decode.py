@@ -6,24 +6,11 @@ They compute what Ultralytics' heads compute, bit for bit, without the branches 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-
-class Opaque(nn.Module):
-    """A module that stays one node of a traced graph, since what it does depends on the shapes of its inputs.
-
-    A file holds it by its class and the arguments of its constructor.
-
-    Attributes:
-        arguments: names of these, which every instance keeps as attributes.
-        owns: names of modules that the constructor makes; a file holds their tensors alone.
-    """
-
-    arguments: ClassVar[tuple[str, ...]] = ()
-    owns: ClassVar[tuple[str, ...]] = ()
+from fxqat.models.families.opaque import Opaque
 
 
 class AnchorGrid(Opaque):
@@ -35,6 +22,7 @@ class AnchorGrid(Opaque):
     """
 
     arguments = ("strides", "item")
+    reads = False
 
     def __init__(self, strides: Sequence[float] | Tensor, item: int) -> None:
         super().__init__()

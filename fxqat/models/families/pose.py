@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fxqat.models.families import detect
-from fxqat.models.families.decode import AnchorGrid, Opaque
+from fxqat.models.families.decode import AnchorGrid
+from fxqat.models.families.opaque import Opaque, TrainingOnly
 from fxqat.models.families.towers import BOXES, CLASSES, Tower, TowersAdapter
 from fxqat.models.family import Columns, Family, FinalOutput, HeadSpec, LabelRow, Link, RawOutput, Shapes, imported
 
@@ -43,7 +44,7 @@ class PointDecode(nn.Module):
         return (placed if visible is None else torch.cat((placed, visible.sigmoid()), 2)).flatten(1, 2)
 
 
-class PointFlow(Opaque):
+class PointFlow(Opaque, TrainingOnly):
     """The input itself; with it rides the normalizing flow by which the loss weighs errors of key points, so that it is
     trained, averaged and kept with the network.
 

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from fxqat.models.families.decode import BoxDecode, ExpectedDistance, Levels, Opaque, Scores
+from fxqat.models.families.decode import BoxDecode, ExpectedDistance, Levels, Scores
+from fxqat.models.families.opaque import Opaque, TrainingOnly
 from fxqat.models.family import HeadSpec
 
 MAX_DETECTIONS = 300  # what Ultralytics' heads without NMS give
@@ -40,7 +41,7 @@ BOXES = Tower(path="cv2", joined="box_logits", key="boxes", role="box_out")
 CLASSES = Tower(path="cv3", joined="class_logits", key="scores", role="class_out")
 
 
-class StopGradient(Opaque):
+class StopGradient(Opaque, TrainingOnly):
     """The input itself; in training no gradient goes back through it."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from fxqat.models.families.decode import Opaque
+from fxqat.models.families.opaque import Opaque
 
 ROLE = "attention"
 _OPERATIONS = ("scaled", "transpose*", "matmul*", "softmax", "split*", "flatten*", "unflatten*", "permute*", "place*")
@@ -14,6 +14,8 @@ _OPERATIONS = ("scaled", "transpose*", "matmul*", "softmax", "split*", "flatten*
 
 class SpaceLike(Opaque):
     """Places in a row, (B, C, H * W), as the map (B, C, H, W) that has the size of another."""
+
+    moves = True
 
     def forward(self, x: Tensor, like: Tensor) -> Tensor:
         """(B, C, H, W), contiguous, with H and W of ``like`` (B, ?, H, W)."""

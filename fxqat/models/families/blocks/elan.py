@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fxqat.models.families.decode import Opaque
+from fxqat.models.families.opaque import Opaque
 
 
 class AConvAdapter(nn.Module):

@@ -26,15 +26,15 @@ from fxqat.quant.torch_ao import (
     quantize_per_channel,
     quantize_per_tensor,
 )
-from fxqat.runtime.fused_kernels import computed_from
-from fxqat.runtime.metadata import metadata
-from fxqat.runtime.native_output import hidden
-from fxqat.runtime.redundant_qdq import as_exported
-from fxqat.runtime.tensor_names import CODES, back
-from fxqat.runtime.tflite_file import TFLiteFile, check_installed
-from fxqat.runtime.tflite_floats import restore_floats
-from fxqat.runtime.tflite_names import GraphTensor, lost, name_by_site
-from fxqat.runtime.tflite_outputs import LAST, MAP
+from fxqat.runtime.reference.fused_kernels import computed_from
+from fxqat.runtime.reference.metadata import metadata
+from fxqat.runtime.reference.redundant_qdq import as_exported
+from fxqat.runtime.reference.tensor_names import CODES, back
+from fxqat.runtime.tflite.native_output import hidden
+from fxqat.runtime.tflite.tflite_file import TFLiteFile, check_installed
+from fxqat.runtime.tflite.tflite_floats import restore_floats
+from fxqat.runtime.tflite.tflite_names import GraphTensor, lost, name_by_site
+from fxqat.runtime.tflite.tflite_outputs import LAST, MAP
 from fxqat.targets import target_of
 
 FORMS = {

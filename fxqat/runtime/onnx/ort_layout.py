@@ -18,8 +18,8 @@ import onnx
 from onnx.helper import make_node
 
 from fxqat.quant.pixel_groups import LANES, group_size, grouped_kernel
-from fxqat.runtime.onnx_editing import Editing, attributes
-from fxqat.runtime.tensor_names import PERMUTED
+from fxqat.runtime.onnx.onnx_editing import Editing, attributes
+from fxqat.runtime.reference.tensor_names import PERMUTED
 
 LAST, FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 _EXP_MAX = 80.0  # a sum of 16 exponentials of it, 15 times each, is still a float32

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fxqat.runtime.tflite_file import TFLiteFile
+from fxqat.runtime.tflite.tflite_file import TFLiteFile
 
 # What only moves codes, where its scales are the same.
 _MOVES = frozenset(

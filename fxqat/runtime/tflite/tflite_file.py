@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fxqat.errors import Problem
-from fxqat.runtime.tflite_check import faults
+from fxqat.runtime.tflite.tflite_check import faults
 
 MISSING = "pip install 'fxqat[litert]'"
 _METADATA = "metadata.json"  # what Ultralytics' loader looks for in the zip at the file's end

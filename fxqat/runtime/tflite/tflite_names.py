@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fxqat.errors import Problem
-from fxqat.runtime.tensor_names import CODES, permuted
-from fxqat.runtime.tflite_file import TFLiteFile, channels_last
+from fxqat.runtime.reference.tensor_names import CODES, permuted
+from fxqat.runtime.tflite.tflite_file import TFLiteFile, channels_last
 
 # How a tensor of the graph may lie in the file: channels last, as it is, or rows of channels.
 ORDERS = {4: ((0, 2, 3, 1), (0, 1, 2, 3)), 3: ((0, 1, 2), (0, 2, 1)), 2: ((0, 1),)}

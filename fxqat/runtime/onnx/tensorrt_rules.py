@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from fxqat.runtime.onnx_editing import Editing, attributes
+from fxqat.runtime.onnx.onnx_editing import Editing, attributes
 
 _LIBRARY = "https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library"
 TYPES = f"{_LIBRARY}/work-quantized-types.html"

@@ -20,12 +20,12 @@ from fxqat.graph.site import site_of
 from fxqat.models.detector import Detector, cut
 from fxqat.models.image_size import DEFAULT_SIZE, ImageSize, SizeLike
 from fxqat.quant.torch_ao import quantize_per_tensor
-from fxqat.runtime.metadata import metadata
-from fxqat.runtime.onnx_simplify import simplify
-from fxqat.runtime.opsets import OPSETS, WRITTEN, to_opset
-from fxqat.runtime.ort_layout import arrange
-from fxqat.runtime.redundant_qdq import as_exported
-from fxqat.runtime.uint8_input import SAYS, check_input, take_bytes
+from fxqat.runtime.onnx.onnx_simplify import simplify
+from fxqat.runtime.onnx.opsets import OPSETS, WRITTEN, to_opset
+from fxqat.runtime.onnx.ort_layout import arrange
+from fxqat.runtime.onnx.uint8_input import SAYS, check_input, take_bytes
+from fxqat.runtime.reference.metadata import metadata
+from fxqat.runtime.reference.redundant_qdq import as_exported
 from fxqat.targets import target_of
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fxqat.quant.pair_order import Order
 from fxqat.quant.pairs import PAIR_MAX, Overflow, overflow, pair_indices
-from fxqat.runtime.onnx_editing import attributes
+from fxqat.runtime.onnx.onnx_editing import attributes
 
 # Where an operation has its weight, by its type; the first group reads it through a DequantizeLinear.
 _WEIGHTS = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}

@@ -12,7 +12,7 @@ import numpy as np
 from fxqat.errors import Problem
 from fxqat.models.families import FAMILIES
 from fxqat.models.family import Family, FinalOutput, HeadSpec
-from fxqat.runtime.tflite_file import TFLiteFile
+from fxqat.runtime.tflite.tflite_file import TFLiteFile
 
 MAP = 4  # axes of an output that is a map, (B, C, H, W)
 LAST, FIRST = (0, 2, 3, 1), (0, 3, 1, 2)  # the axes of a map in the order that has its channels last, or first again

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from fxqat.runtime.tflite_file import TFLiteFile
+from fxqat.runtime.tflite.tflite_file import TFLiteFile
 
 
 @dataclass(frozen=True, kw_only=True)

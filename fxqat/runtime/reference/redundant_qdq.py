@@ -6,14 +6,15 @@ from typing import Any
 
 from torch import fx
 
-from fxqat.graph.site import operation, site_of
+from fxqat.graph.site import module_of, operation, site_of
+from fxqat.models.families.opaque import Opaque
 from fxqat.quant.torch_ao import dequantize_per_tensor, quantize_per_tensor
-from fxqat.runtime.fused_kernels import OPERANDS
+from fxqat.runtime.reference.fused_kernels import OPERANDS
 from fxqat.targets import Place, Target
 
 _MOVES = (Place.SAME, Place.SHARED)
 # What moves values as well, but no kernel on codes is known for.
-_REARRANGES = frozenset({"transpose", "permute", "unflatten", "unsqueeze", "squeeze", "SpaceLike"})
+_REARRANGES = frozenset({"transpose", "permute", "unflatten", "unsqueeze", "squeeze"})
 Numbers = tuple[Any, ...]
 
 
@@ -103,13 +104,18 @@ def _wants_codes(node: fx.Node, numbers: Numbers) -> bool:
 
 def _is_quantized_later(node: fx.Node, target: Target) -> bool:
     """Whether values of ``node``, or these moved, are quantized."""
-    moved = [user for user in node.users if operation(user) in _REARRANGES or _moves(user, target)]
+    moved = [user for user in node.users if _rearranges(user) or _moves(user, target)]
     quantized = any(user.target is quantize_per_tensor for user in node.users)
     return quantized or any(_is_quantized_later(user, target) for user in moved)
 
 
+def _rearranges(node: fx.Node) -> bool:
+    made = module_of(node) if node.op == "call_module" else None
+    return made.moves if isinstance(made, Opaque) else operation(node) in _REARRANGES
+
+
 def _moves(node: fx.Node, target: Target) -> bool:
-    return operation(node) in target.places and target.place(operation(node), site_of(node)) in _MOVES
+    return operation(node) in target.operations and target.place(operation(node), site_of(node)) in _MOVES
 
 
 def _numbers(node: fx.Node, known: dict[fx.Node, Numbers | None], target: Target) -> Numbers | None:

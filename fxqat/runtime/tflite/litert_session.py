@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from fxqat.errors import Problem
-from fxqat.runtime.native_output import hidden
-from fxqat.runtime.tensor_names import CODES, back
-from fxqat.runtime.tflite_file import TFLiteFile
-from fxqat.runtime.tflite_outputs import Outputs, head_of, outputs_of
+from fxqat.runtime.reference.tensor_names import CODES, back
+from fxqat.runtime.tflite.native_output import hidden
+from fxqat.runtime.tflite.tflite_file import TFLiteFile
+from fxqat.runtime.tflite.tflite_outputs import Outputs, head_of, outputs_of
 
 Run = Callable[[Mapping[str, np.ndarray]], Sequence[np.ndarray]]
 

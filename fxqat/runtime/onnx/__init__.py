@@ -1,0 +1,1 @@
+"""ONNX files: export, edits for a runtime, and checks of what a file holds."""

@@ -1,0 +1,1 @@
+"""LiteRT files (.tflite): export, the flatbuffer, and sessions that run it."""
