@@ -14,7 +14,8 @@ from fxqat.runtime import installation
 from fxqat.runtime.exactness import target_here
 from fxqat.runtime.installation import Finding, findings, optional_packages
 from fxqat.runtime.processor import processor
-from fxqat.runtime.runtimes import RUNTIMES, Runtime
+from fxqat.runtime.runtime import Runtime
+from fxqat.runtime.runtimes import RUNTIMES
 from fxqat.targets import TARGETS
 from fxqat.version import installed
 
