@@ -255,7 +255,7 @@ def test_explain_shows_line_reason_and_share(capsys: pytest.CaptureFixture[str])
     out = said(capsys, "explain", "yolov8n.yaml", "--policy", "critical", "model.22.cv2.0.*")
     assert "model.22.cv2.0.2" in out
     assert "role: box_out" in out
-    assert "(box logits: with the class logits" in out
+    assert "(box logits: these and the class logits carry most of the loss in mAP)" in out
     assert out.splitlines()[-1].startswith("97.97% of 4.37 billion multiply-adds")
 
 

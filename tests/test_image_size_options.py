@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 import pytest
 from commands import refused
@@ -12,6 +13,8 @@ from fxqat.commands.arguments import image_size
 from fxqat.commands.command import image_size as model_size
 from fxqat.commands.command_parser import CommandParser, parsed
 from fxqat.commands.parser import COMMANDS
+from fxqat.evaluation.comparison import usual_size
+from fxqat.evaluation.predictor import Predictor
 from fxqat.models.detector import Detector, Recipe, Source
 from fxqat.models.image_size import DEFAULT_SIZE, ImageSize
 
@@ -79,6 +82,31 @@ def test_what_was_calibrated_or_trained_decides(network, said):
         assert model.imgsz == ImageSize.of(said)
         assert model_size(argparse.Namespace(imgsz=None), model) == model.imgsz
     assert recorded(network).imgsz == DEFAULT_SIZE
+
+
+@pytest.mark.parametrize(("recipe", "size"), [({}, 320), ({"calibration": {"imgsz": 64}}, 64)])
+def test_the_size_of_float_training_decides_where_nothing_was_calibrated(network, recipe, size):
+    model = recorded(network, **recipe)
+    model.source = replace(model.source, imgsz=320)
+    assert model.imgsz == ImageSize.of(size)
+
+
+def predictor(**sizes: int) -> Predictor:
+    made = {name: ImageSize.of(size) for name, size in sizes.items()}
+    return Predictor(name="", predict=lambda images: images, names={}, **made)
+
+
+@pytest.mark.parametrize(
+    ("models", "size"),
+    [
+        ([predictor()], 640),
+        ([predictor(float_size=192)], 192),
+        ([predictor(float_size=192), predictor(usual=320, float_size=192)], 320),
+        ([predictor(float_size=192), predictor(imgsz=96)], 96),
+    ],
+)
+def test_models_are_compared_at_the_size_of_a_file_then_of_calibration_then_of_float_training(models, size):
+    assert usual_size(models) == ImageSize.of(size)
 
 
 def test_another_size_than_calibrated_is_said(network, capsys):

@@ -9,6 +9,9 @@ from fxqat.commands.arguments import add_correct, add_images, add_method, add_ou
 from fxqat.commands.command import Command, check_counts, default_name, output, say_skipped
 from fxqat.commands.progress import progress
 
+_FEW = 32  # images
+ADVISED = "these are few: 100 to 300 give ranges that hold for others, too"
+
 
 def arguments(parser: ArgumentParser) -> None:
     """What ``fxqat calibrate`` takes."""
@@ -42,7 +45,8 @@ def run(options: Namespace) -> None:
         )
     say_skipped(skipped)
     fxqat.save(calibrated, path)
-    print(f"calibrated on {calibrated.recipe.calibration['images']} images")
+    seen = calibrated.recipe.calibration["images"]
+    print(f"calibrated on {seen} images" + (f"; {ADVISED}" if seen < _FEW else ""))
     for done in calibrated.recipe.calibration.get("corrections", []):
         print(f"{done['name']}: {done['says']}")
     print(f"wrote {path}")

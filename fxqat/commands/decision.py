@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 CORRECTED = ("--correct", BIAS_CORRECTION)
 
 
+# With labels, images for mAP; without, images whose detections are compared.
+_MORE = ("--val", "500", "--images", "64")
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Names:
     source: str
@@ -28,7 +32,7 @@ class _Names:
 
 
 _COMMANDS: Mapping[str, Callable[[_Names], Sequence[str]]] = {
-    MEASURE: lambda n: ("report", n.model, "--data", n.data, "--onnx", n.file, "--val", "500"),
+    MEASURE: lambda n: ("report", n.model, "--data", "MORE_IMAGES", "--onnx", n.file, *_MORE),
     RUNTIME: lambda n: ("verify", n.model, "--onnx", n.file, "--data", n.data),
     TARGET: lambda n: ("targets",),
     FLOAT: lambda n: _search(n),

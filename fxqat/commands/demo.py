@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 IMGSZ = 320
 _PICTURES = 2
-_BOUND = 1e-6  # share of all codes
 # Five times the default rate: these are the images it learns to detect, labels and all.
 _TRAINING = ("--epochs", 2, "--batch", 8, "--no-unlabelled", "--distill", 1, "--set", "lr0=1e-5")
 _NAMES = {
@@ -51,6 +50,7 @@ def run(options: Namespace) -> None:
     """From nothing to a proven INT8 file; every step is shown as the command that does it on a model of your own."""
     from fxqat.files import check_folder
     from fxqat.runtime.exactness import inexact_here
+    from fxqat.runtime.verify import BOUND
 
     start, folder = time.perf_counter(), Path(options.output)
     check_folder(folder)
@@ -63,7 +63,7 @@ def run(options: Namespace) -> None:
     picture = _picture(folder, made)
     print(f"\nwrote {picture}; {time.perf_counter() - start:.0f} s in all")
     write_json(options, {"models": [row.summary() for row in rows], "verified": found.summary()["totals"]})
-    if failure := found.failure(_BOUND):
+    if failure := found.failure(BOUND):
         fail(f"{failure}; {inexact_here(made['qat_onnx']) or 'the cause is not the processor: please report it'}")
 
 

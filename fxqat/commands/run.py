@@ -36,7 +36,7 @@ _ANALYZED = 16  # images on which each site's error is measured
 
 def arguments(parser: ArgumentParser) -> None:
     """What ``fxqat run`` takes."""
-    parser.add_argument("model", metavar="MODEL", help="yolov8n.pt or your own best.pt")
+    parser.add_argument("model", metavar="MODEL", help="a checkpoint: your own best.pt, or yolov8n.pt")
     add_policy(parser, default="critical")
     add_target(parser, "the policy's")
     add_images(parser, limit=None, batch=_BATCH)
@@ -149,7 +149,7 @@ def _given(option: str, value: object) -> Sequence[object]:
 
 COMMAND = Command(
     name="run",
-    help="all of these in one go, then validation against float, speed, a report, a decision",
+    help="from a checkpoint to an INT8 file, its accuracy and speed against float, a report and a decision",
     example="fxqat run best.pt --data data.yaml\nfxqat run best.pt --data data.yaml --train",
     arguments=arguments,
     run=run,

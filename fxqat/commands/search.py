@@ -12,7 +12,6 @@ from fxqat.commands.arguments import WORK, add_image_size, add_output, add_quiet
 from fxqat.commands.command import Command, check_counts, default_name, output
 from fxqat.commands.progress import phases
 from fxqat.commands.tables import table
-from fxqat.models.image_size import DEFAULT_SIZE
 
 if TYPE_CHECKING:
     from fxqat.search.search_result import SearchResult
@@ -42,7 +41,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--candidates", type=int, default=6, metavar="N", help="layouts to build and time (default: %(default)s)"
     )
-    add_image_size(parser, "640")
+    add_image_size(parser, "as trained, or 640")
     parser.add_argument("--split", default="val", help="split that judges (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="threads when timing (default: %(default)s)")
     parser.add_argument("--work", default="fxqat_work", metavar="DIR", help=WORK)
@@ -63,7 +62,7 @@ def run(options: Namespace) -> None:
         max_drop=options.max_drop,
         images_limit=options.images,
         probe_images=options.probe_images,
-        imgsz=options.imgsz or DEFAULT_SIZE,
+        imgsz=options.imgsz,
         threads=options.threads,
         split=options.split,
         candidates=options.candidates,

@@ -126,9 +126,10 @@ def open_model(model: str | Path, *, trust: bool = False) -> Predictor:
 
 
 def usual_size(models: Sequence[Predictor]) -> ImageSize:
-    """The image size to compare models at: the one that a file takes, or the first that one was made at, or 640."""
-    sizes = [*(one.imgsz for one in models), *(one.usual for one in models), DEFAULT_SIZE]
-    return next(size for size in sizes if size is not None)
+    """The image size to compare models at: the one that a file takes, or the first that one was calibrated at, or a
+    float model trained at, or 640."""
+    sizes = [(one.imgsz, one.usual, one.float_size) for one in models]
+    return next((size for kind in zip(*sizes, strict=True) for size in kind if size is not None), DEFAULT_SIZE)
 
 
 def _step(progress: Callable[[int, int], None], index: int, count: int) -> Callable[[int, int], None]:

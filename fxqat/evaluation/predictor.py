@@ -37,7 +37,8 @@ class Predictor:
         stride: pixels of a cell of the coarsest level, 32 at least.
         family: of its task.
         spec: sizes of its head; by default those of YOLOv8's with its classes.
-        usual: the image size that it was trained or calibrated at, where that is known.
+        usual: the image size that it was calibrated at, or trained at with quantizers, where that is known.
+        float_size: the one that its float model was trained at, where that is known.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Predictor:
     family: Family = DEFAULT
     spec: HeadSpec | None = None
     usual: ImageSize | None = None
+    float_size: ImageSize | None = None
 
     @classmethod
     def of(
@@ -70,6 +72,7 @@ class Predictor:
             family=source.family,
             spec=source.head_spec,
             usual=model.imgsz if model.recipe.calibration or model.recipe.training else None,
+            float_size=model.imgsz if source.imgsz else None,
         )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, fx, nn
 from fxqat.graph.prune import drop_unused_modules
 from fxqat.models.families import FAMILIES
 from fxqat.models.family import Family, FinalOutput, HeadSpec, RawOutput
-from fxqat.models.image_size import DEFAULT_SIZE, ImageSize
+from fxqat.models.image_size import DEFAULT_SIZE, MAX_SIDE, ImageSize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class Source:
         unnamed: how many classes the model gives no name, so that their number is used.
         task: Ultralytics' word, which names its family.
         head: fields of the family's HeadSpec; none for a YOLOv8 detection head.
+        imgsz: pixels of a side of the images that it was trained on; 0 where its file does not tell.
     """
 
     name: str
@@ -38,6 +40,11 @@ class Source:
     unnamed: int = 0
     task: str = "detect"
     head: Mapping[str, Any] = field(default_factory=dict)
+    imgsz: int = 0
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.imgsz, int) and 0 <= self.imgsz <= MAX_SIDE):
+            raise ValueError(f"imgsz {self.imgsz!r} is no size of an image")
 
     @property
     def family(self) -> Family:
@@ -187,9 +194,16 @@ class Detector(nn.Module):
 
     @property
     def imgsz(self) -> ImageSize:
-        """The size of the images that it was trained on, or calibrated on; 640 where neither."""
-        trained = self.recipe.training.get("config", {})
-        return ImageSize.of(trained.get("imgsz") or self.recipe.calibration.get("imgsz") or DEFAULT_SIZE)
+        """The size of the images that it was trained on with quantizers, or calibrated on, or trained on in float; 640
+        where none is known."""
+        trained = self.recipe.training.get("config", {}).get("imgsz")
+        return ImageSize.of(trained or self.recipe.calibration.get("imgsz") or self._float_size or DEFAULT_SIZE)
+
+    @property
+    def _float_size(self) -> int:
+        """Pixels of a side of its source's training images, rounded up to the stride as Ultralytics does; 0 where that
+        is not known."""
+        return math.ceil(self.source.imgsz / self.stride) * self.stride
 
     @property
     def stage(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from fxqat.errors import Problem
 
+MAX_SIDE = 1 << 14  # pixels; what a file says beyond it is damage
 _FORMS = "height and width in pixels, such as 640, 384,640 or 384x640"
 _BETWEEN = re.compile(r"\s*[\s,xX]\s*")
 

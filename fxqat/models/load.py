@@ -23,6 +23,7 @@ from fxqat.models.checkpoint_values import Leftover
 from fxqat.models.detector import Source
 from fxqat.models.families import family_named, family_of
 from fxqat.models.family import imported
+from fxqat.models.image_size import MAX_SIDE
 from fxqat.models.unpickle import unpickled
 
 from ultralytics.nn import tasks  # isort: skip
@@ -46,13 +47,14 @@ def load_pt(path: Path, *, trust: bool = False) -> tuple[nn.Module, Source]:
     Raises:
         Problem: missing, empty, damaged, not a detector, or asking for more than it may.
     """
-    model = _model_in(unpickled(path, trust=trust), path)
+    content = unpickled(path, trust=trust)
+    model = _model_in(content, path)
     try:
         layers = model._modules.get("model")
         family_of(layers[-1] if isinstance(layers, nn.Sequential) and len(layers) else model, path.name)
         _expect_colour(model, path)
         _update(model)
-        return model, _source(model, path.name, sha256(path))
+        return model, replace(_source(model, path.name, sha256(path)), imgsz=_trained_size(content))
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # state that was damaged
         raise Problem(path, f"holds a damaged model ({error})", remedy="download it again") from error
 
@@ -145,6 +147,13 @@ def _model_in(content: Any, path: Path) -> nn.Module:
     if isinstance(content, nn.Module):
         return content
     raise Problem(path, f"holds no model but {type(content).__name__}", expected="a checkpoint written by Ultralytics")
+
+
+def _trained_size(content: Any) -> int:
+    """Pixels of a side of the images that a checkpoint was trained on; 0 where it does not tell."""
+    told = content.get("train_args") if isinstance(content, dict) else None
+    size = told.get("imgsz") if isinstance(told, dict) else None
+    return size if type(size) is int and 0 < size <= MAX_SIDE else 0
 
 
 def _unwrapped(content: Any) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fxqat.report.actions import CORRECT, FLOAT, MEASURE, RUNTIME, SEARCH, SHIP, TARGET, TRAIN
 from fxqat.report.measurements import Measurements
 
+ENOUGH_IMAGES, ENOUGH_OBJECTS = 50, 30  # fewer, and the luck of the draw decides
 HALF = 0.5  # of the output's error
 FEW = 6  # sites at most that are worth naming: more of them in float, and the file is hardly faster
 
@@ -55,13 +56,17 @@ class DecisionRule:
 
 
 def _unmeasured(case: Case) -> str:
-    more = "images than these" if case.found.drift or case.found.agreement else "images: --data"
-    return f"Measure it on more {more}, with labels, before it is used."
+    if case.found.drift is None and case.found.agreement is None:
+        return "Measure it on images before it is used: --data, best with labels."
+    return (
+        f"Measure it on more images than these before it is used: {ENOUGH_IMAGES} with labels, or, without labels, so "
+        f"many that float finds {ENOUGH_OBJECTS} objects on them."
+    )
 
 
 def _shipped(case: Case) -> str:
     sites = case.sites
-    rest = f" Should more be needed: {sites[0]} causes most of the error that is left." if sites else ""
+    rest = f" Should more be needed: {sites[0]} has the largest part of the error that is left." if sites else ""
     return f"Ship it.{rest}"
 
 
@@ -71,15 +76,15 @@ def _floated(case: Case) -> str:
 
 
 RULES: tuple[DecisionRule, ...] = (
-    DecisionRule(action=MEASURE, applies=lambda case: case.level == "open", words=_unmeasured),
     DecisionRule(
         action=RUNTIME,
-        applies=lambda case: case.found.codes is not None and case.found.codes.differing > 0,
+        applies=lambda case: case.found.computed_otherwise,
         words=lambda case: (
-            "The runtime computes other codes than the model, so look at it before any layer: "
-            + (case.found.inexact or "fxqat verify shows where they begin to differ.")
+            "Do not use the file yet: the runtime computes other integers than the calibrated model. "
+            + (case.found.inexact or "fxqat verify names the first tensor that differs.")
         ),
     ),
+    DecisionRule(action=MEASURE, applies=lambda case: case.level == "open", words=_unmeasured),
     DecisionRule(
         action=TARGET,
         applies=lambda case: case.level == "good" and case.slower,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fxqat.evaluation.bootstrap import Drift
 from fxqat.evaluation.latency import Latency
 from fxqat.report.detections import Agreement
-from fxqat.runtime.verify import Difference
+from fxqat.runtime.verify import BOUND, Difference
 from fxqat.sensitivity.error_report import ErrorReport
 
 
@@ -46,3 +46,8 @@ class Measurements:
     latency: Latency | None = None
     corrected: bool = False
     trained: bool = False
+
+    @property
+    def computed_otherwise(self) -> bool:
+        """Whether more of the runtime's integers differ from the reference's than float operations explain."""
+        return self.codes is not None and self.codes.share > BOUND

@@ -45,6 +45,9 @@ class Node:
     levels: Mapping[str, str]
 
 
+_COUNTED = 1000  # differing integers; more are shown as a share
+
+
 @dataclass(frozen=True, kw_only=True)
 class Figure:
     """One number of the summary, its unit and its meaning."""
@@ -122,8 +125,10 @@ class View:
             figures.append(Figure(value=f"{share:.1%}"[:-1], unit="%", words=words))
         figures.append(Figure(value=f"{found.integer_share:.1%}"[:-1], unit="%", words="of multiply-adds in integers"))
         if found.codes:
-            value = "0" if not found.codes.differing else f"{found.codes.share:.1e}"
-            figures.append(Figure(value=value, unit="", words=f"of {found.codes.codes / 1e6:.1f} M codes differ"))
+            words = f"of {found.codes.codes / 1e6:.1f} M integers differ from the reference's"
+            few = found.codes.differing < _COUNTED
+            value = str(found.codes.differing) if few else f"{found.codes.share:.2%}"[:-1]
+            figures.append(Figure(value=value, unit="" if few else "%", words=words))
         if self.way and (fast := self.way.fastest):
             words = (
                 f"the speed of float ({fast.threads} threads), between {fast.speed_low:.2f} and {fast.speed_high:.2f}"

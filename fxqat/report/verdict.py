@@ -7,15 +7,14 @@ from dataclasses import dataclass
 
 from fxqat.evaluation.bootstrap import Drift
 from fxqat.report.actions import FLOAT
-from fxqat.report.decision import Case, decide
+from fxqat.report.decision import ENOUGH_IMAGES, ENOUGH_OBJECTS, Case, decide
 from fxqat.report.detections import Agreement
 from fxqat.report.measurements import Measurements
-from fxqat.runtime.verify import Difference
+from fxqat.runtime.verify import BOUND, Difference
 from fxqat.sensitivity.error_report import ErrorReport, SiteError
 
 # Points of the task's metric: a loss below FREE is none to speak of, one above DEAR is to be mended.
 FREE, DEAR = 0.5, 1.0
-ENOUGH_IMAGES, ENOUGH_OBJECTS = 50, 30  # fewer, and the luck of the draw decides
 FINDS, MISSES = 0.97, 0.9  # the same as shares of the float detector's detections
 
 
@@ -51,6 +50,8 @@ def judge(found: Measurements) -> Verdict:
 
 
 def _level(found: Measurements) -> tuple[str, str]:
+    if found.computed_otherwise:
+        return "bad", "The file does not compute what was calibrated"
     if found.drift is not None and found.drift.images >= ENOUGH_IMAGES:
         return _by_drift(found.drift)
     if found.agreement is not None and found.agreement.before >= ENOUGH_OBJECTS:
@@ -105,22 +106,27 @@ def _reasons(found: Measurements) -> Iterator[str]:
 def _same_objects(same: Agreement) -> str:
     return (
         f"Of {same.before} objects that float finds on {same.images} images, {same.kept} are found again "
-        f"({same.kept / same.before:.1%}), {same.added} it finds alone; "
-        f"scores move by {same.shift:+.3f} in the mean, {same.covers} overlap by {same.overlap:.1%}."
+        f"({same.kept / same.before:.1%}), {same.added} more are found by the quantized model alone; "
+        f"scores change by {same.shift:+.3f} on average, {same.covers} overlap by {same.overlap:.1%}."
     )
 
 
 def _same_classes(same: Agreement) -> str:
     return (
         f"Of {same.images} images, {same.kept} keep the class that float gives them ({same.kept / same.before:.1%}); "
-        f"its probability moves by {same.shift:+.3f} in the mean."
+        f"its probability changes by {same.shift:+.3f} on average."
     )
 
 
 def _same_codes(codes: Difference, runtime: str) -> str:
     if not codes.differing:
-        return f"What runs is what was made: all {codes.codes:,} codes in {runtime} equal the reference graph's."
-    return f"{codes.differing:,} of {codes.codes:,} codes in {runtime} differ from the reference graph's."
+        return (
+            f"The file computes what was calibrated: all {codes.codes:,} integers in {runtime} equal the reference's."
+        )
+    told = f"{codes.differing:,} of {codes.codes:,} integers in {runtime} differ from the reference's"
+    if codes.share > BOUND:
+        return f"{told}."
+    return f"{told}, by {codes.largest} at most: behind operations in float, which round otherwise now and then."
 
 
 def worst(errors: ErrorReport, count: int = 8) -> Sequence[SiteError]:

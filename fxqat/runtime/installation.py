@@ -64,7 +64,8 @@ def _runtimes() -> Iterator[Finding]:
         if one.package in seen:
             continue
         seen.add(one.package)
-        detail = _version(one.package) if one.installed else f"{one.package} is not installed"
+        missing = f"not installed: pip install {one.package.replace('_', '-')}"
+        detail = _version(one.package) if one.installed else missing
         yield Finding(topic="runtime", name=one.title, works=one.installed, detail=detail)
 
 

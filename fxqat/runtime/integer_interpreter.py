@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -33,11 +34,20 @@ class IntegerExecution(fx.Interpreter):
         arithmetic: of the runtime's kernels; ONNX Runtime's on x86 by default.
         keep: whether ``codes`` holds the integers of every quantized tensor, by site, after a run. Without it a SiLU
             is one look-up in a table of 256 entries, and a tensor is freed after its last use.
+        given: integers of another execution, by site. The run goes on from them instead of its own, so that each of
+            ``codes`` has one operation's difference from that execution, and none of the operations before it.
     """
 
-    def __init__(self, gm: fx.GraphModule, arithmetic: Arithmetic = ort_kernels, *, keep: bool = True) -> None:
+    def __init__(
+        self,
+        gm: fx.GraphModule,
+        arithmetic: Arithmetic = ort_kernels,
+        *,
+        keep: bool = True,
+        given: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> None:
         super().__init__(gm, garbage_collect_values=False)
-        self.arithmetic, self.keep, self.codes = arithmetic, keep, dict[str, Tensor]()
+        self.arithmetic, self.keep, self.codes, self.given = arithmetic, keep, dict[str, Tensor](), given
         nodes = list(gm.graph.nodes)
         self._silus = {} if keep else {node: found for node in nodes if (found := silu(node)) is not None}
         self._tables: dict[fx.Node, Tensor] = {}
@@ -51,6 +61,7 @@ class IntegerExecution(fx.Interpreter):
         found = self._quantized(n) if n.target is quantize_per_tensor else super().run_node(n)
         if self.keep and n.target is quantize_per_tensor:
             self.codes[site_of(n)] = found
+            found = self.given.get(site_of(n), found)
         for read in self._last_reads.get(n, ()):
             del self.env[read]
         return found

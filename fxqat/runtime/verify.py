@@ -28,6 +28,7 @@ from fxqat.runtime.sessions import Session, open_file
 from fxqat.targets import target_of
 
 _PLAIN = "ort-x86"  # of targets whose arithmetic is not known, which the reference then only resembles
+BOUND = 1e-6  # of all codes: those that a runtime computes in float may fall on the other side of a tie
 PAIRS = ("trained_reference", "reference_runtime", "trained_runtime")
 
 
@@ -55,7 +56,11 @@ class Difference:
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One quantized tensor: fake-quant against reference, reference against the runtime, fake-quant against the
-    runtime; ``others`` is the reference against each further runtime by its name."""
+    runtime; ``others`` is the reference against each further runtime by its name.
+
+    Against a runtime the reference computes each tensor from that runtime's own integers: the difference is of the
+    operations between two quantized tensors, and not of those before.
+    """
 
     site: str
     trained_reference: Difference = Difference()
@@ -102,7 +107,7 @@ class Verification:
         return max(self.rows, key=lambda row: row.pair(pair).share)
 
     def first(self, pair: str) -> Row | None:
-        """The first tensor that differs at all; what follows may differ because it does."""
+        """The first tensor that differs at all; against fake quantization what follows may differ because it does."""
         return next((row for row in self.rows if row.pair(pair).differing), None)
 
     def failure(self, bound: float) -> str | None:
@@ -144,7 +149,8 @@ def verify_images(
     runtimes: Sequence[Runtime] = (RUNTIMES["ort"],),
 ) -> Verification:
     """Compare the fake-quant graph ``trained``, its INT8 ``reference`` executed in integers and the file exported from
-    it in each of ``runtimes``.
+    it in each of ``runtimes``. With the fake-quant graph the reference is compared from the images on, with a runtime
+    tensor by tensor, each computed from the integers that this runtime has for the tensors before.
 
     Raises:
         Problem: the file is missing, is not this model's, or there is no image.
@@ -158,13 +164,17 @@ def verify_images(
     rows, seen, error = {site: Row(site=site) for site in sites}, 0, dict[str, float]()
     for batch in batches:
         _check_shape(opened[0], batch, path)
-        wanted = {name: _reference_codes(view, ARITHMETICS[name], batch) for name in dict.fromkeys(arithmetics)}
         found = [one(batch.numpy()) for one in opened]
-        for final, mine, its in zip(trained.final, wanted[arithmetics[0]][1], found[0][0], strict=True):
+        wanted = [
+            _reference_codes(view, ARITHMETICS[name], batch, codes)
+            for name, (_, codes) in zip(arithmetics, found, strict=True)
+        ]
+        free = _undisturbed(view, ARITHMETICS[arithmetics[0]], batch, wanted[0].codes, found[0][1])
+        for final, mine, its in zip(trained.final, wanted[0].outputs, found[0][0], strict=True):
             _note_errors(error, final, mine, its)
         for site, mine in _trained_codes(trained, reference, sites, batch):
-            pairs = [(wanted[name][0][site], one[1][site]) for name, one in zip(arithmetics, found, strict=True)]
-            rows[site] = _compared(rows[site], mine, dict(zip(names, pairs, strict=True)))
+            pairs = [(one.codes[site], its[site]) for one, (_, its) in zip(wanted, found, strict=True)]
+            rows[site] = _compared(rows[site], mine, free[site], dict(zip(names, pairs, strict=True)))
         seen += len(batch)
         progress(seen)
     if not seen:
@@ -186,14 +196,39 @@ class _Recorder(fx.Interpreter):
         return value
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Execution:
+    """The integers of every quantized tensor by site, and the final outputs."""
+
+    codes: Mapping[str, np.ndarray]
+    outputs: Sequence[np.ndarray]
+
+
 @torch.no_grad()
 def _reference_codes(
-    view: fx.GraphModule, arithmetic: Arithmetic, batch: Tensor
-) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
-    execution = IntegerExecution(view, arithmetic)
+    view: fx.GraphModule, arithmetic: Arithmetic, batch: Tensor, given: Mapping[str, np.ndarray]
+) -> _Execution:
+    """The reference, each tensor computed from the integers ``given`` of the tensors before it."""
+    known = {f"{site}{CODES}": torch.from_numpy(codes) for site, codes in given.items()}
+    execution = IntegerExecution(view, arithmetic, given=known)
     output = execution.run(batch)
-    outputs = [one.numpy() for one in (output if isinstance(output, tuple) else (output,))]
-    return {site.removesuffix(CODES): codes.numpy() for site, codes in execution.codes.items()}, outputs
+    return _Execution(
+        codes={site.removesuffix(CODES): codes.numpy() for site, codes in execution.codes.items()},
+        outputs=[one.numpy() for one in (output if isinstance(output, tuple) else (output,))],
+    )
+
+
+def _undisturbed(
+    view: fx.GraphModule,
+    arithmetic: Arithmetic,
+    batch: Tensor,
+    wanted: Mapping[str, np.ndarray],
+    given: Mapping[str, np.ndarray],
+) -> Mapping[str, np.ndarray]:
+    """The reference's integers from the images alone: ``wanted``, unless a tensor differs from the one ``given``."""
+    if all(np.array_equal(codes, given[site]) for site, codes in wanted.items()):
+        return wanted
+    return _reference_codes(view, arithmetic, batch, {}).codes
 
 
 @torch.no_grad()
@@ -219,13 +254,15 @@ def _trained_codes(
         yield site, torch.clamp(torch.round(value / scale) + zero_point, low, high).numpy()
 
 
-def _compared(row: Row, trained: np.ndarray, runtimes: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Row:
-    """``row`` with one more image: by each runtime's name the reference in its arithmetic, and what it computed."""
+def _compared(
+    row: Row, trained: np.ndarray, reference: np.ndarray, runtimes: Mapping[str, tuple[np.ndarray, np.ndarray]]
+) -> Row:
+    """``row`` with one more image: by each runtime's name the reference computed from its integers, and its own."""
     (_, (wanted, first)), *rest = runtimes.items()
     others = {name: row.others.get(name, Difference()) + _difference(*codes) for name, codes in rest}
     return Row(
         site=row.site,
-        trained_reference=row.trained_reference + _difference(trained, wanted),
+        trained_reference=row.trained_reference + _difference(trained, reference),
         reference_runtime=row.reference_runtime + _difference(wanted, first),
         trained_runtime=row.trained_runtime + _difference(trained, first),
         others=others,

@@ -108,6 +108,7 @@ class _Search:
         if self.source.stage != "float":
             raise Problem(model, f"is at stage {self.source.stage}", expected="a .pt, which has no policy yet")
         self.data, self.base, self.budget, self.work = data, base, budget, work
+        self.imgsz = budget.imgsz or self.source.imgsz
         self.progress, self.folder, self.kept = progress, folder, ResultCache(work)
         self.known: dict[str, str] = {}
         self.models: dict[str, Detector] = {}
@@ -155,7 +156,7 @@ class _Search:
 
     def _divergences(self) -> Callable[[Policy, str], Tensor]:
         asked = self.budget
-        apart = FloatOutputs(self.source, self.data, count=asked.probe_images, imgsz=asked.imgsz, split=asked.split)
+        apart = FloatOutputs(self.source, self.data, count=asked.probe_images, imgsz=self.imgsz, split=asked.split)
         return lambda policy, what: apart.of(self._calibrated(policy, f"calibrating {what}"))
 
     def _within(self, tried: PolicyResult) -> bool:
@@ -196,7 +197,7 @@ class _Search:
     def _hasty(self, judge: Judge, left: tuple[str, ...], index: int) -> Path:
         policy = Policy.parse(self._written(judge, self.base, left), "candidate")
         model, _ = prepare(self.source, policy)
-        hasty = calibrate(model, self.data, images_limit=1, imgsz=self.budget.imgsz)
+        hasty = calibrate(model, self.data, images_limit=1, imgsz=self.imgsz)
         return self._export(hasty, f"candidate {index}")
 
     def _disagreements(self, model: Detector, layouts: Sequence[frozenset[str]]) -> list[float]:
@@ -205,7 +206,7 @@ class _Search:
         parts: list[list[tuple[float, float]]] = [[] for _ in layouts]
         main, *_ = model.final
         with asleep(model.gm):
-            for done, image in enumerate(images.batches(found, asked.imgsz, 1, fit=model.fit)):
+            for done, image in enumerate(images.batches(found, self.imgsz, 1, fit=model.fit)):
                 first = confident(main, _main(run_with(model.gm, image, ())))
                 for part, on in zip(parts, layouts, strict=True):
                     part.append(disagreement(first, _main(run_with(model.gm, image, on))))
@@ -222,7 +223,7 @@ class _Search:
         self.progress("profiling", 1, 2)
         floats = self._profiled(plain, convolutions(lowered))
         passes = (*fusing(Rules.load()).passes, Assign(policy=self.base))
-        layout = Layout(Pipeline(passes).run(self.source.gm)[0], model.gm, self.base.target, self.budget.imgsz)
+        layout = Layout(Pipeline(passes).run(self.source.gm)[0], model.gm, self.base.target, self.imgsz)
         return Judge(layout, costs, floats, *self._effects(model))
 
     def _profiled(self, file: Path, layers: list[str]) -> Costs:
@@ -239,14 +240,14 @@ class _Search:
         what = {
             "images": content(found.paths),
             "model": fingerprint(model.gm),
-            "imgsz": asked.imgsz.plain,
+            "imgsz": self.imgsz.plain,
             "version": 1,
         }
         ledger = Ledger(self.work, "effects", {**what, "probes": asked.probes})
         if "effects" not in ledger:
             done = probe(
                 model,
-                images.batches(found, asked.imgsz, 1, fit=model.fit),
+                images.batches(found, self.imgsz, 1, fit=model.fit),
                 probes=asked.probes,
                 accumulate=False,
                 progress=lambda count: self.progress("probing", count, len(found)),
@@ -261,10 +262,10 @@ class _Search:
         def make() -> Detector:
             model, _ = prepare(self.source, policy)
             step = lambda done, total: self.progress(what, done, total)  # noqa: E731  (a name for the line below)
-            return calibrate(model, self.data, images_limit=asked.images_limit, imgsz=asked.imgsz, progress=step)
+            return calibrate(model, self.data, images_limit=asked.images_limit, imgsz=self.imgsz, progress=step)
 
         shown = content(images.image_paths(self.data, limit=asked.images_limit).paths)
-        key = {"model": fingerprint(self.source.gm), "policy": policy.text, "images": shown, "imgsz": asked.imgsz.plain}
+        key = {"model": fingerprint(self.source.gm), "policy": policy.text, "images": shown, "imgsz": self.imgsz.plain}
         if policy.text not in self.models:
             self.models[policy.text] = self.kept.detector(key, make)
         return self.models[policy.text]
@@ -278,15 +279,15 @@ class _Search:
 
         def make() -> Accuracy:
             model, step = from_onnx(path, threads=asked.threads), lambda done, total: self.progress(what, done, total)
-            return evaluate(model, self.data, imgsz=asked.imgsz, split=asked.split, progress=step)
+            return evaluate(model, self.data, imgsz=self.imgsz, split=asked.split, progress=step)
 
         shown = content(images.image_paths(self.data, split=asked.split).paths)
-        return self.kept.accuracy({"file": self.known[path.stem], "images": shown, "imgsz": asked.imgsz.plain}, make)
+        return self.kept.accuracy({"file": self.known[path.stem], "images": shown, "imgsz": self.imgsz.plain}, make)
 
     def _export(self, model: Detector, name: str) -> Path:
         self.progress(f"exporting {name}", 0, 1)
         self.known[name] = fingerprint(model.gm)  # a file's own bytes hold the date
-        return export(model, self.folder / f"{name.replace(' ', '_')}.onnx", imgsz=self.budget.imgsz)
+        return export(model, self.folder / f"{name.replace(' ', '_')}.onnx", imgsz=self.imgsz)
 
     def _written(self, judge: Judge, base: Policy, left: tuple[str, ...], measured: str = "") -> str:
         name, share = Path(self.source.source.name).stem, judge.harm(left) / (judge.harm(()) or 1.0)

@@ -10,7 +10,7 @@ from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import Accuracy
 from fxqat.evaluation.bootstrap import Drift
 from fxqat.evaluation.latency import Latency
-from fxqat.models.image_size import DEFAULT_SIZE, ImageSize
+from fxqat.models.image_size import ImageSize
 from fxqat.policy import Policy
 from fxqat.search.candidates import Candidate
 from fxqat.search.range_tuning import RangeTrial
@@ -18,19 +18,19 @@ from fxqat.search.range_tuning import RangeTrial
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What is asked of the policy: see ``search``."""
+    """What is asked of the policy: see ``search``. ``imgsz`` None is the size that the model was trained at."""
 
     max_drop: float = 0.2
     images_limit: int | None = None
     probe_images: int = 32
     probes: int = 4
-    imgsz: ImageSize = DEFAULT_SIZE
+    imgsz: ImageSize | None = None
     threads: int = 2
     split: str = "val"
     candidates: int = 6
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "imgsz", ImageSize.of(self.imgsz))
+        object.__setattr__(self, "imgsz", None if self.imgsz is None else ImageSize.of(self.imgsz))
         if not self.max_drop >= 0:
             raise Problem("--max-drop", f"{self.max_drop}", expected="points of mAP50-95, 0 or more")
 

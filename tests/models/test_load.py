@@ -14,6 +14,7 @@ from ultralytics.nn import tasks
 from ultralytics.nn.modules import Conv
 
 import fxqat
+from fxqat.models.image_size import ImageSize
 from fxqat.models.load import build, check_architecture, load_pt
 
 ARCHITECTURE = {"nc": 2, "backbone": [[-1, 1, "Conv", [8, 3, 2]]], "head": [[[0], 1, "Detect", ["nc"]]]}
@@ -219,3 +220,28 @@ def test_official_weights_load_without_trust(shared_data):
     assert detector.names[0] == "person"
     assert detector.source.stride == (8.0, 16.0, 32.0)
     assert len(detector.source.sha256) == 64
+
+
+def test_the_size_that_a_checkpoint_was_trained_at_is_its_own(small):
+    """As Ultralytics' own predict and val take it: 640 would be another task for a classifier of 192 pixels."""
+    model = fxqat.load(small)
+    assert (model.source.imgsz, model.imgsz) == (64, ImageSize.of(64))
+
+
+@pytest.mark.parametrize(
+    ("told", "size"),
+    [
+        ({"imgsz": 192}, 192),
+        ({"imgsz": 600}, 608),  # a multiple of the stride
+        ({"imgsz": [640, 480]}, 640),  # no size of a training
+        ({"imgsz": True}, 640),
+        ({"imgsz": -1}, 640),
+        ({"imgsz": 1 << 40}, 640),
+        ({}, 640),
+        (None, 640),
+    ],
+)
+def test_sizes_that_checkpoints_tell(tmp_path, told, size):
+    model, _ = build(ARCHITECTURE)
+    torch.save({"model": model.half(), "ema": None, "train_args": told}, tmp_path / "a.pt")
+    assert fxqat.load(tmp_path / "a.pt").imgsz == ImageSize.of(size)

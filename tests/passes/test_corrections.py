@@ -13,6 +13,7 @@ from torch import nn
 
 import fxqat
 from fxqat.cli import main
+from fxqat.commands.calibrate import ADVISED
 from fxqat.errors import Problem
 from fxqat.passes.calibrate import use_method
 from fxqat.passes.corrections.adaround import AdaRound
@@ -218,7 +219,7 @@ def test_the_command_takes_corrections_instead_of_the_policys(prepared_file, tin
     words = f"calibrate {prepared_file} --data {tiny_data} --images 1 --imgsz 64 --correct {names} -q -o {target}"
     assert main(words.split()) == 0
     told = [line.partition(", largest")[0] for line in capsys.readouterr().out.splitlines()]
-    assert told == ["calibrated on 1 images", *says, f"wrote {target}"]
+    assert told == [f"calibrated on 1 images; {ADVISED}", *says, f"wrote {target}"]
     done = fxqat.load(target).recipe.calibration.get("corrections", [])
     assert [one["name"] for one in done] == [one.partition(":")[0] for one in says]
 

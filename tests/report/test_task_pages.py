@@ -85,10 +85,11 @@ def test_words_of_the_metric_and_of_classes():
     verdict = judge(Measurements(agreement=same, metric="top-1"))
     assert verdict.headline == "Gives the class that float gives"
     assert verdict.reasons == (
-        "Of 40 images, 39 keep the class that float gives them (97.5%); its probability moves by -0.012 in the mean.",
+        "Of 40 images, 39 keep the class that float gives them (97.5%); its probability changes by -0.012 on average.",
     )
     masks = Agreement(images=4, before=40, after=41, kept=38, shift=0.01, overlap=0.9, covers="masks")
     (reason,) = judge(Measurements(agreement=masks)).reasons
     assert reason.endswith(
-        "38 are found again (95.0%), 3 it finds alone; scores move by +0.010 in the mean, masks overlap by 90.0%."
+        "38 are found again (95.0%), 3 more are found by the quantized model alone; scores change by +0.010 on "
+        "average, masks overlap by 90.0%."
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fxqat.evaluation.bootstrap import Drift
+from fxqat.report.actions import RUNTIME, SHIP
 from fxqat.report.detections import Agreement
 from fxqat.report.measurements import Measurements
 from fxqat.report.verdict import judge
@@ -48,9 +51,31 @@ def test_reasons_carry_the_numbers() -> None:
     assert "from 0.3600 to 0.3570 on 128 images: -0.30 points, between -1.40 and +0.80 with 95% confidence" in reasons
     same = judge(Measurements(codes=Difference(codes=1000), integer_share=0.98)).reasons
     assert same == (
-        "What runs is what was made: all 1,000 codes in ONNX Runtime equal the reference graph's.",
+        "The file computes what was calibrated: all 1,000 integers in ONNX Runtime equal the reference's.",
         "98.0% of all multiply-adds run in integers.",
     )
     other = judge(Measurements(codes=Difference(codes=1000, differing=3, largest=1))).reasons
-    assert other == ("3 of 1,000 codes in ONNX Runtime differ from the reference graph's.",)
-    assert judge(Measurements()).advice == "Measure it on more images: --data, with labels, before it is used."
+    assert other == ("3 of 1,000 integers in ONNX Runtime differ from the reference's.",)
+
+
+def test_integers_behind_float_operations_may_round_otherwise_now_and_then() -> None:
+    """A millionth of them at most; more is another model, however good its numbers."""
+    good = drift(-0.1, -0.4, 0.2)
+    rare = judge(replace(good, codes=Difference(codes=2_000_000, differing=2, largest=1)))
+    assert (rare.level, rare.action) == ("good", SHIP)
+    assert rare.reasons[-1] == (
+        "2 of 2,000,000 integers in ONNX Runtime differ from the reference's, by 1 at most: behind operations in "
+        "float, which round otherwise now and then."
+    )
+    often = judge(replace(good, codes=Difference(codes=2_000_000, differing=3, largest=1)))
+    assert (often.level, often.headline) == ("bad", "The file does not compute what was calibrated")
+    assert often.action == RUNTIME
+
+
+def test_what_is_open_says_how_many_images_settle_it() -> None:
+    assert judge(Measurements()).advice == "Measure it on images before it is used: --data, best with labels."
+    few = Measurements(agreement=Agreement(images=3, before=10, after=10, kept=10))
+    assert judge(few).advice == (
+        "Measure it on more images than these before it is used: 50 with labels, or, without labels, so many that "
+        "float finds 30 objects on them."
+    )

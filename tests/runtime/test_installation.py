@@ -14,6 +14,7 @@ from fxqat.runtime import installation
 from fxqat.runtime.exactness import target_here
 from fxqat.runtime.installation import Finding, findings, optional_packages
 from fxqat.runtime.processor import processor
+from fxqat.runtime.runtime import Runtime
 from fxqat.runtime.runtimes import RUNTIMES
 from fxqat.targets import TARGETS
 from fxqat.version import installed
@@ -61,6 +62,13 @@ def test_a_missing_extra_says_how_it_is_had(monkeypatch: pytest.MonkeyPatch) -> 
         works=False,
         detail="litert-torch not installed: pip install 'fxqat[litert]'",
     )
+
+
+def test_a_missing_runtime_says_how_it_is_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Runtime, "installed", property(lambda self: False))
+    told = {one.name: one.detail for one in installation._runtimes()}
+    assert told["OpenVINO"] == "not installed: pip install openvino"
+    assert told["LiteRT"] == "not installed: pip install ai-edge-litert"
 
 
 def test_the_command_prints_a_line_each_and_the_same_as_json(capsys: pytest.CaptureFixture[str]) -> None:

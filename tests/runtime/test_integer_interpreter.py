@@ -59,6 +59,20 @@ def test_the_quick_way_gives_the_same_bits_and_lets_tensors_go(yolov8n, images, 
     assert len(quick._silus) == 57
 
 
+def test_a_run_goes_on_from_the_integers_given(calibrated, images):
+    """Each tensor is computed from what another run has before it: of other images, everything but the images is as in
+    that run."""
+    gm = cut(fxqat.convert(calibrated)[0].gm, 0).eval()
+    other, mine = IntegerExecution(gm), IntegerExecution(gm)
+    other.run(images[1:2])
+    mine.run(images[:1])
+    led = IntegerExecution(gm, given=other.codes)
+    led.run(images[:1])
+    differing = [site for site, codes in led.codes.items() if not torch.equal(codes, other.codes[site])]
+    assert differing == ["images.codes"]
+    assert torch.equal(led.codes["images.codes"], mine.codes["images.codes"])
+
+
 @pytest.mark.parametrize("reader", ["codes", "values"])
 def test_a_gate_that_something_else_reads_is_computed(reader):
     graph = fx.Graph()

@@ -117,8 +117,7 @@ def test_account_says_what_is_integer_and_why_the_rest_is_not(converted, yolov8n
     assert (told.integer, told.layers) == (57, 63)
     assert 0.97 < told.share < 1
     assert str(told).splitlines()[1] == (
-        "in float: model.22.cv2.0.2 and 2 more "
-        "(box logits: with the class logits, the six last convolutions carry most of the loss)"
+        "in float: model.22.cv2.0.2 and 2 more (box logits: these and the class logits carry most of the loss in mAP)"
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from refusals import refusal
 
 import fxqat
-from fxqat.runtime.verify import PAIRS, Difference
+from fxqat.runtime.verify import BOUND, PAIRS, Difference
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,22 @@ def test_every_quantized_tensor_has_a_row(verification, converted):
 
 def test_the_reference_is_onnx_runtime_code_for_code(verification):
     assert verification.total("reference_runtime").differing == 0
+
+
+def test_one_wrong_operation_is_one_tensor(calibrated, exported, images, tmp_path):
+    """A bias changed in the file is a difference of its own layer, and of none behind it."""
+    proto = onnx.load(exported)
+    bias = next(one for one in proto.graph.initializer if one.name == "integer.model_1_conv.bias")
+    wrong = onnx.numpy_helper.to_array(bias) + 100_000
+    bias.CopyFrom(onnx.numpy_helper.from_array(wrong, bias.name))
+    onnx.save(proto, tmp_path / "wrong.onnx")
+    found = fxqat.verify(calibrated, tmp_path / "wrong.onnx", [images[:1]], imgsz=64)
+    assert [row.site for row in found.rows if row.reference_runtime.differing] == ["model.1.conv"]
+    right = fxqat.verify(calibrated, exported, [images[:1]], imgsz=64)
+    assert [row.trained_reference for row in found.rows] == [row.trained_reference for row in right.rows]
+    assert sum(row.trained_runtime.share > 0.01 for row in found.rows) > len(found.rows) / 2
+    assert found.failure(BOUND) is not None
+    assert right.failure(0) is None
 
 
 def test_what_is_trained_first_differs_by_one_code_at_a_tie(verification):
