@@ -7,17 +7,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from matplotlib.transforms import Bbox
 
 from bench.command import run
 
 LOWEST = 0.1  # mAP below which a file is broken and would hide the others
 PANELS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "litert_2": "LiteRT, 2 threads"}
 DPI = 130
-LETTER, LINE = 6.0, 15.0  # width of a letter and height of a line of labels, pixels at 100 dots an inch
+SIDE = 5.0  # inches of a panel's width
+LETTERS = 9.5  # points of a label's letters
+# Where a label may stand from its point, in points: to the right or left of it, ever further below and above.
+SHIFTS = [(x, sign * y) for y in range(0, 150, 4) for sign in (-1, 1) for x in (10, -10)]
+NEAR = 16  # points: from further away a line leads to the label
 OURS, FLOAT, OTHERS = "tab:blue", "black", "tab:gray"
 Row = Mapping[str, Any]
 
@@ -34,7 +41,7 @@ def _drawn(options: argparse.Namespace) -> None:
 
 
 def draw(rows: Sequence[Row], path: Path, *, processor: str = "") -> None:
-    """mAP50-95 against speed, one panel for each runtime in which a file was timed.
+    """mAP50-95 against speed, one panel for each runtime in which a file was timed, the one with most files on top.
 
     Args:
         rows: of peers.json.
@@ -43,37 +50,46 @@ def draw(rows: Sequence[Row], path: Path, *, processor: str = "") -> None:
     """
     from matplotlib.figure import Figure
 
-    runtimes = [one for one in PANELS if shown(rows, one)] or [next(iter(PANELS))]
-    figure = Figure(figsize=(6 * len(runtimes), 4.6), layout="constrained")
-    panels = figure.subplots(1, len(runtimes), sharey=True, squeeze=False)[0]
-    for axes, runtime in zip(panels, runtimes, strict=True):
+    runtimes = sorted((one for one in PANELS if shown(rows, one)), key=lambda one: -len(shown(rows, one)))
+    runtimes = runtimes or [next(iter(PANELS))]
+    below = runtimes[1:] or runtimes
+    figure = Figure(figsize=(SIDE * len(below), 4 * (1 + (len(runtimes) > 1))), layout="constrained")
+    panels: dict[str, Any] = figure.subplot_mosaic(
+        [[runtimes[0]] * len(below), below] if len(runtimes) > 1 else [runtimes], sharey=True
+    )
+    for runtime, axes in panels.items():
         axes.set(
-            title=PANELS[runtime], xlabel="speed, times Ultralytics' FP32 ONNX file", xlim=(0, _fastest(rows) * 1.7)
+            title=PANELS[runtime],
+            xlabel="speed, times FP32 in the same runtime",
         )
+        axes.set_xlim(0, _fastest(shown(rows, runtime), runtime) * 1.45)
         axes.grid(alpha=0.3)
+        if runtime in (runtimes[0], below[0]):
+            axes.set_ylabel("mAP50-95 [95 %]")
         for row in shown(rows, runtime):
             _point(axes, row, runtime)
-    panels[0].set_ylabel("mAP50-95, with the 95 % interval of the loss")
-    figure.suptitle(f"Files in the runtime they are made for{f' ({processor})' if processor else ''}", fontsize=11)
+    figure.suptitle(f"Files in the runtime they are made for{f' ({processor})' if processor else ''}", fontsize=12)
     figure.draw_without_rendering()  # labels are placed by where points come to lie
-    for axes, runtime in zip(panels, runtimes, strict=True):
+    for runtime, axes in panels.items():
         _label(axes, shown(rows, runtime), runtime)
     figure.savefig(path, dpi=DPI)
 
 
-def _fastest(rows: Sequence[Row]) -> float:
-    return max([float(row["latency"][runtime]["speed"]) for runtime in PANELS for row in shown(rows, runtime)] or [1.0])
+def _fastest(rows: Sequence[Row], runtime: str) -> float:
+    return max([float(row["latency"][runtime]["speed"]) for row in rows] or [1.0])
 
 
 def shown(rows: Sequence[Row], runtime: str) -> list[Row]:
-    """What was timed in ``runtime`` and evaluated in it; the float file, which every speed refers to, in both."""
-    return [
-        row
-        for row in rows
-        if row.get("map5095", 0) > LOWEST
-        and runtime in row.get("latency", {})
-        and (row["runtime"] == runtime or _is_float(row))
-    ]
+    """What was timed in ``runtime``, evaluated in it and made for it; where no file of the runtime is float, the first
+    row, to which every speed refers, too."""
+    found = [row for row in rows if row.get("map5095", 0) > LOWEST and runtime in row.get("latency", {})]
+    ours = [row for row in found if row["runtime"] == runtime.partition("_")[0] and _made_for(row, runtime)]
+    return ours if any(map(_is_float, ours)) else [row for row in found if not row.get("drift")] + ours
+
+
+def _made_for(row: Row, runtime: str) -> bool:
+    """Whether a file is evaluated in the runtime of its own target."""
+    return "retargeted to" not in row["title"] or row["title"].endswith(runtime)
 
 
 def _point(axes: Any, row: Row, runtime: str) -> None:
@@ -85,20 +101,58 @@ def _point(axes: Any, row: Row, runtime: str) -> None:
 
 
 def _label(axes: Any, rows: Sequence[Row], runtime: str) -> None:
-    """The titles beside their points; where one would lie on another, it moves down."""
-    placed: list[tuple[float, float, float]] = []  # left, right, height
+    """A title beside each point, as near as it covers no other title or point; from afar a thin line leads to it."""
+    points = {row["name"]: (row["latency"][runtime]["speed"], row["map5095"]) for row in rows}
+    marks = [axes.transData.transform(point) for point in points.values()]
+    taken = [Bbox.from_bounds(x - 7, y - 7, 14, 14) for x, y in marks]
     for row in sorted(rows, key=lambda row: -float(row["map5095"])):
-        point = (row["latency"][runtime]["speed"], row["map5095"])
-        title = row["title"].replace("`", "")
-        left, top = axes.transData.transform(point)
-        right = left + len(title) * LETTER
-        height = top
-        for other_left, other_right, other in placed:
-            if left < other_right and other_left < right and height > other - LINE:
-                height = other - LINE
-        placed.append((left, right, height))
-        shift = (8, (height - top) * 72 / axes.figure.dpi - 3)
-        axes.annotate(title, point, fontsize=8, color=_colour(row), xytext=shift, textcoords="offset points")
+        taken.append(_placed(axes, points[row["name"]], row, taken))
+
+
+def _placed(axes: Any, point: tuple[float, float], row: Row, taken: Sequence[Bbox]) -> Bbox:
+    """Write a label at the first place, by distance, where it fits, or where it covers least; the box that it takes."""
+    width, height = _size(axes, _title(row))
+    costs = []
+    for shift in SHIFTS:
+        box = _box(axes, point, shift, width, height)
+        costs.append(sum(_shared(box, other) for other in taken) + _outside(box, axes.bbox))
+    shift = SHIFTS[costs.index(min(costs))]
+    line = {"arrowstyle": "-", "color": _colour(row), "linewidth": 0.5} if abs(shift[1]) > NEAR else None
+    how = {"ha": "left" if shift[0] > 0 else "right", "va": "center", "color": _colour(row), "arrowprops": line}
+    axes.annotate(_title(row), point, shift, textcoords="offset points", fontsize=LETTERS, **how)
+    return _box(axes, point, shift, width, height)
+
+
+def _size(axes: Any, title: str) -> tuple[float, float]:
+    """Width and height of a title, pixels."""
+    text = axes.text(0, 0, title, fontsize=LETTERS)
+    box = text.get_window_extent()
+    text.remove()
+    return box.width, box.height
+
+
+def _box(axes: Any, point: tuple[float, float], shift: tuple[int, int], width: float, height: float) -> Bbox:
+    """What a label of this size takes that stands ``shift`` points from a point, pixels."""
+    (x, y), dot = axes.transData.transform(point), axes.figure.dpi / 72
+    left = x + shift[0] * dot - (width if shift[0] < 0 else 0)
+    return Bbox.from_bounds(left, y + shift[1] * dot - height / 2, width, height)
+
+
+def _shared(one: Bbox, other: Bbox) -> float:
+    """The area that two boxes share, square pixels."""
+    both = Bbox.intersection(one, other)
+    return 0.0 if both is None else both.width * both.height
+
+
+def _outside(box: Bbox, around: Bbox) -> float:
+    """The area of ``box`` outside of ``around``, square pixels."""
+    return box.width * box.height - _shared(box, around)
+
+
+def _title(row: Row) -> str:
+    """The row's, without code marks, what it is made with in brackets, and what the panel's title says."""
+    title = re.sub(r" \(.*\)|, (retargeted to )?(openvino|ort-cpu|litert)$", "", row["title"].replace("`", ""))
+    return title.replace("LiteRT ", "")
 
 
 def _colour(row: Row) -> str:
@@ -106,7 +160,7 @@ def _colour(row: Row) -> str:
 
 
 def _is_float(row: Row) -> bool:
-    return not row.get("drift")
+    return not row.get("drift") or row["title"].endswith("FP32")
 
 
 def _parser() -> argparse.ArgumentParser:
