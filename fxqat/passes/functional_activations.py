@@ -31,7 +31,8 @@ def activation_module(node: fx.Node) -> nn.Module | None:
         return None
     if kind is not nn.LeakyReLU:
         return kind()
-    return kind(node.args[1] if len(node.args) > 1 else node.kwargs.get("negative_slope", _SLOPE))
+    slope: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("negative_slope", _SLOPE)
+    return kind(slope)
 
 
 def _in_place(node: fx.Node) -> bool:
