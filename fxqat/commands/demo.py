@@ -49,8 +49,8 @@ def arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """From nothing to a proven INT8 file; every step is shown as the command that does it on a model of your own."""
     from fxqat.files import check_folder
+    from fxqat.runtime.bound import BOUND
     from fxqat.runtime.exactness import inexact_here
-    from fxqat.runtime.verify import BOUND
 
     start, folder = time.perf_counter(), Path(options.output)
     check_folder(folder)

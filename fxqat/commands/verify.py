@@ -13,6 +13,7 @@ from fxqat.commands.arguments import add_images, add_quiet
 from fxqat.commands.command import Command, check_counts, fail, image_size, suffix_of
 from fxqat.commands.progress import progress
 from fxqat.errors import Problem
+from fxqat.runtime.bound import BOUND
 
 if TYPE_CHECKING:
     from fxqat.runtime.verify import Difference, Verification
@@ -51,7 +52,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--bound",
         type=float,
-        default=1e-6,
+        default=BOUND,
         help="exit with code 1 when the first runtime and the reference differ in a larger share of all codes "
         "(default: %(default)s)",
     )

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from fxqat.evaluation.bootstrap import Drift
 from fxqat.evaluation.latency import Latency
 from fxqat.report.detections import Agreement
-from fxqat.runtime.verify import BOUND, Difference
+from fxqat.runtime.bound import BOUND
+from fxqat.runtime.verify import Difference
 from fxqat.sensitivity.error_report import ErrorReport
 
 

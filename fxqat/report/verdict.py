@@ -10,7 +10,8 @@ from fxqat.report.actions import FLOAT
 from fxqat.report.decision import ENOUGH_IMAGES, ENOUGH_OBJECTS, Case, decide
 from fxqat.report.detections import Agreement
 from fxqat.report.measurements import Measurements
-from fxqat.runtime.verify import BOUND, Difference
+from fxqat.runtime.bound import BOUND
+from fxqat.runtime.verify import Difference
 from fxqat.sensitivity.error_report import ErrorReport, SiteError
 
 # Points of the task's metric: a loss below FREE is none to speak of, one above DEAR is to be mended.

@@ -28,7 +28,6 @@ from fxqat.runtime.sessions import Session, open_file
 from fxqat.targets import target_of
 
 _PLAIN = "ort-x86"  # of targets whose arithmetic is not known, which the reference then only resembles
-BOUND = 1e-6  # of all codes: those that a runtime computes in float may fall on the other side of a tie
 PAIRS = ("trained_reference", "reference_runtime", "trained_runtime")
 
 

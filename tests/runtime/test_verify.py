@@ -10,7 +10,8 @@ import torch
 from refusals import refusal
 
 import fxqat
-from fxqat.runtime.verify import BOUND, PAIRS, Difference
+from fxqat.runtime.bound import BOUND
+from fxqat.runtime.verify import PAIRS, Difference
 
 
 @pytest.fixture(scope="module")
