@@ -66,9 +66,15 @@ def run_page(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple
         if block.language == "text" and latest:
             printed = "".join(one.printed for one in latest)
             shown.append(Shown(where=block.where, words=wording(block.text), printed=wording(printed)))
-        latest = run_block(block, module, folder)
-        ran += latest
+        done = run_block(block, module, folder)
+        ran += done
+        latest = done if is_run_whole(block) else []
     return ran, shown
+
+
+def is_run_whole(block: Block) -> bool:
+    """Whether the last command of a block is run, which the output below it is of."""
+    return block.language == "shell" and [line.is_run for line in command_lines(block)][-1:] == [True]
 
 
 def run_block(block: Block, module: types.ModuleType, folder: Path) -> list[Ran]:
