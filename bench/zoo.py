@@ -91,6 +91,7 @@ def _whole_way(name: str, folder: Path, options: argparse.Namespace) -> dict[str
     batch = next(images.batches(images.image_paths(options.data, limit=4), options.imgsz, 4))
     source = Path(name)
     if source.suffix != ".pt":
+        fxqat.load(name)  # refused as for a user, where Ultralytics' YOLO() does not take it either
         source = write_living(name, folder / "model.pt", batch)
     qat, _ = fxqat.prepare(fxqat.load(source), options.policy, target=options.target)
     qat = fxqat.calibrate(qat, [batch])
