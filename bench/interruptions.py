@@ -167,8 +167,6 @@ def _whole(folder: Path, names: Sequence[str]) -> Whole:
         start = time.monotonic()
         ended = _run(words, folder, lambda _: None)
         seconds[name] = time.monotonic() - start
-        if os.environ.get("DBG"):
-            print(name, seconds[name], flush=True)
         if ended.code:
             raise Problem(f"fxqat {name}", f"ended with {ended.code}: {ended.said}")
     if START in names:

@@ -18,7 +18,12 @@ from torch.nn import functional as F
 
 import fxqat
 from fxqat.evaluation.tflite_predictor import from_tflite
+from fxqat.graph.site import site_of
 from fxqat.models.detector import Detector, cut
+from fxqat.quant.torch_ao import quantize_per_tensor
+from fxqat.runtime.bound import BOUND
+from fxqat.runtime.reference.fused_kernels import computed_from
+from fxqat.runtime.reference.tensor_names import CODES
 from fxqat.runtime.tflite.tflite_file import TFLiteFile
 from fxqat.runtime.tflite.tflite_summary import float_operations
 
@@ -75,12 +80,23 @@ def share_of_matrices(qat: Detector) -> float:
     return counter.matrices / (counter.matrices + counter.layers)
 
 
+def behind_floats(qat: Detector) -> set[str]:
+    """Sites of integers that are rounded from a float operation's result: attention's, and the mean of a map."""
+    nodes = fxqat.convert(qat)[0].gm.graph.nodes
+    rounded = [node for node in nodes if node.target is quantize_per_tensor and computed_from(node) is None]
+    return {site_of(node).removesuffix(CODES) for node in rounded if node.args[0].op != "placeholder"}
+
+
 @pytest.mark.slow
 def test_no_code_differs(made, images):
     shown = [torch.round(images[:1] * 255) / 255]
     found = fxqat.verify(made.qat, made.file, shown, imgsz=SIZE, runtimes="litert,litert-plain")
-    assert found.total("reference_runtime").codes > 10_000
-    assert found.total("reference_runtime").differing == 0
+    total = found.total("reference_runtime")
+    assert total.codes > 10_000
+    # where a sum of floats lies at a tie, runtimes that add in another order round to the other side
+    assert {row.site for row in found.rows if row.reference_runtime.differing} <= behind_floats(made.qat)
+    assert total.largest <= 1
+    assert total.share < BOUND
     # lengths of up to 64 pixels, maps and angles: float32 and no more operations than the decode's
     assert max(found.output_error.values()) < 64 * 2**-18
 
