@@ -51,7 +51,8 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "n_ptq.fxqat", *_TRAIN),
     "convert": ("convert", "n_ptq.fxqat"),
     "export": ("export", "n_int8.fxqat"),
-    "val": ("val", "n_ptq.fxqat", "n_int8.onnx", *_FEW, "--json", "val.json"),
+    # one thread: a copy of a process that has had two waits for the second, which was not copied, for ever
+    "val": ("val", "n_ptq.fxqat", "n_int8.onnx", *_FEW, "--threads", "1", "--json", "val.json"),
     "verify": ("verify", "n_ptq.fxqat", *_FEW, "--json", "verify.json"),
     "analyze": ("analyze", "n_ptq.fxqat", *_FEW, "--csv", "sites.csv"),
     "report": ("report", "n_ptq.fxqat", *_FEW, "--pictures", "1"),
