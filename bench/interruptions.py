@@ -63,6 +63,8 @@ START = "start"
 _MARK = ".fxqat-"  # how temporary names begin, see fxqat.files
 # What holds times: two runs differ there. Of a training the tensors are compared in the end.
 _TIMED = frozenset({"val.json", "n_ptq.html", "n_qat", "n_qat.fxqat"})
+_MADE_ANEW = ("n_qat", "signs")  # folders that their commands do not write into twice
+_CACHED = ".cache"  # Ultralytics' note of a data set's labels, which holds the paths of this folder
 _PATIENCE = 600  # seconds
 
 
@@ -160,11 +162,12 @@ def _whole(folder: Path, names: Sequence[str]) -> Whole:
     before, seconds = {}, {}
     for name in (one for one in COMMANDS if one in names or one in _NEEDED):
         words = COMMANDS[name]
-        before[name] = frozenset(str(path.relative_to(folder)) for path in _files(folder))
+        files = [path.relative_to(folder) for path in _files(folder)]
+        before[name] = frozenset(str(file) for file in files if file.parts[0] not in _MADE_ANEW)
         with chdir(folder), redirect_stdout(io.StringIO()):
             fxqat_main(words)
-        shutil.rmtree(folder / "n_qat", ignore_errors=True)
-        shutil.rmtree(folder / "signs", ignore_errors=True)
+        for made in _MADE_ANEW:
+            shutil.rmtree(folder / made, ignore_errors=True)
         start = time.monotonic()
         ended = _run(words, folder, lambda _: None)
         seconds[name] = time.monotonic() - start
@@ -207,7 +210,7 @@ def _faults(whole: Whole, place: Path, ended: Ended, name: str, way: str) -> Ite
     known = whole.digests()
     for path in _files(place):
         file = path.relative_to(place)
-        if _is_temporary(file) or file.parts[0] in _TIMED:
+        if _is_temporary(file) or file.parts[0] in _TIMED or file.suffix == _CACHED:
             continue
         same = _same_tensors(path, whole.folder / file) if path.suffix == ".fxqat" else sha256(path) == known[str(file)]
         if not same:

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from typing import NoReturn
+from types import FrameType
 
 from fxqat.commands.command import check_places
 from fxqat.commands.completion import complete
@@ -20,6 +20,7 @@ from fxqat.models.environment import environment
 
 _BY_SIGNAL = 128  # added to a signal's number it is the exit code that a shell tells
 _SOON = 0.01  # seconds
+_IMPORT = "<frozen importlib._bootstrap>"  # the code of every import
 _PIPE_CLOSED = _BY_SIGNAL + 13  # as a shell tells of SIGPIPE, a number that Windows does not know
 
 
@@ -83,23 +84,29 @@ def _ending_cleanly() -> Iterator[None]:
     removed first; the exit code is 128 and the signal's number, as a shell tells it.
 
     Python drops what is raised in a destructor or in a callback of a weak reference. A signal that came there is sent
-    again.
+    again; so is one that comes while a module is imported, since C++ that imports modules ends the process with an
+    abort where Python raises.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def end(number: int, frame: object) -> NoReturn:
-        raise SystemExit(_BY_SIGNAL + number)
+    def end(number: int, frame: FrameType | None) -> None:
+        if _is_importing(frame):
+            _send_soon(number)
+        elif number == signal.SIGINT:
+            raise KeyboardInterrupt
+        else:
+            raise SystemExit(_BY_SIGNAL + number)
 
     def again(given: sys.UnraisableHookArgs) -> None:
         number = _asked_for(given.exc_value)
-        if number not in {*before, signal.SIGINT}:
+        if number in before:
+            _send_soon(number)
+        else:
             hook(given)
-        else:  # from another thread, since this one would raise it in here
-            threading.Timer(_SOON, os.kill, (os.getpid(), number)).start()
 
-    asked = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    asked = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {one: signal.signal(one, end) for one in asked if signal.getsignal(one) not in {signal.SIG_IGN, None}}
     hook, sys.unraisablehook = sys.unraisablehook, again
     try:
@@ -108,6 +115,20 @@ def _ending_cleanly() -> Iterator[None]:
         sys.unraisablehook = hook
         for one, handler in before.items():
             signal.signal(one, handler)
+
+
+def _send_soon(number: int) -> None:
+    """Send this process a signal from another thread, since the one that asks could not take it now."""
+    threading.Timer(_SOON, os.kill, (os.getpid(), number)).start()
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported by what runs in ``frame``."""
+    while frame is not None:
+        if frame.f_code.co_filename == _IMPORT:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _asked_for(error: BaseException | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import io
 import os
 import resource
@@ -204,6 +205,31 @@ class TestTheCommandLine:
             signal.signal(number, outside)
         assert caught.value.code == 128 + number
         assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_waits_for_the_end_of_an_import(self, monkeypatch, tmp_path, number, capsys):
+        """C++ that imports a module ends the process with an abort where Python raises in it."""
+        (tmp_path / "slow_module.py").write_text(
+            f"import os, time\nos.kill(os.getpid(), {int(number)})\ntime.sleep(0.1)\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        whole = []
+
+        def run(options: object) -> None:
+            importlib.import_module("slow_module")
+            whole.append(True)
+            time.sleep(60)
+
+        monkeypatch.setattr(cli, "command_line", lambda arguments: type("Options", (), {"run": staticmethod(run)})())
+        started = time.monotonic()
+        try:
+            code = cli.main([])
+        except SystemExit as ended:
+            code = ended.code
+        finally:
+            sys.modules.pop("slow_module", None)
+        assert (code, whole) == (128 + number, [True])
+        assert time.monotonic() - started < 30
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_a_signal_that_python_drops_is_sent_again(self, monkeypatch, number, capsys):
