@@ -35,7 +35,8 @@ class IntegerExecution(fx.Interpreter):
         keep: whether ``codes`` holds the integers of every quantized tensor, by site, after a run. Without it a SiLU
             is one look-up in a table of 256 entries, and a tensor is freed after its last use.
         given: integers of another execution, by site. The run goes on from them instead of its own, so that each of
-            ``codes`` has one operation's difference from that execution, and none of the operations before it.
+            ``codes`` has one operation's difference from that execution, and none of the operations before it. Integers
+            of another shape are left aside.
     """
 
     def __init__(
@@ -61,7 +62,8 @@ class IntegerExecution(fx.Interpreter):
         found = self._quantized(n) if n.target is quantize_per_tensor else super().run_node(n)
         if self.keep and n.target is quantize_per_tensor:
             self.codes[site_of(n)] = found
-            found = self.given.get(site_of(n), found)
+            led = self.given.get(site_of(n), found)
+            found = led if led.shape == found.shape else found
         for read in self._last_reads.get(n, ()):
             del self.env[read]
         return found

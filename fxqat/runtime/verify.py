@@ -169,10 +169,12 @@ def verify_images(
             for name, (_, codes) in zip(arithmetics, found, strict=True)
         ]
         free = _undisturbed(view, ARITHMETICS[arithmetics[0]], batch, wanted[0].codes, found[0][1])
+        _check_outputs(wanted[0].outputs, found[0][0], path)
         for final, mine, its in zip(trained.final, wanted[0].outputs, found[0][0], strict=True):
             _note_errors(error, final, mine, its)
         for site, mine in _trained_codes(trained, reference, sites, batch):
             pairs = [(one.codes[site], its[site]) for one, (_, its) in zip(wanted, found, strict=True)]
+            _check_codes(site, pairs, path)
             rows[site] = _compared(rows[site], mine, free[site], dict(zip(names, pairs, strict=True)))
         seen += len(batch)
         progress(seen)
@@ -278,6 +280,22 @@ def _note_errors(error: dict[str, float], output: FinalOutput, a: np.ndarray, b:
     gap = np.moveaxis(np.abs(a - b), output.axis, 0)
     for one in output.columns:
         error[one.unit] = max(error.get(one.unit, 0.0), float(gap[output.slice(one.key)].max()))
+
+
+def _check_codes(site: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]], path: Path) -> None:
+    """Refuse a file in which a tensor has another shape than in the reference."""
+    for mine, its in pairs:
+        if mine.shape != its.shape:
+            given, wanted = (" x ".join(map(str, one.shape)) for one in (its, mine))
+            raise Problem(path, f"{site}{CODES} is {given}", expected=wanted, remedy="export it again")
+
+
+def _check_outputs(wanted: Sequence[np.ndarray], found: Sequence[np.ndarray], path: Path) -> None:
+    """Refuse a file that gives other outputs than the reference."""
+    mine, its = ([one.shape for one in outputs] for outputs in (wanted, found))
+    if mine != its:
+        shapes = (", ".join(" x ".join(map(str, shape)) for shape in one) for one in (its, mine))
+        raise Problem(path, f"gives outputs of {next(shapes)}", expected=next(shapes), remedy="export it again")
 
 
 def _check_shape(opened: Session, batch: Tensor, path: Path) -> None:

@@ -23,9 +23,11 @@ from fxqat.runtime.reference.int8_summary import account
 
 SIZE = 64
 # One of each head and of each block that needs an adapter or a rule; tests/models/test_zoo.py traces the rest.
-FAMILIES = ("yolov6n", "yolov9t", "yolov10n", "yolo11n", "yolo12n", "yolo26n")
+FAMILIES = ("yolov6n", "yolov8n", "yolov9t", "yolov10n", "yolo11n", "yolo12n", "yolo26n")
 WHOLE = "yolo26n.yaml"
-TASKS = ("yolo11n-seg", "yolo26n-seg", "yolov8n-pose", "yolo26n-pose", "yolov8n-obb", "yolo26n-obb", "yolo11n-cls")
+TASKS = tuple(
+    f"{model}-{task}" for task in ("seg", "pose", "obb", "cls") for model in ("yolov8n", "yolo11n", "yolo26n")
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,6 +73,15 @@ def test_a_run_goes_on_from_the_integers_given(calibrated, images):
     assert torch.equal(led.codes["images.codes"], mine.codes["images.codes"])
 
 
+def test_integers_of_another_shape_are_left_aside(calibrated, images):
+    gm = cut(fxqat.convert(calibrated)[0].gm, 0).eval()
+    led = IntegerExecution(gm, given={"images.codes": torch.zeros(1, 3, 32, 64, dtype=torch.uint8)})
+    alone = IntegerExecution(gm)
+    led.run(images[:1])
+    alone.run(images[:1])
+    assert all(torch.equal(codes, alone.codes[site]) for site, codes in led.codes.items())
+
+
 @pytest.mark.parametrize("reader", ["codes", "values"])
 def test_a_gate_that_something_else_reads_is_computed(reader):
     graph = fx.Graph()

@@ -16,9 +16,9 @@ def model():
     """One operation on an image and a constant of 6 bytes."""
     scale = Made(scale=np.array([0.5, 0.25]), zeroPoint=np.array([0, 0]))
     tensors = [
-        Made(shape=np.array([1, 4, 4, 3]), type=0, buffer=0, quantization=None),
-        Made(shape=np.array([2, 3]), type=9, buffer=1, quantization=scale),
-        Made(shape=np.array([1, 2]), type=0, buffer=0, quantization=Made(scale=None, zeroPoint=None)),
+        Made(shape=np.array([1, 4, 4, 3]), type=0, buffer=0, name=b"images", quantization=None),
+        Made(shape=np.array([2, 3]), type=9, buffer=1, name=None, quantization=scale),
+        Made(shape=np.array([1, 2]), type=0, buffer=0, name=b"out", quantization=Made(scale=None, zeroPoint=None)),
     ]
     operation = Made(opcodeIndex=0, inputs=[0, 1, -1], outputs=[2])  # -1: an operand that is left out
     graph = Made(tensors=tensors, operators=[operation], inputs=[0], outputs=[2])
@@ -57,6 +57,7 @@ def test_a_whole_model_has_no_fault():
         (put("subgraphs.0.tensors.1.type", 0), "tensor 1 is not as large as it says"),
         (put("subgraphs.0.tensors.0.shape", [1, -4]), "tensor 0 has shape [1, -4]"),
         (put("subgraphs.0.tensors.0.buffer", 2), "tensor 0 has no buffer"),
+        (put("subgraphs.0.tensors.2.name", b"\xdb\x28"), "tensor 2 has a name that is no text"),
         (put("subgraphs.0.tensors.1.quantization.scale", [0.5, -1.0]), "tensor 1 has a scale that is none"),
         (put("subgraphs.0.tensors.1.quantization.scale", [0.5, float("nan")]), "tensor 1 has a scale that is none"),
         (put("subgraphs.0.tensors.1.quantization.zeroPoint", [0]), "tensor 1 has a scale that is none"),

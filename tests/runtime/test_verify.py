@@ -86,6 +86,30 @@ def test_a_file_of_another_model(calibrated, tmp_path, images):
     )
 
 
+def test_a_file_that_gives_other_outputs(calibrated, exported, tmp_path, images):
+    proto, path = onnx.load(exported), tmp_path / "flat.onnx"
+    (output,) = proto.graph.output
+    proto.graph.node.append(onnx.helper.make_node("Flatten", [output.name], ["flat"]))
+    output.CopyFrom(onnx.helper.make_tensor_value_info("flat", onnx.TensorProto.FLOAT, None))
+    onnx.save(proto, path)
+    words = refusal(fxqat.verify, calibrated, path, [images[:1]], imgsz=64)
+    rows, places = calibrated(images[:1])[0].shape[1:]
+    assert words == (f"{path}: gives outputs of 1 x {rows * places}; expected 1 x {rows} x {places}; export it again")
+
+
+def test_a_file_in_which_a_tensor_has_another_shape(calibrated, exported, tmp_path, images):
+    proto, path = onnx.load(exported), tmp_path / "shape.onnx"
+    (maker,) = (node for node in proto.graph.node if "model.0.conv.codes" in node.output)
+    maker.output[:] = ["whole"]
+    for node in proto.graph.node:
+        node.input[:] = ["whole" if name == "model.0.conv.codes" else name for name in node.input]
+    index = list(proto.graph.node).index(maker) + 1
+    proto.graph.node.insert(index, onnx.helper.make_node("Flatten", ["whole"], ["model.0.conv.codes"]))
+    onnx.save(proto, path)
+    words = refusal(fxqat.verify, calibrated, path, [images[:1]], imgsz=64)
+    assert words == f"{path}: model.0.conv.codes is 1 x 16384; expected 1 x 16 x 32 x 32; export it again"
+
+
 def test_a_file_that_is_missing_or_none(calibrated, tmp_path, images):
     path = tmp_path / "no.onnx"
     assert refusal(fxqat.verify, calibrated, path, [images[:1]]) == (

@@ -50,6 +50,8 @@ def _operation(operation: Any, model: Any, graph: Any) -> Iterator[str]:
 
 def _tensor(where: str, tensor: Any, model: Any, schema: Any) -> Iterator[str]:
     shape = _list(tensor.shape)
+    if not _is_text(tensor.name or b""):
+        yield f"{where} has a name that is no text"
     if any(size < 0 for size in shape) or math.prod(shape) >= 2**31:
         yield f"{where} has shape {shape}"
     if not 0 <= tensor.buffer < len(model.buffers):
@@ -61,6 +63,14 @@ def _tensor(where: str, tensor: Any, model: Any, schema: Any) -> Iterator[str]:
         yield f"{where} is not as large as it says"
     if tensor.quantization is not None and not _are_scales(tensor.quantization):
         yield f"{where} has a scale that is none"
+
+
+def _is_text(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _are_scales(numbers: Any) -> bool:

@@ -146,8 +146,8 @@ class TFLiteFile:
         self.graph.tensors[index].name = name.encode()
 
     def name(self, index: int) -> str:
-        """A tensor's name."""
-        return bytes(self.graph.tensors[index].name).decode()
+        """A tensor's name; empty where it has none."""
+        return bytes(self.graph.tensors[index].name or b"").decode()
 
     def quantize_input(self, kind: str, numbers: tuple[float, int] | None) -> None:
         """Let the only input be of ``kind``, ``float32`` or ``uint8``, with a QUANTIZE in front of what it was.

@@ -48,7 +48,8 @@ class Outputs:
             return y  # of another size: the reader says so
         lengths = np.array(output.lengths(*self.shape[2:]), np.float32)
         along = [-1 if axis == output.axis else 1 for axis in range(y.ndim)]
-        return y * lengths.reshape(along)
+        with np.errstate(over="ignore", invalid="ignore"):  # boxes of a damaged file may be as large as floats go
+            return y * lengths.reshape(along)
 
 
 @dataclass(frozen=True, kw_only=True)
