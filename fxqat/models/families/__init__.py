@@ -27,6 +27,7 @@ REFUSED: Mapping[str, str] = {
     "SemanticSegment": "it predicts a map of classes",
     "YOLOEDetect": "it compares with prompts that are given at run time",
     "YOLOESegment": "it compares with prompts that are given at run time",
+    "YOLOESegment26": "it compares with prompts that are given at run time",
 }
 
 
