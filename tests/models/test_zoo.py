@@ -79,7 +79,9 @@ def test_predicting_without_nms_is_asked_for():
     assert words.startswith("yolo11n.yaml: has no branches that predict without NMS; expected YOLOv10, YOLO26")
 
 
-@pytest.mark.parametrize("name", ["rtdetr-l", "yolov8n-world", "yoloe-11s", "yoloe-26n-seg", "yolo26n-depth", "yolo26n-sem"])
+@pytest.mark.parametrize(
+    "name", ["rtdetr-l", "yolov8n-world", "yoloe-11s", "yoloe-26n-seg", "yolo26n-depth", "yolo26n-sem"]
+)
 def test_what_no_family_takes_is_refused_with_the_reason(name):
     words = refusal(fxqat.load, f"{name}.yaml")
     assert words.startswith(f"{name}.yaml: its head is ")
