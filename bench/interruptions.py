@@ -29,6 +29,7 @@ from contextlib import chdir, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import torch
 import yaml
 from safetensors.torch import load_file
@@ -212,8 +213,8 @@ def _faults(whole: Whole, place: Path, ended: Ended, name: str, way: str) -> Ite
         file = path.relative_to(place)
         if _is_temporary(file) or file.parts[0] in _TIMED or file.suffix == _CACHED:
             continue
-        same = _same_tensors(path, whole.folder / file) if path.suffix == ".fxqat" else sha256(path) == known[str(file)]
-        if not same:
+        compare = _COMPARED.get(path.suffix)
+        if not (compare(path, whole.folder / file) if compare else sha256(path) == known[str(file)]):
             yield f"{file} differs"
 
 
@@ -221,6 +222,15 @@ def _same_tensors(path: Path, other: Path) -> bool:
     """Whether two .fxqat files are whole and hold the same tensors; their headers hold times."""
     now, then = load_file(path), load_file(other)
     return now.keys() == then.keys() and all(torch.equal(now[key], then[key]) for key in now)
+
+
+def _same_graph(path: Path, other: Path) -> bool:
+    """Whether two .onnx files are whole and hold the same graph; their metadata hold times."""
+    now, then = (onnx.load(file).graph.SerializeToString(deterministic=True) for file in (path, other))
+    return now == then
+
+
+_COMPARED: Mapping[str, Callable[[Path, Path], bool]] = {".fxqat": _same_tensors, ".onnx": _same_graph}
 
 
 def _is_temporary(file: Path) -> bool:

@@ -118,3 +118,14 @@ def test_quiet_silences_progress_bars():
     from ultralytics.utils import TQDM
 
     assert TQDM(range(3)).disable
+
+
+def test_a_session_of_onnx_runtime_writes_nothing_of_its_own(tmp_path):
+    code = f"""
+{APPLY}
+import onnx, onnxruntime
+text = '<ir_version: 8, opset_import: ["" : 17]> relu (float[2] x) => (float[2] y) {{ y = Relu(x) }}'
+onnxruntime.InferenceSession(onnx.parser.parse_model(text).SerializeToString()).run(None, {{"x": [1.0, -1.0]}})
+"""
+    assert checked(code, tmp_path, TMPDIR=str(tmp_path)) == ""
+    assert list(tmp_path.rglob("*")) == []
