@@ -65,6 +65,8 @@ _MARK = ".fxqat-"  # how temporary names begin, see fxqat.files
 # What holds times: two runs differ there. Of a training the tensors are compared in the end.
 _TIMED = frozenset({"val.json", "n_ptq.html", "n_qat", "n_qat.fxqat"})
 _MADE_ANEW = ("n_qat", "signs")  # folders that their commands do not write into twice
+# Not in a copy of this process: the start is what is tried, or gradients, which torch computes in no copy.
+_ALONE = frozenset({START, "analyze", "report"})
 _CACHED = ".cache"  # Ultralytics' note of a data set's labels, which holds the paths of this folder
 _PATIENCE = 600  # seconds
 
@@ -170,7 +172,7 @@ def _whole(folder: Path, names: Sequence[str]) -> Whole:
         for made in _MADE_ANEW:
             shutil.rmtree(folder / made, ignore_errors=True)
         start = time.monotonic()
-        ended = _run(words, folder, lambda _: None)
+        ended = _runner(name)(words, folder, lambda _: None)
         seconds[name] = time.monotonic() - start
         if ended.code:
             raise Problem(f"fxqat {name}", f"ended with {ended.code}: {ended.said}")
@@ -183,7 +185,7 @@ def _whole(folder: Path, names: Sequence[str]) -> Whole:
 
 def _trial(whole: Whole, place: Path, name: str, way: str, share: float, title: str) -> Iterator[str]:
     """What came of one trial, in the words of the table."""
-    words, run_it = COMMANDS.get(name, COMMANDS["prepare"]), _run_alone if name == START else _run
+    words, run_it = COMMANDS.get(name, COMMANDS["prepare"]), _runner(name)
     for file in whole.before[name]:
         (place / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(whole.folder / file, place / file)
@@ -290,6 +292,10 @@ class _Process:
         self.close()
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return code if code >= 0 else 128 - code
+
+
+def _runner(name: str) -> Callable[[Sequence[str], Path, Callable[[_Process], None]], Ended]:
+    return _run_alone if name in _ALONE else _run
 
 
 def _run(words: Sequence[str], folder: Path, then: Callable[[_Process], None]) -> Ended:
