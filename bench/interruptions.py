@@ -208,7 +208,7 @@ def _faults(whole: Whole, place: Path, ended: Ended, name: str, way: str) -> Ite
     if ended.code not in (0, WAYS[way].code):
         yield f"exit code {ended.code}"
     # before the first line of fxqat runs, Python itself tells of Ctrl-C
-    if "Traceback" in ended.said and name != START:
+    if "Traceback" in ended.said and name not in _ALONE:
         yield "a traceback"
     known = whole.digests()
     for path in _files(place):
