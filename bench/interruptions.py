@@ -14,15 +14,12 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import random
-import select
 import shutil
 import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, redirect_stdout
@@ -36,6 +33,7 @@ from safetensors.torch import load_file
 
 from bench.command import parser, run
 from bench.damaged_checkpoints import ARCHITECTURE
+from bench.ended_process import Ended, Process, run_alone, run_copied
 from fxqat.cli import main as fxqat_main
 from fxqat.demo import make_dataset
 from fxqat.demo.signs import CLASSES
@@ -68,7 +66,6 @@ _MADE_ANEW = ("n_qat", "signs")  # folders that their commands do not write into
 # Not in a copy of this process: the start is what is tried, or gradients, which torch computes in no copy.
 _ALONE = frozenset({START, "analyze", "report"})
 _CACHED = ".cache"  # Ultralytics' note of a data set's labels, which holds the paths of this folder
-_PATIENCE = 600  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,14 +95,6 @@ class Whole:
     def digests(self) -> dict[str, str]:
         """SHA-256 of each file by its path in the folder."""
         return {str(path.relative_to(self.folder)): sha256(path) for path in _files(self.folder)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ended:
-    """A process that came to its end: its code as a shell tells it, and what it wrote to stderr."""
-
-    code: int
-    said: str
 
 
 def main() -> int:
@@ -178,7 +167,7 @@ def _whole(folder: Path, names: Sequence[str]) -> Whole:
             raise Problem(f"fxqat {name}", f"ended with {ended.code}: {ended.said}")
     if START in names:
         start = time.monotonic()
-        _run_alone(COMMANDS["prepare"], folder, lambda _: None)
+        run_alone(COMMANDS["prepare"], folder, lambda _: None)
         before[START], seconds[START] = before["prepare"], time.monotonic() - start
     return Whole(folder=folder, before=before, seconds=seconds)
 
@@ -242,7 +231,7 @@ def _is_temporary(file: Path) -> bool:
 def _resumed(whole: Whole, place: Path) -> Iterator[str]:
     """Go on with the training in ``place``; how its result differs from the whole one's."""
     state = place / "n_qat" / "weights" / "state.safetensors"
-    ended = _run((*COMMANDS["train"], *(["--resume"] if state.is_file() else [])), place, lambda _: None)
+    ended = run_copied((*COMMANDS["train"], *(["--resume"] if state.is_file() else [])), place, lambda _: None)
     if ended.code:
         yield f"could not go on ({ended.code}): {ended.said}"
         return
@@ -250,8 +239,8 @@ def _resumed(whole: Whole, place: Path) -> Iterator[str]:
         yield "went on to other tensors"
 
 
-def _ending(way: Way, delay: float) -> Callable[[_Process], None]:
-    def end(process: _Process) -> None:
+def _ending(way: Way, delay: float) -> Callable[[Process], None]:
+    def end(process: Process) -> None:
         process.read_for(delay)
         if way.number is None:
             process.close()
@@ -261,93 +250,8 @@ def _ending(way: Way, delay: float) -> Callable[[_Process], None]:
     return end
 
 
-@dataclass
-class _Process:
-    """A running process, and the end of the pipe that it prints to."""
-
-    pid: int
-    reader: int
-    closed: bool = False
-
-    def read_for(self, seconds: float) -> None:
-        """Read what it prints, until then or its end."""
-        until = time.monotonic() + seconds
-        while (rest := until - time.monotonic()) > 0 and not self.closed:
-            if select.select([self.reader], [], [], rest)[0] and not os.read(self.reader, 65536):
-                self.close()
-
-    def close(self) -> None:
-        """Stop reading."""
-        if not self.closed:
-            os.close(self.reader)
-            self.closed = True
-
-    def kill(self, number: signal.Signals) -> None:
-        """Send a signal."""
-        os.kill(self.pid, number)  # it is not waited for yet, so the number is still its own
-
-    def code(self) -> int:
-        """Wait for its end; the code as a shell tells it."""
-        self.read_for(_PATIENCE)
-        self.close()
-        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return code if code >= 0 else 128 - code
-
-
-def _runner(name: str) -> Callable[[Sequence[str], Path, Callable[[_Process], None]], Ended]:
-    return _run_alone if name in _ALONE else _run
-
-
-def _run(words: Sequence[str], folder: Path, then: Callable[[_Process], None]) -> Ended:
-    """``fxqat WORDS`` in a copy of this process, in which everything is imported already."""
-    return _watched(folder, lambda: _exit_code(words), then)
-
-
-def _run_alone(words: Sequence[str], folder: Path, then: Callable[[_Process], None]) -> Ended:
-    """``fxqat WORDS`` in a process of its own."""
-    return _watched(folder, lambda: os.execv(sys.executable, [sys.executable, "-m", "fxqat.cli", *words]), then)
-
-
-def _watched(folder: Path, act: Callable[[], int], then: Callable[[_Process], None]) -> Ended:
-    reader, writer = os.pipe()
-    with tempfile.TemporaryFile() as said:
-        sys.stdout.flush()
-        pid = os.fork()
-        if not pid:
-            _become(folder, writer, said.fileno(), act)
-        os.close(writer)
-        process = _Process(pid, reader)
-        then(process)
-        code = process.code()
-        said.seek(0)
-        return Ended(code=code, said=said.read().decode(errors="replace"))
-
-
-def _become(folder: Path, output: int, errors: int, act: Callable[[], int]) -> None:
-    """Turn the copy into the command, and end it."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.dup2(output, 1)
-    os.dup2(errors, 2)
-    os.close(output)
-    # those of the parent may stand on a file, which can seek
-    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", buffering=1, closefd=False)
-    os.chdir(folder)
-    (folder / "tmp").mkdir(exist_ok=True)
-    os.environ["TMPDIR"], tempfile.tempdir = str(folder / "tmp"), None
-    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
-    os._exit(act())
-
-
-def _exit_code(words: Sequence[str]) -> int:
-    try:
-        return fxqat_main(words)
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    finally:
-        sys.stderr.flush()
+def _runner(name: str) -> Callable[[Sequence[str], Path, Callable[[Process], None]], Ended]:
+    return run_alone if name in _ALONE else run_copied
 
 
 def _files(folder: Path) -> list[Path]:

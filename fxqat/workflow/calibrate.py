@@ -49,15 +49,14 @@ def calibrate(
         batch: images at a time.
         method: ``standard``, ``percentile``, ``entropy`` or ``mse`` for every activation, instead of the policy's; by
             default what the last calibration used.
-        corrections: names of corrections (``fxqat.passes.corrections.registry.CORRECTIONS``) with their default
-            options, instead of the policy's; an empty sequence for none.
+        corrections: by name (``fxqat.policy.correction_names``), with default options, instead of the policy's.
         progress: called with steps done and steps in all: images, then what each correction counts.
         on_skip: called with the path of an image that cannot be read, and why.
         on_step: called with the name of each correction before it starts.
 
     Raises:
-        Problem: no data, an unknown method or correction, a site that saw NaN or infinity, corrections that were
-            applied already, or corrections without data that can be read again.
+        Problem: no data, an unknown method or correction, a site that saw NaN or infinity, corrections that ran
+            already, or that find no data to read again.
     """
     expect(model, "qat", "calibrate")
     expect_uncorrected(model)
@@ -72,9 +71,8 @@ def calibrate(
     reports = corrected(again, before_ranges=True)
     seen, largest = _observed(model, shown, total, step)
     reports += corrected(replace(again, total=seen), before_ranges=False)
-    more = {**({"method": method} if method else {}), **({"corrections": reports} if chosen else {})}
-    how = {"data": name, "images": seen, "imgsz": largest.plain, **more}
-    return model.with_graph(model.gm, calibration=how)
+    how = {"data": name, "images": seen, "imgsz": largest.plain, "method": method, "corrections": reports}
+    return model.with_graph(model.gm, calibration={key: value for key, value in how.items() if value})
 
 
 def _corrections(model: Detector, names: Sequence[str] | None) -> tuple[registry.Correction, ...]:

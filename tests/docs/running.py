@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from docs.blocks import REPOSITORY, Block, Line, blocks, command_lines
+from docs.blocks import PAGES, REPOSITORY, Block, Line, blocks, command_lines
 
 import fxqat.policy
 from fxqat.cli import main
@@ -70,6 +70,27 @@ def run_page(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple
         ran += done
         latest = done if is_run_whole(block) else []
     return ran, shown
+
+
+class BlocksRun:
+    """What is checked of each page that the fixture ``page`` gives; a file inherits it for some of the pages."""
+
+    @pytest.mark.usefixtures("quick_timing", "few_images", "few_resamples", "registries")
+    def test_the_blocks_of_a_page_run(self, page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        ran, shown = run_page(page, folder, monkeypatch)
+        assert {one.where: one.code for one in ran if one.code != 0} == {}
+        assert {one.where: one.unwritten for one in ran if one.unwritten} == {}
+        assert {one.where: one.words - one.printed for one in shown if one.words - one.printed} == {}
+
+
+def pages(how_to: bool) -> list[Path]:
+    """The pages with blocks to run: those of the how-tos, or the others."""
+    mine = [page for page in PAGES if (page.parent.name == "how-to") == how_to]
+    return [page for page in mine if any(one.language in RUN for one in blocks(page))]
+
+
+def named(page: Path) -> str:
+    return str(page.relative_to(REPOSITORY))
 
 
 def is_run_whole(block: Block) -> bool:
