@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from fxqat.checkpoint.fxqat_format import versions
-from fxqat.models.detector import Detector
+from fxqat.checkpoint.network import policy_of
+from fxqat.models.detector import Detector, Recipe
 from fxqat.models.families import DEFAULT
 from fxqat.models.image_size import ImageSize
+from fxqat.passes.corrections import registry
+from fxqat.policy import Policy
 from fxqat.training.command_words import restated
 from fxqat.version import library_versions
 
@@ -40,7 +43,9 @@ def commands(model: Detector, path: Path, file: Path | None) -> tuple[str, ...]:
     """What the recipe says was done, as the commands that do it."""
     recipe, source = model.recipe, Path(model.source.name).name
     plain = f"{Path(source).stem}.fxqat"
-    done: list[list[str]] = [["prepare", source, "--policy", Path(recipe.policy_name).name, "-o", plain]]
+    done: list[list[str]] = [
+        ["prepare", source, "--policy", Path(recipe.policy_name).name, *_target(recipe), "-o", plain]
+    ]
     if how := recipe.calibration:
         shown = [
             "--data",
@@ -52,7 +57,7 @@ def commands(model: Detector, path: Path, file: Path | None) -> tuple[str, ...]:
         ]
         method = ["--method", how["method"]] if how.get("method") else []
         ptq = path.name if not recipe.training else f"{Path(source).stem}_ptq.fxqat"
-        done.append(["calibrate", plain, *map(str, shown), *method, "-o", ptq])
+        done.append(["calibrate", plain, *map(str, shown), *method, *_correct(recipe), "-o", ptq])
         if recipe.training:
             from fxqat.training.config import configured  # Ultralytics, which no other model needs
 
@@ -63,6 +68,22 @@ def commands(model: Detector, path: Path, file: Path | None) -> tuple[str, ...]:
         size = str(model.imgsz)
         done.append(["export", path.name, "--imgsz", size, "-o", file.name])
     return tuple(shlex.join(["fxqat", *words]) for words in done)
+
+
+def _target(recipe: Recipe) -> list[str]:
+    """``--target`` where it was prepared for another one than its policy's."""
+    retargeted = recipe.calibration.get("retargeted", ())
+    target = retargeted[0]["from"] if retargeted else recipe.target
+    own = Policy.parse(recipe.policy_text, recipe.policy_name, recorded=True).target.name
+    return [] if target == own else ["--target", target]
+
+
+def _correct(recipe: Recipe) -> list[str]:
+    """``--correct`` where other corrections ran than the policy's."""
+    ran = [(one["name"], one["options"]) for one in recipe.calibration.get("corrections", ())]
+    if ran == [(one.name, registry.options(one)) for one in registry.corrections(policy_of(recipe))]:
+        return []
+    return ["--correct", ",".join(name for name, _ in ran) or "none"]
 
 
 def _provenance(model: Detector) -> dict[str, str]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fxqat.models.detector import Detector
+from fxqat.passes.corrections.registry import named, options
 from fxqat.report.provenance import provenance
 from fxqat.training.config import configure
 
@@ -25,3 +26,34 @@ def test_a_trained_model_says_how_it_was_trained(calibrated: Detector) -> None:
         "2 epochs on signs.yaml, 640 px; this is epoch 1: mAP50-95 0.5200, 0.5000 before training"
     )
     assert provenance(calibrated, Path("x.fxqat"), "", None).model["Trained"] == "no"
+
+
+def said(model: Detector, command: str) -> str:
+    """The line with ``command`` of what made ``model``."""
+    found = provenance(model, Path("x_ptq.fxqat"), "", None)
+    return next(line for line in found.commands if line.startswith(f"fxqat {command} "))
+
+
+def recorded(calibrated: Detector, *corrections: str, **changes: object) -> Detector:
+    """``calibrated`` after the named corrections, and with other changes to its recipe."""
+    ran = [{"name": one.name, "options": options(one), "says": ""} for one in named(corrections)]
+    calibration = {**calibrated.recipe.calibration, **({"corrections": ran} if ran else {})}
+    recipe = replace(calibrated.recipe, calibration=calibration, **changes)
+    return Detector(calibrated.gm, calibrated.source, recipe)
+
+
+def test_corrections_that_are_not_the_policys_are_said(calibrated: Detector) -> None:
+    with_one = calibrated.recipe.policy_text + "corrections: [bias_correction]\n"
+    assert "--correct" not in said(calibrated, "calibrate")
+    assert " --correct bias_correction -o" in said(recorded(calibrated, "bias_correction"), "calibrate")
+    assert "--correct" not in said(recorded(calibrated, "bias_correction", policy_text=with_one), "calibrate")
+    assert " --correct none -o" in said(recorded(calibrated, policy_text=with_one), "calibrate")
+
+
+def test_a_target_that_is_not_the_policys_is_said(calibrated: Detector) -> None:
+    assert "--target" not in said(calibrated, "prepare")
+    assert " --target litert -o" in said(recorded(calibrated, target="litert"), "prepare")
+    before = {**calibrated.recipe.calibration, "retargeted": [{"from": "ort-cpu"}]}
+    retargeted = recorded(calibrated, target="openvino")
+    retargeted.recipe = replace(retargeted.recipe, calibration=before)
+    assert "--target" not in said(retargeted, "prepare")
