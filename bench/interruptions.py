@@ -38,7 +38,7 @@ from fxqat.cli import main as fxqat_main
 from fxqat.demo import make_dataset
 from fxqat.demo.signs import CLASSES
 from fxqat.errors import Problem
-from fxqat.files import sha256
+from fxqat.files import MARK, sha256
 
 _DATA = ("--data", "data/data.yaml")
 _FEW = (*_DATA, "--imgsz", "64", "--images", "8")
@@ -59,7 +59,6 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
 }
 _NEEDED = ("prepare", "calibrate", "convert", "export")  # by those after them
 START = "start"
-_MARK = ".fxqat-"  # how temporary names begin, see fxqat.files
 # What holds times: two runs differ there. Of a training the tensors are compared in the end.
 _TIMED = frozenset({"val.json", "n_ptq.html", "n_qat", "n_qat.fxqat"})
 _MADE_ANEW = ("n_qat", "signs")  # folders that their commands do not write into twice
@@ -225,7 +224,7 @@ _COMPARED: Mapping[str, Callable[[Path, Path], bool]] = {".fxqat": _same_tensors
 
 
 def _is_temporary(file: Path) -> bool:
-    return file.parts[0] == "tmp" or any(part.startswith(_MARK) for part in file.parts)
+    return file.parts[0] == "tmp" or any(part.startswith(MARK) for part in file.parts)
 
 
 def _resumed(whole: Whole, place: Path) -> Iterator[str]:

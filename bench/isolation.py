@@ -44,7 +44,9 @@ def _copy(trial: Callable[[int], str], first: int, count: int) -> Iterator[str]:
         os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     if told < count:
-        yield HUNG if hung else CRASHED
+        word = HUNG if hung else CRASHED
+        print(f"trial {told} {word}", file=sys.stderr, flush=True)
+        yield word
 
 
 def _work(trial: Callable[[int], str], numbers: range, writer: int) -> None:

@@ -6,12 +6,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
 import shutil
 import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from fxqat.errors import Problem
@@ -26,6 +27,7 @@ _REFUSED = frozenset(
 _TAKEN = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _LONGEST_SUFFIX = 16
+MARK = ".fxqat-"  # how the names of what is temporary begin
 
 
 @contextmanager
@@ -112,14 +114,23 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
     Raises:
         Problem: there is no place for it.
     """
+    with ExitStack() as made:
+        try:
+            folder = made.enter_context(folder_for_a_time(None, prefix))
+        except OSError as error:
+            raise Problem("TMPDIR", f"no temporary folder can be made ({error.strerror or error})") from error
+        yield folder
+
+
+@contextmanager
+def folder_for_a_time(parent: Path | None, prefix: str = MARK) -> Iterator[Path]:
+    """A new folder in ``parent`` (by default in TMPDIR), removed at the end where it is still there."""
+    path = _new_name(parent, prefix)
     try:
-        folder = tempfile.mkdtemp(prefix=prefix)
-    except OSError as error:
-        raise Problem("TMPDIR", f"no temporary folder can be made ({error.strerror or error})") from error
-    try:
-        yield Path(folder)
+        path.mkdir(mode=0o700)
+        yield path
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def write_bytes(target: str | Path, data: bytes) -> None:
@@ -207,21 +218,25 @@ def _is_device(target: Path) -> bool:
 
 def _probe(target: Path) -> None:
     """Make a file in the target's folder and remove it; the target's own name is only asked for."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".fxqat-probe-")
-    os.close(handle)
-    os.unlink(name)
+    with _temporary(target.parent, ""):
+        pass
 
 
 @contextmanager
 def _temporary(folder: Path | None, suffix: str) -> Iterator[Path]:
     # a short name: the target's own may be as long as the file system allows
-    kept = suffix if len(suffix) <= _LONGEST_SUFFIX else ""
-    handle, name = tempfile.mkstemp(dir=folder, prefix=".fxqat-", suffix=kept)
-    os.close(handle)
+    path = _new_name(folder, MARK, suffix if len(suffix) <= _LONGEST_SUFFIX else "")
     try:
-        yield Path(name)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        yield path
     finally:
-        Path(name).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+
+
+def _new_name(folder: Path | None, prefix: str, suffix: str = "") -> Path:
+    """A path that nothing has yet. It is known before it is made (``tempfile.mkstemp`` does both), so that a signal
+    between the two leaves nothing behind."""
+    return Path(folder or tempfile.gettempdir(), f"{prefix}{secrets.token_hex(8)}{suffix}")
 
 
 @contextmanager

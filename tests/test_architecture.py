@@ -69,7 +69,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("checkpoint", "data", "errors", "evaluation", "files", "graph", "models", "models.family", "passes"),
         *("policy", "quant", "quant.modules", "runtime", "targets", "workflow"),
     ),
-    "demo": ("errors",),
+    "demo": ("errors", "files"),
     "api": ("checkpoint", "models", "passes", "sensitivity", "training", "workflow"),
     "report": (
         *("api", "checkpoint", "data", "errors", "evaluation", "files", "graph", "models", "models.families"),

@@ -11,9 +11,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +27,7 @@ from fxqat.files import (
     check_folder,
     check_writable,
     disk_refusals,
+    folder_for_a_time,
     locked,
     replacing,
     temporary_folder,
@@ -269,3 +272,31 @@ class TestTheCommandLine:
         line = f"set -o pipefail; {sys.executable} -m fxqat.cli sites yolov8n.yaml {command}"
         done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (code, says)
+
+
+def hold_a_folder(target: Path) -> None:
+    with folder_for_a_time(target.parent):
+        pass
+
+
+@pytest.mark.parametrize("made", [check_writable, partial(write_bytes, data=b"new"), hold_a_folder])
+def test_a_signal_the_moment_a_temporary_file_exists_leaves_nothing(
+    made: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python takes a signal at the first moment after the call that made the file."""
+
+    def ended(act: Callable[..., Any]) -> Callable[..., Any]:
+        def act_and_end(path: Path, *words: Any, **named: Any) -> Any:
+            made = act(path, *words, **named)
+            if Path(path).parent == tmp_path:
+                monkeypatch.undo()  # the signal comes once
+                raise SystemExit(143)
+            return made
+
+        return act_and_end
+
+    monkeypatch.setattr(os, "open", ended(os.open))
+    monkeypatch.setattr(os, "mkdir", ended(os.mkdir))
+    with pytest.raises(SystemExit):
+        made(tmp_path / "x.fxqat")
+    assert list(tmp_path.iterdir()) == []

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -20,6 +18,7 @@ from fxqat.demo.portable_random import Dice
 from fxqat.demo.scene import Scene, scene
 from fxqat.demo.signs import CLASSES
 from fxqat.errors import Problem
+from fxqat.files import folder_for_a_time
 
 SPLITS = ("train", "val", "calibration")
 FEWEST, MOST = 20, 100_000
@@ -129,17 +128,12 @@ def _check_complete(out: Path, recipe: Recipe) -> None:
 def _create(out: Path, recipe: Recipe, progress: Progress | None) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=".fxqat-"))
-    except OSError as error:
-        raise Problem(out, f"cannot be created ({error.strerror})", remedy="choose another folder") from error
-    try:
-        _fill(folder, recipe, progress)
-        folder.chmod(0o755)
-        folder.replace(out)
+        with folder_for_a_time(out.parent) as folder:
+            _fill(folder, recipe, progress)
+            folder.chmod(0o755)
+            folder.replace(out)
     except OSError as error:
         raise Problem(out, f"cannot be written ({error.strerror})", remedy="choose another folder") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fill(folder: Path, recipe: Recipe, progress: Progress | None) -> None:

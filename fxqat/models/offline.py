@@ -11,12 +11,12 @@ import atexit
 import logging
 import shutil
 import sys
-import tempfile
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 import torch  # noqa: F401 - before ultralytics, which sets OMP_NUM_THREADS=1 for whatever loads after it
 
+from fxqat.files import temporary_folder
 from fxqat.models.environment import environment
 
 __all__ = ["environment", "provide_fonts", "quiet"]
@@ -57,8 +57,9 @@ def provide_fonts() -> None:
     missing = [name for name in ("Arial.ttf", "Arial.Unicode.ttf") if not any(name in font.fname for font in known)]
     if not missing:
         return
-    folder = Path(tempfile.mkdtemp(prefix="fxqat-fonts-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with ExitStack() as made:
+        folder = made.enter_context(temporary_folder("fxqat-fonts-"))
+        atexit.register(made.pop_all().close)
     for name in missing:
         shutil.copyfile(font_manager.findfont("DejaVu Sans"), folder / name)
         font_manager.fontManager.addfont(str(folder / name))

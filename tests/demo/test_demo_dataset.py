@@ -177,7 +177,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     with pytest.raises(Problem) as caught:
         make_dataset(tmp_path / "file/below", images=20)
     why = str(caught.value)
-    assert why.startswith(f"{tmp_path / 'file/below'}: cannot be created (")
+    assert why.startswith(f"{tmp_path / 'file/below'}: cannot be written (")
     assert why.endswith("); choose another folder")
 
 

@@ -49,7 +49,7 @@ def _operation(operation: Any, model: Any, graph: Any) -> Iterator[str]:
 
 
 def _tensor(where: str, tensor: Any, model: Any, schema: Any) -> Iterator[str]:
-    shape = _list(tensor.shape)
+    shape = [int(size) for size in _list(tensor.shape)]  # numpy's products overflow
     if not _is_text(tensor.name or b""):
         yield f"{where} has a name that is no text"
     if any(size < 0 for size in shape) or math.prod(shape) >= 2**31:
