@@ -117,8 +117,9 @@ class TFLiteFile:
         return names.get(self.graph.tensors[index].type, "other")
 
     def shape(self, index: int) -> tuple[int, ...]:
-        """The sizes of a tensor."""
-        return tuple(int(size) for size in self.graph.tensors[index].shape)
+        """The sizes of a tensor, none for a scalar."""
+        sizes = self.graph.tensors[index].shape
+        return () if sizes is None else tuple(int(size) for size in sizes)
 
     def scales(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Scales and zero points of a tensor, None for one that is not quantized."""
