@@ -42,7 +42,7 @@ def from_tflite(path: str | Path, *, threads: int | None = None) -> Predictor:
         names=head.names,
         path=path,
         imgsz=ImageSize.of(outputs.shape[2:]),
-        stride=max(32, int(file.metadata.get("stride", 32))),
+        stride=head.stride,
         family=head.family,
         spec=head.spec,
     )
