@@ -57,13 +57,21 @@ def head_of(path: Path, file: TFLiteFile) -> FileHead:
     """The head behind the outputs of ``file``.
 
     Raises:
-        Problem: the file has no metadata of Ultralytics' form, or those of a task that no family has.
+        Problem: the file takes anything but images, has no metadata of Ultralytics' form, or those of a task that no
+            family has.
     """
+    _check_input(path, file)
     names = file.metadata.get("names")
     if not isinstance(names, dict) or "task" not in file.metadata:
         known = ", ".join(FAMILIES)
         raise Problem(path, "does not say what it predicts", expected=f"Ultralytics' metadata, a task of: {known}")
     return file_head(path, file.metadata, names, _shapes(file))
+
+
+def _check_input(path: Path, file: TFLiteFile) -> None:
+    shapes = [file.shape(index) for index in file.graph.inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or 3 not in (shapes[0][1], shapes[0][3]):
+        raise Problem(path, f"takes {shapes}", expected="one image input, (N, H, W, 3) or (N, 3, H, W)")
 
 
 def outputs_of(file: TFLiteFile, final: tuple[FinalOutput, ...]) -> Outputs:
