@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -22,7 +23,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from alive import alive  # noqa: E402
 from hypothesis import settings  # noqa: E402
-from shared_exports import kept  # noqa: E402
+from shared_exports import kept, one_registry  # noqa: E402
 from tiny import write_data  # noqa: E402
 from torch import nn  # noqa: E402
 
@@ -44,6 +45,13 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--accept", action="store_true", help="write the goldens anew instead of comparing with them")
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what was imported: it lives as long as the process, and each of the
+    collector's rounds would walk through all of torch again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -69,6 +77,7 @@ def shared_exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_export, "_exported", kept(onnx_export._exported, folder))
+        one_registry(patch)
         yield
 
 
