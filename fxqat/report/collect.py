@@ -183,6 +183,7 @@ class _Look:
         measured = replace(
             base,
             drift=paired_drift(*accuracy) if accuracy else None,
+            pool=found.total if accuracy else 0,
             before=accuracy[0].map5095 if accuracy else None,
             after=accuracy[1].map5095 if accuracy else None,
             agreement=shown.agreement if shown else None,
