@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fxqat.report.actions import CORRECT, FLOAT, MEASURE, RUNTIME, SEARCH, SHIP, TARGET, TRAIN
+from fxqat.report.agreement_levels import objects_needed
+from fxqat.report.detections import Agreement
 from fxqat.report.levels import images_needed
 from fxqat.report.measurements import Measurements
 
@@ -72,17 +74,23 @@ class DecisionRule:
 
 
 def _unmeasured(case: Case) -> str:
-    if case.found.drift is None and case.found.agreement is None:
+    drift, same = case.found.drift, case.found.agreement
+    if drift is None and same is None:
         return "Measure it on images before it is used: --data, best with labels."
-    if case.found.drift is not None and case.found.drift.images >= ENOUGH_IMAGES:
+    if drift is not None and drift.images >= ENOUGH_IMAGES:
         return (
-            f"Validate it on more images before it is used: the interval is narrower than half a point on about "
-            f"{case.images:,}{_there(case)}."
+            f"Validate it on more images before it is used: on about {case.images:,} the interval would be narrower "
+            f"than half a point{_there(case)}."
         )
     return (
-        f"Measure it on more images than these before it is used: {ENOUGH_IMAGES} with labels, or, without labels, so "
-        f"many that float finds {ENOUGH_OBJECTS} objects on them."
+        f"Measure it on more images than these before it is used: {ENOUGH_IMAGES} with labels, or, without labels, "
+        f"{_unlabelled(same)}."
     )
+
+
+def _unlabelled(same: Agreement | None) -> str:
+    count = objects_needed(same) if same is not None and same.before >= ENOUGH_OBJECTS else ENOUGH_OBJECTS
+    return f"so many that float finds {count:,} objects on them" if same is None or same.covers else f"{count:,}"
 
 
 def _there(case: Case) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fxqat.report.actions import FLOAT
+from fxqat.report.agreement_levels import agreement_level
 from fxqat.report.decision import ENOUGH_IMAGES, ENOUGH_OBJECTS, Case, decide
 from fxqat.report.detections import Agreement
 from fxqat.report.levels import level_of
@@ -13,9 +14,6 @@ from fxqat.report.measurements import Measurements
 from fxqat.runtime.bound import BOUND
 from fxqat.runtime.verify import Difference
 from fxqat.sensitivity.error_report import ErrorReport, SiteError
-
-# Shares of the float detector's detections: a loss down to FINDS is none to speak of, one below MISSES to be mended.
-FINDS, MISSES = 0.97, 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,21 +66,9 @@ def _level(found: Measurements) -> tuple[str, str]:
         level = level_of(found.drift)
         return level.name, level.headline
     if found.agreement is not None and found.agreement.before >= ENOUGH_OBJECTS:
-        return _by_agreement(found.agreement)
+        return agreement_level(found.agreement)
     measured = found.drift is not None or found.agreement is not None
     return "open", "Too few images for a verdict" if measured else "Not measured yet"
-
-
-def _by_agreement(found: Agreement) -> tuple[str, str]:
-    share = found.kept / found.before
-    good, care, bad = _OBJECTS if found.covers else _CLASSES
-    if share >= FINDS:
-        return "good", good
-    return ("care", care) if share >= MISSES else ("bad", bad)
-
-
-_OBJECTS = ("Finds what float finds", "Finds most of what float finds", "Misses what float finds")
-_CLASSES = ("Gives the class that float gives", "Gives most classes that float gives", "Gives other classes than float")
 
 
 def _reasons(case: Case) -> Iterator[str]:
