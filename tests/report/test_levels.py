@@ -116,7 +116,7 @@ def detected(right: np.ndarray) -> Accuracy:
     return Accuracy(**{**vars(found), "map5095": Curves(found).map5095(np.ones(len(matches), int))})
 
 
-def changed(images: int, worse: int, better: int, of: Callable[[np.ndarray], Accuracy]) -> Drift:
+def changed(images: int, worse: int, better: int, of: Callable[[np.ndarray], Accuracy], resamples: int = 200) -> Drift:
     """Of models of which ``worse`` images got worse and ``better`` better, here and there; of the others every second
     is right, before and after."""
     places = np.random.default_rng(0).permutation(images)[: worse + better]
@@ -124,7 +124,7 @@ def changed(images: int, worse: int, better: int, of: Callable[[np.ndarray], Acc
     before[places] = np.arange(worse + better) < worse
     after = before.copy()
     after[places] = ~before[places]
-    return paired_drift(of(before), of(after), resamples=200)
+    return paired_drift(of(before), of(after), resamples=resamples)
 
 
 def by_chance(worse: int, better: int) -> float:
@@ -151,7 +151,7 @@ def test_a_loss_is_claimed_only_where_chance_does_not_explain_it(
 
 
 def test_one_image_of_a_hundred_is_no_loss_and_twelve_are() -> None:
-    one = changed(100, 1, 0, classified)
+    one = changed(100, 1, 0, classified, 1000)
     verdict = judge(Measurements(drift=one, before=1.0, after=0.99, metric="top-1"))
     assert (one.changed, one.points, one.high) == (1, pytest.approx(-1.0), 0.0)
     assert (verdict.level, verdict.headline, verdict.action) == ("open", OPEN, MEASURE)
