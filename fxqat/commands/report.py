@@ -34,7 +34,13 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--images", type=int, default=16, metavar="N", help="for errors and detections (default: %(default)s)"
     )
-    parser.add_argument("--pictures", type=int, default=4, metavar="N", help="to show (default: %(default)s)")
+    parser.add_argument(
+        "--pictures",
+        type=int,
+        default=4,
+        metavar="N",
+        help="to show, of the images on which the two models differ most (default: %(default)s)",
+    )
     parser.add_argument(
         "--val", type=int, default=128, metavar="N", help="images for mAP, 0 for none (default: %(default)s)"
     )
