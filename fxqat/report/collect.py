@@ -32,7 +32,7 @@ from fxqat.report.measurements import Measurements
 from fxqat.report.model_breakdown import Breakdown, break_down
 from fxqat.report.pictures import Shown
 from fxqat.report.provenance import Provenance, provenance
-from fxqat.report.selection import Selection
+from fxqat.report.selection import ImageSelection
 from fxqat.report.values import Spread, spreads
 from fxqat.report.verdict import Verdict, judge
 from fxqat.runtime.exactness import inexact_here
@@ -248,7 +248,7 @@ class _Look:
 
     def _shown(self, found: images.ImageList, before: Predictor, after: Predictor, validated: Differences) -> Shown:
         self.on_step("detecting before and after")
-        chosen = Selection(
+        chosen = ImageSelection(
             before=before, after=after, names=self.model.names, imgsz=self.imgsz, count=self.asked.pictures
         )
         return chosen.shown(found.paths, validated, lambda done: self.progress(done, len(found)))

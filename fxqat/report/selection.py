@@ -16,7 +16,7 @@ from fxqat.report.predictions import covers
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selection:
+class ImageSelection:
     """What is shown of two models.
 
     Attributes:

@@ -19,7 +19,7 @@ from fxqat.models.image_size import ImageSize
 from fxqat.report.detections import Detection
 from fxqat.report.image_differences import ImageDifferences, difference
 from fxqat.report.predictions import CONFIDENCE
-from fxqat.report.selection import Selection, most_different
+from fxqat.report.selection import ImageSelection, most_different
 
 NAMES = {0: "cat", 1: "dog"}
 SIZE = ImageSize.of(64)
@@ -87,9 +87,9 @@ SURE = {0: 0.9, 10: 0.9, 20: 0.9, 30: 0.9, 40: 0.9}  # nothing on 5.png
 LOSSY = {**SURE, 10: 0.8, 30: 0.3, 40: 0.8}
 
 
-def selection(count: int, before: Predictor | None = None, after: Predictor | None = None) -> Selection:
+def selection(count: int, before: Predictor | None = None, after: Predictor | None = None) -> ImageSelection:
     before, after = before or detector(SURE), after or detector(LOSSY)
-    return Selection(before=before, after=after, names=NAMES, imgsz=SIZE, count=count)
+    return ImageSelection(before=before, after=after, names=NAMES, imgsz=SIZE, count=count)
 
 
 def test_of_the_images_compared_those_that_differ_most_are_shown(greys: list[Path]) -> None:
