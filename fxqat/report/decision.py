@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fxqat.report.actions import CORRECT, FLOAT, MEASURE, RUNTIME, SEARCH, SHIP, TARGET, TRAIN
 from fxqat.report.agreement_levels import objects_needed
@@ -80,7 +80,7 @@ def _unmeasured(case: Case) -> str:
     if drift is not None and drift.images >= ENOUGH_IMAGES:
         return (
             f"Validate it on more images before it is used: on about {case.images:,} the interval would be narrower "
-            f"than half a point{_there(case)}."
+            f"than half a point{_there(case)}.{_without_more(case)}"
         )
     return (
         f"Measure it on more images than these before it is used: {ENOUGH_IMAGES} with labels, or, without labels, "
@@ -91,6 +91,14 @@ def _unmeasured(case: Case) -> str:
 def _unlabelled(same: Agreement | None) -> str:
     count = objects_needed(same) if same is not None and same.before >= ENOUGH_OBJECTS else ENOUGH_OBJECTS
     return f"so many that float finds {count:,} objects on them" if same is None or same.covers else f"{count:,}"
+
+
+def _without_more(case: Case) -> str:
+    """What a loss as large as was measured asks for, should these be all images that there are."""
+    if case.at_hand:
+        return ""
+    _, words = decide(replace(case, level="care"))
+    return f" If there are no more: {words[0].lower()}{words[1:]}"
 
 
 def _there(case: Case) -> str:
