@@ -157,9 +157,9 @@ def test_one_image_of_a_hundred_is_no_loss_and_twelve_are() -> None:
     assert (verdict.level, verdict.headline, verdict.action) == ("open", OPEN, MEASURE)
     assert verdict.images == 3600
     assert verdict.advice == (
-        "Validate it on more images before it is used: on about 3,600 the interval would be narrower than half a point. "
-        "If there are no more: correct the biases: the error comes from everywhere, and this takes one more calibration "
-        "and no labels."
+        "Validate it on more images before it is used: on about 3,600 the interval would be narrower than half a "
+        "point. If there are no more: correct the biases: the error comes from everywhere, and this takes one more "
+        "calibration and no labels."
     )
     twelve = judge(Measurements(drift=changed(100, 12, 0, classified), before=1.0, after=0.88))
     assert (twelve.level, twelve.headline, twelve.action) == ("bad", BAD, CORRECT)
