@@ -10,8 +10,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from detectors import NAMES as COLOURS
+from detectors import find_colours, shifted
 from torch import Tensor
 
+from fxqat.evaluation.accuracy import evaluate
 from fxqat.evaluation.predictor import Predictor
 from fxqat.models.families import FAMILIES
 from fxqat.models.family import HeadSpec
@@ -157,3 +160,13 @@ def test_what_is_noted_holds_no_masks(greys: list[Path]) -> None:
     assert noted.values == [0.0]
     found = selection(1, masked, masked).shown(greys[:1], {}, lambda done: None)
     assert (found.agreement.kept, found.agreement.covers) == (1, "masks")
+
+
+def test_a_validation_notes_every_image(tiny_data: Path) -> None:
+    noted = ImageDifferences()
+    one, other = (Predictor(name="m", predict=predict, names=COLOURS) for predict in (find_colours, shifted(3)))
+    before = evaluate(noted.first(one), tiny_data, imgsz=96, batch=5)
+    after = evaluate(noted.second(other), tiny_data, imgsz=96, batch=1)
+    assert [match.image for match in before.matches] == [match.image for match in after.matches]
+    assert len(noted.values) == before.images
+    assert all(0 < value < 1 for value in noted.values), "boxes of about 20 pixels, 3 to the right"
