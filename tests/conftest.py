@@ -28,6 +28,7 @@ from tiny import write_data  # noqa: E402
 from torch import nn  # noqa: E402
 
 import fxqat  # noqa: E402
+from fxqat.commands import progress_lines  # noqa: E402
 from fxqat.evaluation import comparison, drift_report  # noqa: E402
 from fxqat.evaluation.latency import Latency, measure  # noqa: E402
 from fxqat.models.detector import Detector  # noqa: E402
@@ -84,6 +85,14 @@ def shared_exports(run_folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_export, "_exported", kept(onnx_export._exported, folder))
         one_registry(patch)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_progress_lines() -> Iterator[None]:
+    """No lines on progress: whether they come depends on how busy the machine is, and tests compare what is said."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress_lines, "PACE", progress_lines.Pace(silent=1e6, every=1e6))
         yield
 
 

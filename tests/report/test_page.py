@@ -105,6 +105,10 @@ def test_it_says_what_was_measured(page: str) -> None:
     assert "/tmp/" not in page
 
 
+def test_it_says_how_its_pictures_were_chosen(page: str) -> None:
+    assert page.count("<p>Shown: 2 of 4 validation images, those on which the two models differ most.</p>") == 1
+
+
 def test_every_site_has_its_row_its_node_and_its_details(page: str) -> None:
     sites = json.loads(re.search(r'id="sites">(.*?)</script>', page, re.DOTALL)[1])  # type: ignore[index]
     assert len(sites) == page.count('class="node ')

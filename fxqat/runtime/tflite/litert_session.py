@@ -10,6 +10,7 @@ import numpy as np
 
 from fxqat.errors import Problem
 from fxqat.runtime.reference.tensor_names import CODES, back
+from fxqat.runtime.tflite import first_run
 from fxqat.runtime.tflite.native_output import hidden
 from fxqat.runtime.tflite.tflite_file import TFLiteFile
 from fxqat.runtime.tflite.tflite_outputs import Outputs, head_of, outputs_of
@@ -24,7 +25,11 @@ def interpreter(content: bytes, *, xnnpack: bool, threads: int = 1) -> Run:
         content: of a .tflite file.
         xnnpack: whether XNNPACK computes, as it does by default; else LiteRT's reference kernels.
         threads: of XNNPACK.
+
+    Raises:
+        RuntimeError: LiteRT cannot run it, see ``first_run.check``.
     """
+    first_run.check(content, xnnpack=xnnpack)
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     resolver = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_REF
@@ -83,8 +88,8 @@ def open_tflite(path: Path, sites: Sequence[str], run: Callable[[bytes], Run]) -
         Problem: it is missing, no .tflite file, or another model's.
     """
     file = TFLiteFile.read(path)
-    (source,) = file.graph.inputs
     head = head_of(path, file)
+    (source,) = file.graph.inputs
     outputs = outputs_of(file, head.family.final(head.spec))
     held = {back(file.name(index), 0)[0]: index for index, _ in file.made()}
     wanted = {site: held.get(f"{site}{CODES}") for site in sites}

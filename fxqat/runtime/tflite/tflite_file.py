@@ -98,7 +98,8 @@ class TFLiteFile:
     def kind(self, operation: Any) -> str:
         """The builtin operation, such as ``CONV_2D``."""
         code = self.model.operatorCodes[operation.opcodeIndex]
-        return self._kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        number = max(code.builtinCode, code.deprecatedBuiltinCode)
+        return self._kinds.get(number, f"OPERATOR_{number}")  # of a later schema, or damaged: LiteRT refuses it
 
     def made(self) -> Iterator[tuple[int, str]]:
         """Inputs, as INPUT, and what operations make, in the order of execution, each with the operation's kind."""
@@ -117,8 +118,9 @@ class TFLiteFile:
         return names.get(self.graph.tensors[index].type, "other")
 
     def shape(self, index: int) -> tuple[int, ...]:
-        """The sizes of a tensor."""
-        return tuple(int(size) for size in self.graph.tensors[index].shape)
+        """The sizes of a tensor, none for a scalar."""
+        sizes = self.graph.tensors[index].shape
+        return () if sizes is None else tuple(int(size) for size in sizes)
 
     def scales(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Scales and zero points of a tensor, None for one that is not quantized."""
