@@ -70,11 +70,17 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], str]:
     return read
 
 
-@pytest.fixture(scope="session", autouse=True)
-def shared_exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let torch.onnx run once for each network, in all processes of the run together."""
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of the run share."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exports"
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_exports(run_folder: Path) -> Iterator[None]:
+    """Let torch.onnx run once for each network, in all processes of the run together."""
+    folder = run_folder / "exports"
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_export, "_exported", kept(onnx_export._exported, folder))

@@ -173,9 +173,9 @@ def test_numbers_as_words() -> None:
     assert number(1234.5) == "1.23e+03"
 
 
-def test_val_measures_the_same(page: str, signs: Path) -> None:
+def test_val_measures_the_same(signs: Path, tmp_path: Path) -> None:
     """The report's accuracy is that of ``fxqat val`` on the same images, digit by digit."""
-    out, data = signs / "val.json", str(signs / "data" / "data.yaml")
+    out, data = tmp_path / "val.json", str(signs / "data" / "data.yaml")
     words = ["val", str(signs / "signs_int8.onnx"), "--data", data, "--images", "4", "--json", str(out), "-q"]
     assert main(words) == 0
     (row,) = json.loads(out.read_text())
