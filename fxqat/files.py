@@ -193,6 +193,27 @@ def check_folder(folder: str | Path) -> None:
         raise Problem(folder, f"cannot be written ({error.strerror or error})", remedy="choose another") from error
 
 
+def make_folder(folder: str | Path, option: str) -> Path:
+    """Make ``folder``, and those above it, where they are missing.
+
+    Args:
+        folder: where files will be written.
+        option: of the command line, which the remedy names.
+
+    Returns:
+        The folder.
+
+    Raises:
+        Problem: it cannot be made.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Problem(folder, f"cannot be made ({error.strerror})", remedy=f"choose another {option}") from error
+    return folder
+
+
 def sha256(path: str | Path) -> str:
     """Hex SHA-256 of a file's bytes, read in chunks."""
     with open(path, "rb") as file:

@@ -118,7 +118,6 @@ def test_run_is_the_whole_job(tmp_path: Path, tiny_data: Path, small: Path, caps
     """Into a folder and of a model with names that the shell and the stages' names would trip over; every printed
     command is the one that was run."""
     folder, source, record = tmp_path / "my results", tmp_path / "best_int8.yaml", tmp_path / "run.json"
-    folder.mkdir()
     source.write_text(small.read_text())
     words = ["--data", str(tiny_data), "--images", "2", "--val", "2", *SIZE, "-o", str(folder), "-q"]
     out = said(capsys, "run", str(source), *words, "--json", str(record))
@@ -313,6 +312,7 @@ def test_bad_input_is_one_line(words: list[str], line: str, capsys: pytest.Captu
             ("search", "none.pt", "--work"),
             ("analyze", "none.fxqat", "--plots"),
         ),
+        ("run", "none.pt", "-o"),
         ("demo", "-o"),
     ],
 )

@@ -51,7 +51,13 @@ def arguments(parser: ArgumentParser) -> None:
         "--val", type=int, default=500, metavar="N", help="images to validate on, 0 for none (default: %(default)s)"
     )
     parser.add_argument("--json", metavar="FILE", help="write every number, the decision and the files here, too")
-    parser.add_argument("-o", "--output", metavar="DIR", default=".", help="folder to write to (default: this one)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        default=".",
+        help="folder to write to, made if it is missing (default: this one)",
+    )
     add_patterns(parser)
     add_trust(parser)
     add_quiet(parser)
@@ -59,7 +65,11 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """The chain, each step shown as the command that does it alone, and what it came to."""
+    from fxqat.files import check_folder, make_folder
+
     check_counts(options)
+    check_folder(options.output)
+    make_folder(options.output, "-o")
     model = _trained(options) if options.train else _calibrated(options)
     size = _given("--imgsz", options.imgsz)
     shape = (*size, *_given("--input", options.input if options.input != "float" else None))
