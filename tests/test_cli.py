@@ -304,6 +304,21 @@ def test_bad_input_is_one_line(words: list[str], line: str, capsys: pytest.Captu
     assert line in refused(capsys, *words)
 
 
+@pytest.mark.parametrize("command", ["prepare", "explain"])
+@pytest.mark.parametrize(
+    ("section", "line"),
+    [
+        ("qat: {epoch: 3}", "own.yaml:3: unknown option 'epoch'; did you mean 'epochs'?"),
+        ("corrections: [equalise]", "own.yaml:3: unknown correction 'equalise'; expected one of: equalize"),
+    ],
+)
+def test_sections_of_later_commands_are_checked_before_the_model_is_read(
+    command: str, section: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.yaml").write_text(f"version: 1\nextends: w8a8\n{section}\n")
+    assert line in refused(capsys, command, "none.pt", "--policy", str(tmp_path / "own.yaml"))
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -64,7 +64,8 @@ _KEYS: Mapping[str, Mapping[str, str]] = {
     "policy": {
         "version": "1",
         "doc": "one line that `fxqat explain` and the report show",
-        "extends": "the name or path of another policy, whose rules follow this one's",
+        "extends": "the name or path of another policy: its rules follow this one's, its other keys hold where this "
+        "one has none; a spec of this one replaces one of the same name there, also in its rules",
         "target": "the runtime, see [targets](targets.md); `--target` overrules it",
         "specs": "named specs, see below",
         "rules": "a list; the first rule that matches a node decides it",
