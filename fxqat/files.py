@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
+import math
 import os
 import secrets
 import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from fxqat.errors import Problem
 
@@ -142,6 +145,20 @@ def write_bytes(target: str | Path, data: bytes) -> None:
 def write_text(target: str | Path, text: str) -> None:
     """Write ``text`` as UTF-8 to ``target`` atomically; what is no character (of a file's name) becomes ``?``."""
     write_bytes(target, text.encode(errors="replace"))
+
+
+def json_text(value: Any) -> str:
+    """``value`` as indented JSON; null for each number that JSON lacks, as the SQNR of equal tensors."""
+    return json.dumps(finite(value), indent=2, allow_nan=False)
+
+
+def finite(value: Any) -> Any:
+    """``value`` with None for each number that JSON lacks: infinities and NaN."""
+    if isinstance(value, Mapping):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def link(source: str | Path, target: Path) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fxqat.commands.arguments import add_images, add_quiet
-from fxqat.commands.command import Command, check_counts, image_size, say_skipped
+from fxqat.commands.command import Command, check_counts, image_size, say_skipped, write_json
 from fxqat.commands.progress import progress
 from fxqat.commands.tables import decibels, percent, table
 
@@ -60,8 +59,7 @@ def run(options: Namespace) -> None:
     print(_table(report, options))
     if options.csv:
         write_text(options.csv, report.csv())
-    if options.json:
-        write_text(options.json, json.dumps(report.summary(), indent=2) + "\n")
+    write_json(options, report.summary())
     if options.plots:
         from fxqat.sensitivity.error_plots import draw
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from fxqat.commands.arguments import (
     add_target,
     add_trust,
 )
-from fxqat.commands.command import Command, check_counts, default_name, typed
+from fxqat.commands.command import Command, check_counts, default_name, typed, write_json
 from fxqat.commands.decision import CORRECTED, next_command, policy_with_floats
 from fxqat.commands.steps import step
 from fxqat.report.actions import CORRECT, TRAIN
@@ -145,11 +144,10 @@ def _next(options: Namespace, verdict: Verdict, model: Path, file: Path, policy:
 
 
 def _write_json(options: Namespace, content: Content, file: Path, following: str) -> None:
-    from fxqat.files import write_text
     from fxqat.report.report_json import report_json
 
     found = {"file": file.name, "next": following, **report_json(content)}
-    write_text(options.json, json.dumps(found, indent=2, allow_nan=False) + "\n")
+    write_json(options, found)
 
 
 def _given(option: str, value: object) -> Sequence[object]:
