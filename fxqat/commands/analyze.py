@@ -42,13 +42,14 @@ def run(options: Namespace) -> None:
     from fxqat.data import images
     from fxqat.files import write_text
     from fxqat.sensitivity.error_report import analyze, check_column, check_probes
-    from fxqat.workflow.stage_checks import expect_calibrated
+    from fxqat.workflow.stage_checks import expect_calibrated, expect_quantized
 
     check_counts(options)
     check_probes(options.probes)
     check_column(options.by)
     model = fxqat.load(options.model)
     expect_calibrated(model, "analyze")
+    expect_quantized(model, "analyze")
     size = image_size(options, model).checked(model.stride)
     found = images.image_paths(options.data, limit=options.images)
     skipped: list[tuple[Path, str]] = []

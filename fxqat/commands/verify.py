@@ -71,6 +71,7 @@ def run(options: Namespace) -> None:
     from fxqat.files import temporary_folder
     from fxqat.runtime.exactness import inexact_here
     from fxqat.targets import target_of
+    from fxqat.workflow.stage_checks import expect_calibrated, expect_quantized
 
     check_counts(options)
     if options.target is not None:
@@ -82,6 +83,8 @@ def run(options: Namespace) -> None:
     if options.data is None:
         raise Problem("--data", "is missing", expected="images to compare codes on", remedy="give --data")
     model = fxqat.load(options.model)
+    expect_calibrated(model, "verify")
+    expect_quantized(model, "verify")
     with temporary_folder("fxqat-verify-") as folder:
         size, name = image_size(options, model), f"model{suffix_of(model)}"
         file = options.file or fxqat.export(model, folder / name, imgsz=size, batch=options.batch)
