@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
+import math
 import os
 import secrets
 import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from fxqat.errors import Problem
 
@@ -144,6 +147,20 @@ def write_text(target: str | Path, text: str) -> None:
     write_bytes(target, text.encode(errors="replace"))
 
 
+def json_text(value: Any) -> str:
+    """``value`` as indented JSON; null for each number that JSON lacks, as the SQNR of equal tensors."""
+    return json.dumps(finite(value), indent=2, allow_nan=False)
+
+
+def finite(value: Any) -> Any:
+    """``value`` with None for each number that JSON lacks: infinities and NaN."""
+    if isinstance(value, Mapping):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def link(source: str | Path, target: Path) -> None:
     """Make ``target`` a link to the file ``source``, a copy where there can be no links; what is there stays."""
     if target.exists():
@@ -191,6 +208,27 @@ def check_folder(folder: str | Path) -> None:
         _probe(there / "probe")
     except OSError as error:
         raise Problem(folder, f"cannot be written ({error.strerror or error})", remedy="choose another") from error
+
+
+def make_folder(folder: str | Path, option: str) -> Path:
+    """Make ``folder``, and those above it, where they are missing.
+
+    Args:
+        folder: where files will be written.
+        option: of the command line, which the remedy names.
+
+    Returns:
+        The folder.
+
+    Raises:
+        Problem: it cannot be made.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Problem(folder, f"cannot be made ({error.strerror})", remedy=f"choose another {option}") from error
+    return folder
 
 
 def sha256(path: str | Path) -> str:

@@ -118,7 +118,6 @@ def test_run_is_the_whole_job(tmp_path: Path, tiny_data: Path, small: Path, caps
     """Into a folder and of a model with names that the shell and the stages' names would trip over; every printed
     command is the one that was run."""
     folder, source, record = tmp_path / "my results", tmp_path / "best_int8.yaml", tmp_path / "run.json"
-    folder.mkdir()
     source.write_text(small.read_text())
     words = ["--data", str(tiny_data), "--images", "2", "--val", "2", *SIZE, "-o", str(folder), "-q"]
     out = said(capsys, "run", str(source), *words, "--json", str(record))
@@ -305,6 +304,21 @@ def test_bad_input_is_one_line(words: list[str], line: str, capsys: pytest.Captu
     assert line in refused(capsys, *words)
 
 
+@pytest.mark.parametrize("command", ["prepare", "explain"])
+@pytest.mark.parametrize(
+    ("section", "line"),
+    [
+        ("qat: {epoch: 3}", "own.yaml:3: unknown option 'epoch'; did you mean 'epochs'?"),
+        ("corrections: [equalise]", "own.yaml:3: unknown correction 'equalise'; expected one of: equalize"),
+    ],
+)
+def test_sections_of_later_commands_are_checked_before_the_model_is_read(
+    command: str, section: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.yaml").write_text(f"version: 1\nextends: w8a8\n{section}\n")
+    assert line in refused(capsys, command, "none.pt", "--policy", str(tmp_path / "own.yaml"))
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -313,6 +327,7 @@ def test_bad_input_is_one_line(words: list[str], line: str, capsys: pytest.Captu
             ("search", "none.pt", "--work"),
             ("analyze", "none.fxqat", "--plots"),
         ),
+        ("run", "none.pt", "-o"),
         ("demo", "-o"),
     ],
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import importlib
 import io
+import json
+import math
 import os
 import resource
 import signal
@@ -21,13 +23,14 @@ import pytest
 import torch
 from refusals import refusal
 
-from fxqat import cli
+from fxqat import cli, commands
 from fxqat.checkpoint.tensors import write_tensors
 from fxqat.files import (
     check_folder,
     check_writable,
     disk_refusals,
     folder_for_a_time,
+    json_text,
     locked,
     replacing,
     temporary_folder,
@@ -300,3 +303,23 @@ def test_a_signal_the_moment_a_temporary_file_exists_leaves_nothing(
     with pytest.raises(SystemExit):
         made(tmp_path / "x.fxqat")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_json_has_null_where_it_has_no_number() -> None:
+    value = {
+        "sqnr": math.inf,
+        "rows": [(1.5, -math.inf), {"r": math.nan}],
+        "name": "\u6807\u5fd7",
+        "count": 3,
+        "ok": True,
+    }
+    rows = [[1.5, None], {"r": None}]
+    text = json_text(value)
+    assert json.loads(text, parse_constant=pytest.fail) == {**value, "sqnr": None, "rows": rows}
+
+
+def test_commands_write_json_through_one_function() -> None:
+    """So that none of them can write what is no JSON; programs of this package alone read what the others write."""
+    ours = {"step_rates.py"}
+    files = Path(commands.__file__).parent.glob("*.py")
+    assert {path.name for path in files if "json.dumps(" in path.read_text()} == ours

@@ -64,7 +64,8 @@ _KEYS: Mapping[str, Mapping[str, str]] = {
     "policy": {
         "version": "1",
         "doc": "one line that `fxqat explain` and the report show",
-        "extends": "the name or path of another policy, whose rules follow this one's",
+        "extends": "the name or path of another policy: its rules follow this one's, its other keys hold where this "
+        "one has none; a spec of this one replaces one of the same name there, also in its rules",
         "target": "the runtime, see [targets](targets.md); `--target` overrules it",
         "specs": "named specs, see below",
         "rules": "a list; the first rule that matches a node decides it",
@@ -206,7 +207,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def first_line(kind: Any) -> str:
     """The first sentence of a docstring, on one line."""
     words = " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
-    return _cell(re.split(r"(?<=[.;])\s", words)[0])
+    return _cell(re.split(r"(?<=[.;])(?<!et al\.)\s", words)[0].rstrip(";:"))
 
 
 def attributes(kind: Any) -> dict[str, str]:
@@ -226,8 +227,13 @@ def _options(kind: Any, leave: Sequence[str] = ()) -> str:
 
 def _default(one: Field[Any]) -> str:
     if one.default is not MISSING:
-        return str({None: "none", True: "true", False: "false"}.get(one.default, one.default)) or '""'
+        return _literal(one.default) or '""'
     return "{}" if one.default_factory is dict else "see below"
+
+
+def _literal(value: object) -> str:
+    """As YAML writes it."""
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _words(words: Iterable[str]) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fxqat.commands.arguments import add_images, add_quiet
-from fxqat.commands.command import Command, check_counts, image_size, say_skipped
+from fxqat.commands.command import Command, check_counts, image_size, say_skipped, write_json
 from fxqat.commands.progress import progress
 from fxqat.commands.tables import decibels, percent, table
 
@@ -43,13 +42,14 @@ def run(options: Namespace) -> None:
     from fxqat.data import images
     from fxqat.files import write_text
     from fxqat.sensitivity.error_report import analyze, check_column, check_probes
-    from fxqat.workflow.stage_checks import expect_calibrated
+    from fxqat.workflow.stage_checks import expect_calibrated, expect_quantized
 
     check_counts(options)
     check_probes(options.probes)
     check_column(options.by)
     model = fxqat.load(options.model)
     expect_calibrated(model, "analyze")
+    expect_quantized(model, "analyze")
     size = image_size(options, model).checked(model.stride)
     found = images.image_paths(options.data, limit=options.images)
     skipped: list[tuple[Path, str]] = []
@@ -60,8 +60,7 @@ def run(options: Namespace) -> None:
     print(_table(report, options))
     if options.csv:
         write_text(options.csv, report.csv())
-    if options.json:
-        write_text(options.json, json.dumps(report.summary(), indent=2) + "\n")
+    write_json(options, report.summary())
     if options.plots:
         from fxqat.sensitivity.error_plots import draw
 

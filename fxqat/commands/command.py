@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from argparse import ArgumentParser, Namespace
@@ -140,10 +139,10 @@ def say_unnamed(model: Detector, given: str) -> None:
 
 def write_json(options: Namespace, found: object) -> None:
     """Write ``found`` to ``--json``, where it was given."""
-    from fxqat.files import write_text
+    from fxqat.files import json_text, write_text
 
     if options.json:
-        write_text(options.json, json.dumps(found, indent=2) + "\n")
+        write_text(options.json, json_text(found) + "\n")
 
 
 def say_skipped(skipped: list[tuple[Path, str]]) -> None:

@@ -48,13 +48,13 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """From nothing to a proven INT8 file; every step is shown as the command that does it on a model of your own."""
-    from fxqat.files import check_folder
+    from fxqat.files import check_folder, make_folder
     from fxqat.runtime.bound import BOUND
     from fxqat.runtime.exactness import inexact_here
 
     start, folder = time.perf_counter(), Path(options.output)
     check_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "-o")
     weights, data = _materials(folder, options)
     made = _chain(folder, weights, data, options)
     rows = _validate([made[key] for key in ("fp32", "ptq_onnx", "qat_onnx")], data, options)

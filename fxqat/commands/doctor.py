@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -23,11 +22,12 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """``fxqat doctor``."""
+    from fxqat.files import json_text
     from fxqat.runtime.installation import findings
 
     found = findings()
     if options.json:
-        print(json.dumps([vars(one) for one in found], indent=2))
+        print(json_text([vars(one) for one in found]))
         return
     lines = [(one.topic, one.name, _state(one), one.detail) for one in found]
     widths = [max(len(line[column]) for line in lines) for column in range(3)]

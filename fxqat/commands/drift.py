@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fxqat.commands.arguments import add_images, add_quiet, add_trust
-from fxqat.commands.command import Command, check_counts, image_size
+from fxqat.commands.command import Command, check_counts, image_size, write_json
 from fxqat.commands.progress import Phases
 from fxqat.commands.tables import table
 
@@ -41,7 +40,7 @@ def run(options: Namespace) -> None:
     """``fxqat drift``."""
     import fxqat
     from fxqat.evaluation.drift_report import DriftOptions, travel
-    from fxqat.files import temporary_folder, write_text
+    from fxqat.files import temporary_folder
     from fxqat.workflow.stage_checks import expect_calibrated
 
     check_counts(options)
@@ -66,8 +65,7 @@ def run(options: Namespace) -> None:
         print(f"\n{_memory_table(found.memory)}")
     if found.latency:
         print(f"\n{_latency_table(found.latency)}")
-    if options.json:
-        write_text(options.json, json.dumps(found.summary(), indent=2) + "\n")
+    write_json(options, found.summary())
 
 
 def _report(rows: Sequence[Stage], classes: Sequence[Any], threshold: float) -> str:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from fxqat.commands.arguments import add_policy
 from fxqat.commands.command import Command
 from fxqat.commands.float_model import add_model, float_model
+from fxqat.commands.policy_option import policy_of
 from fxqat.errors import Problem
 from fxqat.policy.resources import DEFAULT_POLICY
 
 if TYPE_CHECKING:
-    from fxqat.policy import Decision
+    from fxqat.policy import Decision, Policy
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -25,17 +26,16 @@ def arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """``fxqat explain``."""
     from fxqat.graph.site import covers, nearest
-    from fxqat.policy import Policy
 
-    decisions, integer, counts = _decided(options)
+    policy = policy_of(options)
+    decisions, integer, counts = _decided(options, policy)
     shown = [decision for site, decision in decisions.items() if covers(options.glob, site)]
     if not shown:
         raise Problem(options.glob, "covers no site", remedy=nearest(options.glob, decisions))
     width = max(len(decision.site.path) for decision in shown)
-    name = Policy.load(options.policy).name
     for decision in shown:
         rule, qconfig = decision.rule, str(decision.qconfig)
-        line = f"line {rule.line}" if rule.file == name else rule.where
+        line = f"line {rule.line}" if rule.file == policy.name else rule.where
         print(
             f"{decision.site.path:<{width}}  {qconfig:<34}  {line}: {rule.selector}"
             + (f"  ({rule.why})" if rule.why else "")
@@ -45,16 +45,15 @@ def run(options: Namespace) -> None:
     print(f"{inside / total:.2%} of {total / 1e9:.2f} billion multiply-adds (640x640) run in INT8")
 
 
-def _decided(options: Namespace) -> tuple[dict[str, Decision], set[str], dict[str, int]]:
+def _decided(options: Namespace, policy: Policy) -> tuple[dict[str, Decision], set[str], dict[str, int]]:
     """The decisions, the layers that end up with integer weights, and multiply-adds, by site."""
     from fxqat.evaluation.multiply_adds import macs
     from fxqat.passes import Rules, fusing, preparing
     from fxqat.passes.quant_graph import QuantGraph, quant_info
-    from fxqat.policy import Policy
 
     model, rules = float_model(options), Rules.load(*options.patterns)
     fused, _ = fusing(rules).run(model.gm)
-    prepared, _ = preparing(Policy.load(options.policy), rules).run(model.gm)
+    prepared, _ = preparing(policy, rules).run(model.gm)
     found = [quant_info(node).decision for node in prepared.graph.nodes]
     decisions = {decision.site.path: decision for decision in found if decision is not None}
     integer = {layer.site for layer in QuantGraph(prepared).layers() if layer.integer}

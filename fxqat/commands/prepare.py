@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fxqat.commands.arguments import add_output, add_patterns, add_policy, add_quiet, add_target, add_trust
 from fxqat.commands.command import Command, default_name, output, say_unnamed
+from fxqat.commands.policy_option import policy_of
 from fxqat.commands.progress import working
 from fxqat.policy.resources import DEFAULT_POLICY
 
@@ -46,13 +47,13 @@ def run(options: Namespace) -> None:
     import fxqat
 
     path = output(options, Path(default_name(options.model, ".fxqat")).name, ".fxqat")
+    policy = policy_of(options)
     with working(f"preparing {Path(options.model).name}", options.quiet or options.print_passes):
         model = fxqat.load(options.model, trust=options.trust, classes=options.classes, nms_free=options.nms_free)
         say_unnamed(model, options.model)
         qat, report = fxqat.prepare(
             model,
-            options.policy,
-            target=options.target,
+            policy,
             patterns=options.patterns,
             passes=options.passes,
             between=PassPrinter() if options.print_passes else None,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fxqat.commands.arguments import add_image_size, add_output, add_quiet, add_trust
-from fxqat.commands.command import Command, check_counts, output
+from fxqat.commands.command import Command, check_counts, output, write_json
 from fxqat.commands.decision import next_command
 from fxqat.commands.progress import Phases
 from fxqat.errors import Problem
@@ -108,8 +107,7 @@ def reported(options: Namespace) -> Content:
         content = collect(asked, _command(options, path), on_step=shown.begin, progress=shown.count)
     page = render(content)
     write_text(path, page)
-    if options.json:
-        write_text(options.json, json.dumps(report_json(content), indent=2, allow_nan=False) + "\n")
+    write_json(options, report_json(content))
     print(f"{content.verdict.headline}. {' '.join(content.verdict.reasons)}")
     print(f"wrote {path} ({len(page.encode()) / 1e6:.2f} MB)")
     print(f"decision: {content.verdict.advice}")

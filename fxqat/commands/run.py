@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from fxqat.commands.arguments import (
     add_target,
     add_trust,
 )
-from fxqat.commands.command import Command, check_counts, default_name, typed
+from fxqat.commands.command import Command, check_counts, default_name, typed, write_json
 from fxqat.commands.decision import CORRECTED, next_command, policy_with_floats
 from fxqat.commands.steps import step
 from fxqat.policy.resources import DEFAULT_POLICY
@@ -52,7 +51,13 @@ def arguments(parser: ArgumentParser) -> None:
         "--val", type=int, default=500, metavar="N", help="images to validate on, 0 for none (default: %(default)s)"
     )
     parser.add_argument("--json", metavar="FILE", help="write every number, the decision and the files here, too")
-    parser.add_argument("-o", "--output", metavar="DIR", default=".", help="folder to write to (default: this one)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        default=".",
+        help="folder to write to, made if it is missing (default: this one)",
+    )
     add_patterns(parser)
     add_trust(parser)
     add_quiet(parser)
@@ -60,7 +65,11 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """The chain, each step shown as the command that does it alone, and what it came to."""
+    from fxqat.files import check_folder, make_folder
+
     check_counts(options)
+    check_folder(options.output)
+    make_folder(options.output, "-o")
     model = _trained(options) if options.train else _calibrated(options)
     size = _given("--imgsz", options.imgsz)
     shape = (*size, *_given("--input", options.input if options.input != "float" else None))
@@ -136,11 +145,10 @@ def _next(options: Namespace, verdict: Verdict, model: Path, file: Path, policy:
 
 
 def _write_json(options: Namespace, content: Content, file: Path, following: str) -> None:
-    from fxqat.files import write_text
     from fxqat.report.report_json import report_json
 
     found = {"file": file.name, "next": following, **report_json(content)}
-    write_text(options.json, json.dumps(found, indent=2, allow_nan=False) + "\n")
+    write_json(options, found)
 
 
 def _given(option: str, value: object) -> Sequence[object]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fxqat.commands.arguments import WORK, add_image_size, add_output, add_quiet, add_trust
-from fxqat.commands.command import Command, check_counts, default_name, output
+from fxqat.commands.command import Command, check_counts, default_name, output, write_json
 from fxqat.commands.progress import Phases
 from fxqat.commands.tables import table
 
@@ -82,8 +81,7 @@ def run(options: Namespace) -> None:
     write_text(path, found.policy)
     print(_report(found, options.max_drop))
     print(f"wrote {path}")
-    if options.json:
-        write_text(options.json, json.dumps(found.summary(), indent=2) + "\n")
+    write_json(options, found.summary())
 
 
 def _check_target(options: Namespace) -> None:

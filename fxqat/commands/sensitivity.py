@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fxqat.commands.arguments import WORK, add_images, add_patterns, add_policy, add_quiet, add_trust
-from fxqat.commands.command import Command, check_counts, image_size
+from fxqat.commands.command import Command, check_counts, image_size, write_json
 from fxqat.commands.progress import progress
 from fxqat.commands.tables import table
 
@@ -57,7 +56,6 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """``fxqat sensitivity``."""
-    from fxqat.files import write_text
     from fxqat.sensitivity.sensitivity import SensitivityOptions, measure
 
     check_counts(options)
@@ -78,8 +76,7 @@ def run(options: Namespace) -> None:
     summary = found.summary()
     if options.check:
         summary["check"] = _agreement(model, found, asked, options)
-    if options.json:
-        write_text(options.json, json.dumps(summary, indent=2) + "\n")
+    write_json(options, summary)
 
 
 def _calibrated(options: Namespace) -> Detector:

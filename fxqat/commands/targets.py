@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
@@ -18,11 +17,12 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """``fxqat targets``."""
+    from fxqat.files import json_text
     from fxqat.runtime.processor import processor
 
     rows = _rows()
     if options.json:
-        print(json.dumps({"processor": processor().name, "flags": processor().flags, "targets": rows}, indent=2))
+        print(json_text({"processor": processor().name, "flags": processor().flags, "targets": rows}))
         return
     print(f"processor: {processor()}")
     width = max(len(row["name"]) for row in rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
@@ -13,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from fxqat.commands.arguments import add_image_size, add_output, add_quiet, add_trust
-from fxqat.commands.command import Command, default_name, output
+from fxqat.commands.command import Command, default_name, output, write_json
 from fxqat.commands.progress import progress
 from fxqat.errors import Problem
-from fxqat.files import check_folder, write_text
+from fxqat.files import check_folder
 from fxqat.training.command_words import SWITCHES, VALUES
 
 if TYPE_CHECKING:
@@ -86,8 +85,7 @@ def run(options: Namespace) -> None:
         raise SystemExit(130) from None
     _save(trained, path, folder)
     print(_verdict(trained.recipe.training))
-    if options.json:
-        write_text(options.json, json.dumps(trained.recipe.training, indent=2) + "\n")
+    write_json(options, trained.recipe.training)
     print(f"wrote {path}")
 
 

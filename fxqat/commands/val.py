@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from fxqat.commands.arguments import add_images, add_quiet, add_trust
-from fxqat.commands.command import Command, check_counts, say_inexact
+from fxqat.commands.command import Command, check_counts, say_inexact, write_json
 from fxqat.commands.progress import progress
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ def arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """``fxqat val``."""
     from fxqat.evaluation.comparison import compare
-    from fxqat.files import write_text
 
     check_counts(options)
     say_inexact(options.models)
@@ -52,8 +50,7 @@ def run(options: Namespace) -> None:
             progress=step,
         )
     print(_table(rows))
-    if options.json:
-        write_text(options.json, json.dumps([row.summary() for row in rows], indent=2) + "\n")
+    write_json(options, [row.summary() for row in rows])
 
 
 def _table(rows: list[ComparisonRow]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fxqat.commands.arguments import add_images, add_quiet
-from fxqat.commands.command import Command, check_counts, fail, image_size, suffix_of
+from fxqat.commands.command import Command, check_counts, fail, image_size, suffix_of, write_json
 from fxqat.commands.progress import progress
 from fxqat.errors import Problem
 from fxqat.runtime.bound import BOUND
@@ -69,9 +68,10 @@ def arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """``fxqat verify``."""
     import fxqat
-    from fxqat.files import temporary_folder, write_text
+    from fxqat.files import temporary_folder
     from fxqat.runtime.exactness import inexact_here
     from fxqat.targets import target_of
+    from fxqat.workflow.stage_checks import expect_calibrated, expect_quantized
 
     check_counts(options)
     if options.target is not None:
@@ -83,6 +83,8 @@ def run(options: Namespace) -> None:
     if options.data is None:
         raise Problem("--data", "is missing", expected="images to compare codes on", remedy="give --data")
     model = fxqat.load(options.model)
+    expect_calibrated(model, "verify")
+    expect_quantized(model, "verify")
     with temporary_folder("fxqat-verify-") as folder:
         size, name = image_size(options, model), f"model{suffix_of(model)}"
         file = options.file or fxqat.export(model, folder / name, imgsz=size, batch=options.batch)
@@ -99,8 +101,7 @@ def run(options: Namespace) -> None:
             )
         why = inexact_here(file, found.runtimes[0])
     print(_table(found, options.rows))
-    if options.json:
-        write_text(options.json, json.dumps(found.summary(), indent=2) + "\n")
+    write_json(options, found.summary())
     target = target_of(model.recipe.target)
     promised = options.strict or (target is not None and target.arithmetic is not None)
     if promised and (failure := found.failure(options.bound)):
@@ -109,7 +110,6 @@ def run(options: Namespace) -> None:
 
 def _hold_against_rules(options: Namespace) -> None:
     """What the rules of a target say of a file."""
-    from fxqat.files import write_text
     from fxqat.runtime.onnx.onnx_file import read
     from fxqat.runtime.onnx.tensorrt_rules import RULES, check
 
@@ -119,9 +119,8 @@ def _hold_against_rules(options: Namespace) -> None:
         raise Problem(options.model, "is no .onnx file", expected="a file written by fxqat export --target tensorrt")
     found = check(read(Path(options.model)))
     print(found)
-    if options.json:
-        sources = {rule.name: {"says": rule.says, "source": rule.source} for rule in RULES}
-        write_text(options.json, json.dumps({"rules": sources, **asdict(found)}, indent=2) + "\n")
+    sources = {rule.name: {"says": rule.says, "source": rule.source} for rule in RULES}
+    write_json(options, {"rules": sources, **asdict(found)})
     if not found.quantized:
         fail(f"{options.model}: nothing in it is quantized; TensorRT would run it in float")
     if found.findings:
@@ -133,7 +132,6 @@ def _hold_against_rules(options: Namespace) -> None:
 
 def _prove(options: Namespace) -> None:
     """What the weights of a file say about 16-bit sums in each runtime that adds them."""
-    from fxqat.files import write_text
     from fxqat.runtime.exactness import REMEDY
     from fxqat.runtime.onnx.onnx_file import read
     from fxqat.runtime.onnx.overflow import prove
@@ -144,9 +142,7 @@ def _prove(options: Namespace) -> None:
     found = {title: prove(proto, orders) for title, orders in pairing.items() if orders}
     for title, proof in found.items():
         print(f"{title}: {proof}")
-    if options.json:
-        shown = {title: {**asdict(proof), "holds": proof.holds} for title, proof in found.items()}
-        write_text(options.json, json.dumps(shown, indent=2) + "\n")
+    write_json(options, {title: {**asdict(proof), "holds": proof.holds} for title, proof in found.items()})
     ours = str({one.key: one.value for one in proto.metadata_props}.get("target", ""))
     wanted = target_of(ours)
     judged = found if wanted is None else {title: found[title] for title in found if title == _title(wanted)}

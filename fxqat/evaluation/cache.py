@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fxqat.checkpoint.model_io import load, save
-from fxqat.errors import Problem
 from fxqat.evaluation.accuracy_file import read, write
 from fxqat.evaluation.metrics import Accuracy
+from fxqat.files import make_folder
 from fxqat.models.detector import Detector
 
 
@@ -26,12 +26,7 @@ class ResultCache:
     """
 
     def __init__(self, folder: str | Path | None) -> None:
-        self.folder = Path(folder) if folder is not None else None
-        try:
-            if self.folder is not None:
-                self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise Problem(str(folder), f"cannot be made ({error.strerror})", remedy="choose another --work") from error
+        self.folder = make_folder(folder, "--work") if folder is not None else None
 
     def detector(self, what: Mapping[str, Any], make: Callable[[], Detector]) -> Detector:
         """The detector that depends on ``what`` (ready for JSON): from the folder, or made and put there."""

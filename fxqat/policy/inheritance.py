@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fxqat.errors import Problem
-from fxqat.policy.located_yaml import Lines, parse
+from fxqat.policy.located_yaml import Lines, item_lines, kind_of, parse, word
 from fxqat.policy.resources import find, is_file
 
 _INHERITED = ("doc", "target", "corrections", "qat")
@@ -38,18 +38,19 @@ def resolved(content: Lines, folder: Path | None, heirs: tuple[str, ...] = ()) -
         heirs: names of the files that extend this one.
 
     Raises:
-        Problem: no such parent, or one that extends its own child.
+        Problem: rules that are no list of mappings, no such parent, or one that extends its own child.
     """
+    _check_rules(content)
     if "extends" not in content:
         return content
     where = f"{content.file}:{content.lines['extends']}"
-    path = _found(str(content["extends"]), folder, where)
+    path = _found(word(content, "extends"), folder, where)
     heirs = (*heirs, content.file)
     if path.name in heirs:
         raise Problem(where, f"extends itself: {' -> '.join((*heirs, path.name))}", expected="a policy above this one")
     parent = parse(read_text(path), path.name)
     if not isinstance(parent, Lines):
-        raise Problem(path.name, f"policy is {type(parent).__name__}", expected="a mapping of keys to values")
+        raise Problem(path.name, f"policy is {kind_of(parent)}", expected="a mapping of keys to values")
     return _joined(content, resolved(parent, path.parent, heirs))
 
 
@@ -71,7 +72,7 @@ def _joined(child: Lines, parent: Lines) -> Lines:
             made[key] = parent[key]
             made.sources[key] = parent.source(key)
     made["specs"] = _specs(child.get("specs"), parent.get("specs"))
-    made["rules"] = [*_list(child.get("rules")), *(_optional(rule) for rule in _list(parent.get("rules")))]
+    made["rules"] = [*(child.get("rules") or ()), *map(_optional, parent.get("rules") or ())]
     return made
 
 
@@ -85,14 +86,19 @@ def _specs(child: Any, parent: Any) -> Any:
     return made
 
 
-def _optional(rule: Any) -> Any:
+def _optional(rule: Lines) -> Lines:
     """A parent's rule: that the child decides first is no mistake."""
-    if not isinstance(rule, Lines):
-        return rule
     made = rule.copied()
     made["when"] = "present"
     return made
 
 
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
+def _check_rules(content: Lines) -> None:
+    rules = content.get("rules")
+    if rules is None:
+        return
+    if not isinstance(rules, list):
+        raise Problem(content.where("rules"), f"rules is {kind_of(rules)}", expected="a list: each rule after a dash")
+    for rule, line in zip(rules, item_lines(content.text, "rules"), strict=True):
+        if not isinstance(rule, Lines):
+            raise Problem(f"{content.file}:{line}", f"rule is {kind_of(rule)}", expected="a mapping of keys to values")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
+from types import NoneType
 from typing import Any
 
 import yaml
@@ -100,3 +102,23 @@ def item_lines(text: str, key: str) -> list[int]:
     pairs = root.value if isinstance(root, yaml.MappingNode) else []
     items: list[yaml.Node] = next((value.value for name, value in pairs if name.value == key), [])
     return [item.start_mark.line + 1 for item in items]
+
+
+def kind_of(value: object) -> str:
+    """What a YAML value is, in YAML's words."""
+    if isinstance(value, Mapping):
+        return "a mapping"
+    kinds = {list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number", NoneType: "empty"}
+    return kinds.get(type(value), type(value).__name__)
+
+
+def word(entry: Lines, key: str) -> str:
+    """The text under ``key``; a number is its digits.
+
+    Raises:
+        Problem: it is a list, a mapping or empty.
+    """
+    value = entry[key]
+    if isinstance(value, (list, Mapping)) or value is None:
+        raise Problem(entry.where(key), f"{key} is {kind_of(value)}", expected="one word or text")
+    return str(value)

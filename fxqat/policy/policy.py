@@ -81,7 +81,7 @@ class Policy:
                 )
             decisions[site.path] = self._decision(site, rule)
         self._check_possible(decisions.values())
-        self._check_used(sites, {decision.rule.where for decision in decisions.values()})
+        self._check_used(sites, {id(decision.rule) for decision in decisions.values()})
         return decisions
 
     def _decision(self, site: Site, rule: PolicyRule) -> Decision:
@@ -109,21 +109,22 @@ class Policy:
 
     def _check_possible(self, decisions: Iterable[Decision]) -> None:
         """A rule may cover operations that the target has no integer kernel for, but not them alone."""
-        by_rule: dict[str, list[Decision]] = {}
+        by_rule: dict[int, list[Decision]] = {}
         for decision in decisions:
-            by_rule.setdefault(decision.rule.where, []).append(decision)
-        for where, found in by_rule.items():
+            by_rule.setdefault(id(decision.rule), []).append(decision)
+        for found in by_rule.values():
             if all(one.overruled for one in found):
                 op = found[0].site.op
                 raise Problem(
-                    where,
+                    found[0].rule.where,
                     f"{found[0].site.path} cannot be quantized: {found[0].overruled}",
                     remedy=f"add {{op: {op}, float: true}} above",
                 )
 
-    def _check_used(self, sites: Sequence[Site], used: set[str]) -> None:
+    def _check_used(self, sites: Sequence[Site], used: set[int]) -> None:
+        """Several rules may stand on one line, so that each is known by itself (``id``)."""
         for rule in self.rules:
-            if rule.where in used or rule.optional:
+            if id(rule) in used or rule.optional:
                 continue
             covered = next((site for site in sites if rule.covers(site)), None)
             where = rule.where

@@ -11,7 +11,7 @@ from typing import Any
 from fxqat.errors import Problem
 from fxqat.graph.site import covers, nearest
 from fxqat.policy.inheritance import resolved
-from fxqat.policy.located_yaml import Lines, item_lines, parse
+from fxqat.policy.located_yaml import Lines, item_lines, kind_of, parse, word
 from fxqat.policy.policy_text import policy_text
 from fxqat.policy.rules import CorrectionEntry, PolicyRule
 from fxqat.quant.spec import QuantSpec
@@ -60,7 +60,7 @@ class Reader:
         Raises:
             Problem: with ``file:line``, what is wrong, and the nearest legal name.
         """
-        own = self._mapping(parse(text, self.name), "policy")
+        own = self._mapping(parse(text, self.name), "policy", self.name)
         self._known(own, POLICY_KEYS, "policy")
         if own.get("version") != VERSION:
             raise self._problem(own, f"version is {own.get('version')!r}", "version", expected=f"version: {VERSION}")
@@ -68,16 +68,16 @@ class Reader:
         target = self._target(content)
         specs = _Specs(read=self._spec, entries=self._specs(content), target=target)
         rules = content.get("rules")
-        if not isinstance(rules, list) or not rules:
+        if not rules:
             raise self._problem(content, "has no rules", "rules", expected="a list under rules:")
-        read = tuple(self._rule(self._mapping(rule, "rule"), specs) for rule in rules)
+        read = tuple(self._rule(rule, specs) for rule in rules)
         specs.check_unused()
         options = {key: content[key] for key in ("qat",) if key in content}
         return PolicyContent(
             text=text if content is own else policy_text(content),
             target=target,
             rules=read,
-            doc=str(content.get("doc", "")),
+            doc=word(content, "doc") if "doc" in content else "",
             options=options,
             corrections=self._corrections(content),
         )
@@ -93,8 +93,8 @@ class Reader:
         raise Problem(where, what, expected=f"one of: {known}", remedy=remedy)
 
     def _specs(self, content: Lines) -> dict[str, Lines]:
-        raw = self._mapping(content.get("specs", Lines()), "specs")
-        return {name: self._mapping(entry, f"spec {name}") for name, entry in raw.items()}
+        raw = self._mapping(content.get("specs", Lines()), "specs", content.where("specs"))
+        return {name: self._mapping(entry, f"spec {name}", raw.where(name)) for name, entry in raw.items()}
 
     def _spec(self, name: str, entry: Lines, legal: QuantSpec) -> QuantSpec:
         """The spec of an entry; the form that it does not name is the target's."""
@@ -112,15 +112,17 @@ class Reader:
         if not entry.keys() & {"site", "role", "op"}:
             raise self._problem(entry, "a rule selects nothing", expected="site:, role: or op:")
         chosen = {key: self._named_spec(entry, key, specs) for key in _SPEC_KEYS if key in entry}
+        words = {key: word(entry, key) for key in ("site", "role", "op", "why") if key in entry}
         self._check_glob(entry)
-        if entry.get("float", False) is not True and not chosen:
+        if not isinstance(entry.get("float", False), bool):
+            raise self._problem(entry, f"float is {entry['float']!r}", "float", expected="true or false")
+        if not entry.get("float") and not chosen:
             raise self._problem(entry, "a rule says nothing to do", expected="float: true, or weight: and activation:")
         if entry.get("float") and chosen:
             raise self._problem(
                 entry, f"a rule says float and {next(iter(chosen))} at once", "float", expected="one of them"
             )
         self._check_input(entry, chosen)
-        words = {key: str(entry[key]) for key in ("site", "role", "op", "why") if key in entry}
         where = {"line": entry.line, "file": entry.file, "optional": self._optional(entry)}
         return PolicyRule(**where, **words, **chosen)  # type: ignore[arg-type]
 
@@ -142,9 +144,7 @@ class Reader:
     def _corrections(self, content: Lines) -> tuple[CorrectionEntry, ...]:
         raw, source = content.get("corrections", []), content.source("corrections")
         if not isinstance(raw, list):
-            raise self._problem(
-                content, f"corrections: is {type(raw).__name__}", "corrections", expected="a list of names"
-            )
+            raise self._problem(content, f"corrections: is {kind_of(raw)}", "corrections", expected="a list of names")
         lines = item_lines(source.text, "corrections")
         return tuple(self._correction(*one, source.file) for one in zip(raw, lines, strict=True))
 
@@ -179,10 +179,10 @@ class Reader:
             )
         return specs.named(entry[key], key)
 
-    def _mapping(self, value: Any, what: str) -> Lines:
+    def _mapping(self, value: Any, what: str, where: str) -> Lines:
         if isinstance(value, Lines):
             return value
-        raise Problem(self.name, f"{what} is {type(value).__name__}", expected="a mapping of keys to values")
+        raise Problem(where, f"{what} is {kind_of(value)}", expected="a mapping of keys to values")
 
     def _known(self, entry: Lines, keys: Iterable[str], what: str) -> None:
         keys = list(keys)

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from fxqat.report.collect import Content
-from fxqat.report.measurements import Measurements
 
 
 def report_json(content: Content) -> dict[str, Any]:
-    """Ready for JSON: the verdict, what was measured, sites with their decisions, passes, facts; null where nothing was
-    measured or a number is infinite, as the SQNR of equal tensors. Pictures and histograms are left out."""
+    """For ``fxqat.files.json_text``: the verdict, what was measured, sites with their decisions, passes, facts; None
+    where nothing was measured. Pictures and histograms are left out."""
     found = content.measured
-    numbers: dict[str, Any] = _finite(_everything(content, found))
-    return numbers
-
-
-def _finite(value: Any) -> Any:
-    """``value`` with None for each number that JSON lacks."""
-    if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _everything(content: Content, found: Measurements) -> dict[str, Any]:
     return {
         "model": content.title,
         "verdict": asdict(content.verdict),

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fxqat.errors import Problem
-from fxqat.files import replacing
+from fxqat.files import make_folder, replacing
 from fxqat.sensitivity.error_report import ErrorReport, SiteError
 
 BARS = 30
@@ -21,11 +20,7 @@ def draw(report: ErrorReport, folder: str | Path) -> list[Path]:
     Raises:
         Problem: the folder cannot be made.
     """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Problem(folder, f"cannot be made ({error.strerror})", remedy="choose another --plots") from error
+    folder = make_folder(folder, "--plots")
     drawn = {"depth": _depth, "share": _share, "ranges": _ranges}
     return [_save(draw_one(report), folder / f"{name}.png") for name, draw_one in drawn.items()]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from fxqat.errors import Problem
+from fxqat.files import finite
 from fxqat.graph.site import covers, module_of, nearest, operation
 from fxqat.models.detector import Detector
 from fxqat.models.image_size import ImageSize
@@ -137,8 +137,11 @@ class ErrorReport:
     def summary(self) -> dict[str, Any]:
         """Ready for JSON; an infinite SQNR is null."""
         whole = {key: getattr(self, key) for key in ("model", "policy", "images", "probes", "predicted")}
-        rows = [{key: _finite(value) for key, value in asdict(row).items()} for row in self.rows]
-        return {**whole, "imgsz": self.imgsz.plain, "output": asdict(self.output), "sites": rows}
+        rows = [asdict(row) for row in self.rows]
+        summary: dict[str, Any] = finite(
+            {**whole, "imgsz": self.imgsz.plain, "output": asdict(self.output), "sites": rows}
+        )
+        return summary
 
     def csv(self) -> str:
         """One line a row, a header on top; an infinite SQNR is ``inf``, what does not apply is empty."""
@@ -279,7 +282,3 @@ def _merged(rows: Sequence[SiteError]) -> tuple[SiteError, ...]:
             kept = {key: getattr(before, key) for key in _OF_WEIGHT}
             merged[row.site] = SiteError(**{**asdict(row), **kept, "share": before.share + row.share})
     return tuple(merged.values())
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

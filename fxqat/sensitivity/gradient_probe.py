@@ -185,7 +185,7 @@ class _Pass:
         return ProbeResult(
             nodes=self.watched,
             names=self.names,
-            samples=np.array(self.samples, dtype=np.float64).reshape(-1, len(self.names)),
+            samples=np.array(self.samples, dtype=np.float64).reshape(len(self.samples), len(self.names)),
             tallies=self.tallies,
             accumulated=self.accumulated,
             output=output,

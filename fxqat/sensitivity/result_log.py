@@ -12,7 +12,7 @@ from typing import Any
 from torch import fx
 
 from fxqat.errors import Problem
-from fxqat.files import sha256, write_text
+from fxqat.files import make_folder, sha256, write_text
 from fxqat.graph.text import text
 
 
@@ -36,12 +36,10 @@ class Ledger:
             self._open(self.path)
 
     def _open(self, path: Path) -> None:
+        make_folder(path.parent, "--work")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_file():
                 self.rows = dict(json.loads(path.read_text())["rows"])
-        except OSError as error:
-            raise Problem(path.parent, f"cannot be made ({error.strerror})", remedy="choose another --work") from error
         except (ValueError, KeyError, TypeError) as error:
             raise Problem(path, "is damaged", expected="what fxqat wrote there", remedy="delete it") from error
 

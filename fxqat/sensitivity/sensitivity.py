@@ -22,7 +22,7 @@ from fxqat.passes.selective import Selective, asleep, run
 from fxqat.sensitivity.gradient_probe import probe
 from fxqat.sensitivity.policy_groups import GROUPS, Unit, downstream, units
 from fxqat.sensitivity.result_log import Ledger, content, fingerprint
-from fxqat.workflow.stage_checks import expect_calibrated
+from fxqat.workflow.stage_checks import expect_calibrated, expect_quantized
 
 WAYS = ("probe", "output", "mAP")
 Progress = Callable[[int, int], None]
@@ -143,6 +143,7 @@ def measure(
     """
     asked = asked or SensitivityOptions()
     expect_calibrated(model, "sensitivity")
+    expect_quantized(model, "sensitivity")
     asked.imgsz.checked(model.stride)
     every = units(model.gm, asked.group)
     chosen = _chosen(every, asked)

@@ -12,6 +12,7 @@ from fxqat.models import offline  # noqa: F401 - before ultralytics
 from fxqat.models.detector import Detector
 from fxqat.models.image_size import DEFAULT_SIZE, ImageSize
 from fxqat.policy import Policy
+from fxqat.policy.located_yaml import Lines, kind_of
 from fxqat.training.losses import LossConfig
 from fxqat.training.schedules import SCHEDULES
 
@@ -202,12 +203,16 @@ def check_section(section: Any, file: str) -> None:
     if section is None:
         return
     if not isinstance(section, Mapping):
-        raise Problem(file, f"qat is {type(section).__name__}", expected="a mapping of options to values")
-    lines = getattr(section, "lines", {})
+        raise Problem(file, f"qat is {kind_of(section)}", expected="a mapping of options to values")
     for name in section:
-        _check_name(name, f"{file}:{lines[name]}" if name in lines else file)
+        _check_name(name, _place(section, name, file))
     for name, value in section.items():
-        _config("data.yaml", {name: value, **_FRIENDS.get(name, {})}, f"{file}:{lines[name]}" if lines else file)
+        _config("data.yaml", {name: value, **_FRIENDS.get(name, {})}, _place(section, name, file))
+
+
+def _place(section: Mapping[str, Any], name: str, file: str) -> str:
+    """``file:line`` of an option, where the section comes from a file."""
+    return section.where(name) if isinstance(section, Lines) else file
 
 
 # What a lone option needs beside it to be legal.

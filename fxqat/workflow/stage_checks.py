@@ -12,6 +12,7 @@ from fxqat.data.batches import Batches
 from fxqat.errors import Problem
 from fxqat.models.detector import Detector
 from fxqat.models.image_size import ImageSize
+from fxqat.passes.quant_graph import QuantGraph
 
 
 def batches(
@@ -64,6 +65,21 @@ def expect_calibrated(detector: Detector, verb: str) -> None:
             "was never calibrated",
             expected="a calibrated .fxqat",
             remedy="run fxqat calibrate first",
+        )
+
+
+def expect_quantized(detector: Detector, verb: str) -> None:
+    """Refuse a detector that rounds nothing, as the policy ``float`` makes it: there is nothing to measure.
+
+    Raises:
+        Problem: with what to prepare instead.
+    """
+    if not QuantGraph(detector.gm).quantizers():
+        raise Problem(
+            detector.label,
+            f"quantizes nothing (policy {detector.recipe.policy_name})",
+            expected=f"a model with quantizers for {verb}",
+            remedy="prepare it with another policy",
         )
 
 

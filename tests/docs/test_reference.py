@@ -7,12 +7,15 @@ import sys
 from dataclasses import fields
 
 import pytest
+import yaml
 from docs.blocks import PAGES, REPOSITORY
 
 from fxqat.commands.parser import COMMANDS
 from fxqat.policy.reader import POLICY_KEYS, RULE_KEYS
 from fxqat.quant.spec import QuantSpec
 from fxqat.targets import TARGETS
+from fxqat.training.config import TrainingConfig
+from fxqat.training.losses import LossConfig
 
 sys.path.append(str(REPOSITORY / "docs" / "hooks"))
 
@@ -45,3 +48,25 @@ def test_every_command_has_a_heading_and_an_example() -> None:
     text = SECTIONS["command-line"]()
     assert re.findall(r"^### (\S+)$", text, re.MULTILINE) == [one.name for one in COMMANDS]
     assert [one.name for one in COMMANDS if f"```shell\nfxqat {one.name}" not in text] == []
+
+
+def cells(section: str) -> dict[str, list[str]]:
+    rows = re.findall(r"^\| `([^`]+)` \| (.*) \|$", SECTIONS[section](), re.MULTILINE)
+    return {name: rest.split(" | ") for name, rest in rows}
+
+
+@pytest.mark.parametrize(
+    ("section", "kind"),
+    [("spec-fields", QuantSpec), ("training-options", TrainingConfig), ("loss-options", LossConfig)],
+)
+def test_a_default_is_a_literal_of_its_own_type(section: str, kind: type) -> None:
+    defaults = {one.name: one.default for one in fields(kind)}
+    for name, (shown, *_) in cells(section).items():
+        if isinstance(defaults[name], (bool, int, float)):
+            assert yaml.safe_load(shown.strip("`")) == defaults[name], name
+            assert isinstance(yaml.safe_load(shown.strip("`")), bool) == isinstance(defaults[name], bool), name
+
+
+def test_a_correction_is_told_in_whole_sentences() -> None:
+    for name, (told, _) in cells("corrections").items():
+        assert told.count("(") == told.count(")"), name

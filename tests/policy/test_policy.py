@@ -95,7 +95,10 @@ def test_assign_agrees_with_reading_from_the_top(paths, globs):
         ("{site: x, float: true, weight: w8}", "p.yaml:7: a rule says float and weight at once; expected one of them"),
         ("{site: x, site: y, float: true}", "p.yaml:7: is not YAML (the key 'site' stands twice); expected a policy file"),
         ('{site: "[b-a]", float: true}', "p.yaml:7: the glob '[b-a]' is not legal (bad character range b-a"),
-        ("site", "p.yaml: rule is str; expected a mapping of keys to values"),
+        ("{site: [x, y], float: true}", "p.yaml:7: site is a list; expected one word or text"),
+        ("{role: , float: true}", "p.yaml:7: role is empty; expected one word or text"),
+        ("{site: x, float: 'true'}", "p.yaml:7: float is 'true'; expected true or false"),
+        ("site", "p.yaml:7: rule is text; expected a mapping of keys to values"),
         ("{site: x", "p.yaml:8: is not YAML ("),
     ],
 )  # fmt: skip
@@ -120,6 +123,8 @@ def test_a_bad_rule(rule, words):
         (HEAD.replace("axis: 0", "observer: histogran"), "p.yaml:5: spec w8: observer: 'histogran' is not legal, expected one of "),
         (HEAD.replace("axis: 0", "observer: 7"), "p.yaml:5: spec w8: observer: 7 is not legal"),
         (HEAD.replace("  a8:", "  w8:"), "p.yaml:5: is not YAML (the key 'w8' stands twice); expected a policy file"),
+        (HEAD.replace("rules:", "rules: {site: x, float: true}\nqat: {}\ndoc:"), "p.yaml:6: rules is a mapping; expected a list: each rule after a dash"),
+        (HEAD.replace("rules:", "  x: 7\nrules:"), "p.yaml:6: spec x is a number; expected a mapping of keys to values"),
         (HEAD.replace("rules:", "rules: []\nqat: {}\ndoc:"), "p.yaml:6: has no rules; expected a list under rules:"),
     ],
 )  # fmt: skip
@@ -224,6 +229,8 @@ def test_what_is_recorded_of_a_policy_needs_no_other(family):
 def test_errors_name_the_file_that_they_stand_in(family):
     (family / "parent.yaml").write_text(PARENT.replace("bits: 8", "bits: 99").replace("a8: {}", "a8: {bits: 98}"))
     assert refusal(Policy.load, family / "child.yaml").startswith("parent.yaml:5: spec a8: bits: 98 is not legal")
+    (family / "parent.yaml").write_text(PARENT.split("rules:")[0] + "rules: {role: detect_out, float: true}\n")
+    assert refusal(Policy.load, family / "child.yaml").startswith("parent.yaml:8: rules is a mapping; expected a list")
     (family / "parent.yaml").write_text(PARENT.replace("detect_out", "nowhere"))
     Policy.load(family / "child.yaml").assign(SITES)  # it is the child's to say what must be there
     (family / "child.yaml").write_text(CHILD.replace("qat:", "  - {role: dlf, float: true}\nqat:"))
@@ -242,7 +249,7 @@ def test_errors_name_the_file_that_they_stand_in(family):
             "loop.yaml",
             "loop.yaml:2: extends itself: child.yaml -> loop.yaml -> child.yaml; expected a policy above this",
         ),
-        ("words.yaml", "words.yaml: policy is str; expected a mapping of keys to values"),
+        ("words.yaml", "words.yaml: policy is text; expected a mapping of keys to values"),
     ],
 )
 def test_what_cannot_be_extended(family, extends, words):
@@ -250,6 +257,12 @@ def test_what_cannot_be_extended(family, extends, words):
     (family / "words.yaml").write_text("words")
     (family / "child.yaml").write_text(CHILD.replace("parent.yaml", extends))
     assert refusal(Policy.load, family / "child.yaml").startswith(words)
+
+
+def test_rules_on_one_line_are_rules_of_their_own():
+    text = HEAD.replace("rules:", "rules: [{site: '**', float: true}, {site: none, float: true}]")
+    words = refusal(Policy.parse(text, "p.yaml").assign, SITES)
+    assert words.startswith("p.yaml:6: the rule for site: none matches no site")
 
 
 def test_an_undecided_site():

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import refused, said
+from small_networks import write
 
 import fxqat
 
@@ -48,6 +49,16 @@ def test_analyze_refuses_in_one_line(three: Path, tiny_data: Path, capsys: pytes
     assert "--probes: 0; expected 1 or more" in refused(capsys, "analyze", tiny, *data, "--probes", "0")
     words = ["--images", "1", "--probes", "1", *SIZE]
     assert "model.99.*: covers no site" in refused(capsys, "analyze", tiny, "model.99.*", *data, *words)
+
+
+def test_a_model_that_quantizes_nothing_is_refused_in_one_line(
+    tmp_path: Path, tiny_data: Path, images: torch.Tensor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = fxqat.prepare(fxqat.load(write(tmp_path, "yolov8n")), "float")[0]
+    fxqat.save(fxqat.calibrate(model, [images[:1]]), tmp_path / "float.fxqat")
+    for command in ("analyze", "sensitivity", "verify"):
+        line = refused(capsys, command, str(tmp_path / "float.fxqat"), "--data", str(tiny_data), *SIZE)
+        assert f"quantizes nothing (policy float.yaml); expected a model with quantizers for {command}; prepare" in line
 
 
 def test_sensitivity_ranks_checks_and_goes_on(three: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,7 +104,7 @@ def test_shipped_sections_are_legal(name):
 
 
 def test_a_section_is_a_mapping():
-    with pytest.raises(Problem, match=r"own.yaml: qat is list; expected a mapping of options to values"):
+    with pytest.raises(Problem, match=r"own.yaml: qat is a list; expected a mapping of options to values"):
         check_section([1], "own.yaml")
 
 
