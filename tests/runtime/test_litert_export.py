@@ -216,16 +216,24 @@ def test_other_targets_and_batches_are_refused(int8, converted, tmp_path):
     )
 
 
-@pytest.mark.parametrize("metadata", [{}, {"task": "depth", "names": {"0": "cat"}}, {"task": "detect"}])
+TASKS = "detect, segment, pose, obb, classify"
+UNSAID = f"does not say what it predicts; expected Ultralytics' metadata, a task of: {TASKS}"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "says"),
+    [
+        ({}, UNSAID),
+        ({"task": "detect"}, UNSAID),
+        ({"task": "depth", "names": {"0": "cat"}}, f"is a model for the task 'depth'; expected one of: {TASKS}"),
+    ],
+)
 @needs_litert
-def test_what_does_not_say_what_it_predicts(metadata, exported, tmp_path):
+def test_what_does_not_say_what_it_predicts(metadata, says, exported, tmp_path):
     file = TFLiteFile.read(exported)
     file.metadata = metadata
     file.write(path := tmp_path / "x.tflite")
-    assert refusal(open_model, path) == (
-        f"{path}: does not say what it predicts; expected Ultralytics' metadata, a task of: "
-        "detect, segment, pose, obb, classify"
-    )
+    assert refusal(open_model, path) == f"{path}: {says}"
 
 
 def test_what_is_no_tflite_file(tmp_path):
