@@ -39,8 +39,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def chain(workshop: Path, tiny_data: Path, small: Path) -> Path:
-    tiny = str(workshop / "tiny.fxqat")
-    assert main(["prepare", str(small), "--policy", "w8a8", "-o", tiny]) == 0
+    tiny = str(workshop / "tiny.fxqat")  # of what fxqat run makes by default, whose export is the same
+    assert main(["prepare", str(small), "--policy", "critical", "-o", tiny]) == 0
     assert main(["calibrate", tiny, "--data", str(tiny_data), "--images", "4", *SIZE, "-q"]) == 0
     assert main(["convert", str(workshop / "tiny_ptq.fxqat")]) == 0
     assert main(["export", str(workshop / "tiny_int8.fxqat"), *SIZE]) == 0
@@ -119,7 +119,7 @@ def test_run_is_the_whole_job(tmp_path: Path, tiny_data: Path, small: Path, caps
     command is the one that was run."""
     folder, source, record = tmp_path / "my results", tmp_path / "best_int8.yaml", tmp_path / "run.json"
     source.write_text(small.read_text())
-    words = ["--data", str(tiny_data), "--images", "2", "--val", "2", *SIZE, "-o", str(folder), "-q"]
+    words = ["--data", str(tiny_data), "--images", "4", "--val", "2", *SIZE, "-o", str(folder), "-q"]
     out = said(capsys, "run", str(source), *words, "--json", str(record))
     commands = [shlex.split(line)[2:] for line in out.splitlines() if line.startswith("$ fxqat")]
     assert [words[0] for words in commands] == ["prepare", "calibrate", "export", "report"]
