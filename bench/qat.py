@@ -206,7 +206,7 @@ def _line(found: Mapping[str, Any]) -> str:
 
 
 def _drift(plain: Mapping[str, Any]) -> Drift:
-    return Drift(**plain)
+    return Drift(**{"changed": 0, **plain})  # rows of before it was counted; no table shows it
 
 
 def _wanted(options: argparse.Namespace) -> Iterable[Row]:

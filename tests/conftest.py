@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -22,11 +23,12 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from alive import alive  # noqa: E402
 from hypothesis import settings  # noqa: E402
-from shared_exports import kept  # noqa: E402
+from shared_exports import kept, one_registry  # noqa: E402
 from tiny import write_data  # noqa: E402
 from torch import nn  # noqa: E402
 
 import fxqat  # noqa: E402
+from fxqat.commands import progress_lines  # noqa: E402
 from fxqat.evaluation import comparison, drift_report  # noqa: E402
 from fxqat.evaluation.latency import Latency, measure  # noqa: E402
 from fxqat.models.detector import Detector  # noqa: E402
@@ -46,6 +48,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--accept", action="store_true", help="write the goldens anew instead of comparing with them")
 
 
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what was imported: it lives as long as the process, and each of the
+    collector's rounds would walk through all of torch again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, str], str]:
     """``golden(name, text)`` is what ``tests/golden/NAME.txt`` holds; ``pytest --accept`` writes ``text`` there."""
@@ -61,14 +70,29 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], str]:
     return read
 
 
-@pytest.fixture(scope="session", autouse=True)
-def shared_exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let torch.onnx run once for each network, in all processes of the run together."""
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of the run share."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exports"
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_exports(run_folder: Path) -> Iterator[None]:
+    """Let torch.onnx run once for each network, in all processes of the run together."""
+    folder = run_folder / "exports"
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_export, "_exported", kept(onnx_export._exported, folder))
+        one_registry(patch)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_progress_lines() -> Iterator[None]:
+    """No lines on progress: whether they come depends on how busy the machine is, and tests compare what is said."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress_lines, "PACE", progress_lines.Pace(silent=1e6, every=1e6))
         yield
 
 

@@ -1,4 +1,4 @@
-"""What torch.onnx makes of a graph, kept for all tests of a run.
+"""What torch.onnx makes of a graph, kept for all tests of a run, and what it needs for any.
 
 It takes seconds for every network, and many tests export the same one: in other layouts, opsets and input types, which
 all are made after it, or through the command line. Nothing else of an export is kept."""
@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import onnx
+import pytest
 from torch import fx
 
 from fxqat.graph.text import text
@@ -33,6 +35,16 @@ def kept(export: Export, folder: Path) -> Export:
         return onnx.load(path)
 
     return exported
+
+
+def one_registry(patch: pytest.MonkeyPatch) -> None:
+    """Let a process read onnxscript's functions once: torch.onnx does for each export, in a sixth of its time.
+
+    An export changes the registry only where it is given functions of its own, which fxqat does not.
+    """
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
 
 
 def _digest(graph: fx.GraphModule, *rest: object) -> str:

@@ -68,13 +68,15 @@ head:
 V12 = """
   - [-1, 1, Conv, [16, 3, 4]]
   - [-1, 1, Conv, [32, 3, 2]]
-  - [-1, 1, C3k2, [32, False, 0.25]]
-  - [-1, 1, A2C2f, [64, True, 4]]
+  - [-1, 1, C3k2, [64, True]]
+  - [-1, 1, A2C2f, [64, True, 4, True, 1.2]]
 head:
   - [-1, 1, nn.Upsample, [None, 2, "nearest"]]
   - [[-1, 0], 1, Concat, [1]]
   - [-1, 1, A2C2f, [64, False, -1]]
-  - [[6, 3], 1, {head}]
+  - [-1, 1, nn.Upsample, [None, 2, "nearest"]]
+  - [-1, 1, Conv, [32, 3, 2]]
+  - [[8, 3], 1, {head}]
 """
 V26 = """
   - [-1, 1, Conv, [16, 3, 4]]
@@ -121,6 +123,7 @@ FAMILIES = {
     "yolo11n-obb": ("", V11, OBB),
     "yolo11n-cls": ("", CLASSIFIER11, CLASSIFY),
     "yolo12n": ("", V12, DETECT),
+    "yolo12l": ("", V12, DETECT),
     "yolo26n": (END2END, V26, DETECT),
     "yolo26n-seg": (END2END, V26, "Segment26, [nc, 32, 64]"),
     "yolo26n-pose": (END2END, V26, "Pose26, [nc, kpt_shape]"),

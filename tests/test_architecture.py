@@ -101,11 +101,7 @@ DOORS = {
         "fxqat.evaluation.validators",
     ),
     "litert_torch": ("fxqat.runtime.tflite.litert_export",),
-    "ai_edge_litert": (
-        "fxqat.runtime.tflite.tflite_file",
-        "fxqat.runtime.tflite.litert_session",
-        "fxqat.evaluation.litert_worker",
-    ),
+    "ai_edge_litert": ("fxqat.runtime.tflite.*", "fxqat.evaluation.litert_worker"),
     "patterns": (),
 }
 

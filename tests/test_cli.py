@@ -281,7 +281,7 @@ def test_text_diff_and_why_not(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["prepare", "none.pt", "--policy", "float"], "fxqat: none.pt: no such file; expected a .pt checkpoint"),
         (["prepare", "yolov8n.yaml", "--policy", "yolov8_critcal"], "did you mean 'critical'?"),
-        (["prepare", "yolov8n.yaml"], "fxqat prepare: the following arguments are required: --policy"),
+        (["calibrate", "n.fxqat"], "fxqat calibrate: the following arguments are required: --data"),
         (["explain", "yolov8n.yaml", "--policy", "float", "model.99.*"], "fxqat: model.99.*: covers no site"),
         (["why-not", "conv_bn_sulu", "yolov8n.yaml"], "did you mean 'conv_bn_silu'?"),
         (

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fxqat.commands import step_rates
-from fxqat.commands.progress import to_go, working
+from fxqat.commands.progress import progress, to_go, working
 
 STEP = "convert"
+ShownBy = Callable[[AbstractContextManager[Any]], str]
 
 
 @pytest.fixture
@@ -47,25 +52,37 @@ def test_the_time_to_go_is_said_in_words(seconds: float, words: str) -> None:
     assert to_go(seconds) == words
 
 
-def test_a_terminal_sees_the_time_to_go_and_the_rate_is_kept(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes what it writes to for a terminal
+@pytest.fixture
+def shown_by(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> ShownBy:
+    """What a context sends to a terminal that stands where stderr was, a little while after it was entered."""
+
+    def read(context: AbstractContextManager[Any]) -> str:
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        monkeypatch.setenv("TERM", "xterm")
+        with context as step:
+            if step:
+                step(3, 8)
+            time.sleep(0.3)  # bars are drawn ten times a second
+        return capsys.readouterr().err
+
+    return read
+
+
+def test_a_terminal_sees_the_time_to_go_and_the_rate_is_kept(cache: Path, shown_by: ShownBy) -> None:
     step_rates.remember(STEP, 1, 50.0)
-    with working("converting", False, STEP, 1):
-        time.sleep(0.3)  # the bar is drawn ten times a second
-    shown = capsys.readouterr().err
+    shown = shown_by(working("converting", False, STEP, 1))
     assert "converting" in shown
     assert "about 50 s to go" in shown
     assert 0.3 <= step_rates.expected(STEP, 1) < 50
 
 
-@pytest.mark.parametrize(("forced", "quiet"), [("1", True), ("", False)])
-def test_nothing_is_drawn_into_a_file_or_where_it_is_not_wanted(
-    forced: str, quiet: bool, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("FORCE_COLOR", forced)
-    with working("converting", quiet, STEP, 1):
-        pass
-    assert capsys.readouterr().err == ""
+def test_a_terminal_sees_a_bar_with_its_count(shown_by: ShownBy) -> None:
+    shown = shown_by(progress("calibrating", False))
+    assert "3/8" in shown
+    assert "\r" in shown
+
+
+def test_nothing_is_shown_and_no_rate_is_kept_where_it_is_not_wanted(cache: Path, shown_by: ShownBy) -> None:
+    assert shown_by(progress("calibrating", True)) == ""
+    assert shown_by(working("converting", True, STEP, 1)) == ""
     assert not cache.exists()

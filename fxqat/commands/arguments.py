@@ -118,7 +118,7 @@ def add_input(parser: ArgumentParser) -> None:
     )
 
 
-def add_policy(parser: ArgumentParser, what: str = "", *, default: str | None = None, required: bool = False) -> None:
+def add_policy(parser: ArgumentParser, what: str = "", *, default: str | None = None) -> None:
     """``--policy``; ``what`` it is for."""
     from fxqat.policy.resources import shipped
 
@@ -127,7 +127,6 @@ def add_policy(parser: ArgumentParser, what: str = "", *, default: str | None = 
         "--policy",
         metavar="P",
         default=default,
-        required=required,
         help=f"{told}a policy file, or a shipped one by name: {', '.join(shipped('policies'))}"
         + (f" (default: {default})" if default else ""),
     )

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 CORRECTED = ("--correct", BIAS_CORRECTION)
 
 
-# With labels, images for mAP; without, images whose detections are compared.
-_MORE = ("--val", "500", "--images", "64")
+# Images for the metric, where there are labels, and images whose detections are compared.
+_LABELLED, _COMPARED = 500, 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +29,12 @@ class _Names:
     data: str
     model: str
     file: str
+    labelled: int
+    at_hand: bool
 
 
 _COMMANDS: Mapping[str, Callable[[_Names], Sequence[str]]] = {
-    MEASURE: lambda n: ("report", n.model, "--data", "MORE_IMAGES", "--onnx", n.file, *_MORE),
+    MEASURE: lambda n: _measured(n),
     RUNTIME: lambda n: ("verify", n.model, "--onnx", n.file, "--data", n.data),
     TARGET: lambda n: ("targets",),
     FLOAT: lambda n: _search(n),
@@ -52,9 +54,22 @@ def next_command(verdict: Verdict, *, source: str, data: str, model: str, file: 
         model: the .fxqat file that was measured.
         file: exported from it.
     """
-    names = _Names(source=source, data=data, model=model, file=file or default_name(model, "_int8.onnx"))
+    names = _Names(
+        source=source,
+        data=data,
+        model=model,
+        file=file or default_name(model, "_int8.onnx"),
+        labelled=max(verdict.images, _LABELLED),
+        at_hand=verdict.at_hand,
+    )
     wanted = _COMMANDS.get(verdict.action)
     return typed("fxqat", *wanted(names)) if wanted else ""
+
+
+def _measured(names: _Names) -> tuple[str, ...]:
+    data = names.data if names.at_hand else "MORE_IMAGES"
+    counts = ("--val", str(names.labelled), "--images", str(_COMPARED))
+    return ("report", names.model, "--data", data, "--onnx", names.file, *counts)
 
 
 def _search(names: _Names) -> tuple[str, ...]:

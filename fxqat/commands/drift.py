@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fxqat.commands.arguments import add_images, add_quiet, add_trust
 from fxqat.commands.command import Command, check_counts, image_size, write_json
-from fxqat.commands.progress import phases
+from fxqat.commands.progress import Phases
 from fxqat.commands.tables import table
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def run(options: Namespace) -> None:
         memory=options.memory,
         latency=options.latency,
     )
-    with temporary_folder("fxqat-drift-") as folder, phases(options.quiet) as step:
-        found = travel(model, options.model, asked, folder, step)
+    with temporary_folder("fxqat-drift-") as folder, Phases(options.quiet) as shown:
+        found = travel(model, options.model, asked, folder, shown.step)
     print(_report(found.stages, found.classes[: options.classes], options.threshold))
     if found.memory:
         print(f"\n{_memory_table(found.memory)}")

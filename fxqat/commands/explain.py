@@ -10,6 +10,7 @@ from fxqat.commands.command import Command
 from fxqat.commands.float_model import add_model, float_model
 from fxqat.commands.policy_option import policy_of
 from fxqat.errors import Problem
+from fxqat.policy.resources import DEFAULT_POLICY
 
 if TYPE_CHECKING:
     from fxqat.policy import Decision, Policy
@@ -19,7 +20,7 @@ def arguments(parser: ArgumentParser) -> None:
     """What ``fxqat explain`` takes."""
     add_model(parser)
     parser.add_argument("glob", nargs="?", default="**", metavar="GLOB", help="only these sites, such as 'model.2.**'")
-    add_policy(parser, required=True)
+    add_policy(parser, default=DEFAULT_POLICY)
 
 
 def run(options: Namespace) -> None:

@@ -10,6 +10,7 @@ from fxqat.commands.arguments import add_output, add_patterns, add_policy, add_q
 from fxqat.commands.command import Command, default_name, output, say_unnamed
 from fxqat.commands.policy_option import policy_of
 from fxqat.commands.progress import working
+from fxqat.policy.resources import DEFAULT_POLICY
 
 if TYPE_CHECKING:
     from fxqat.graph.pipeline import Gap
@@ -20,7 +21,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "model", metavar="MODEL", help="yolov8n.pt, your own best.pt, or an architecture such as yolov8n.yaml"
     )
-    add_policy(parser, required=True)
+    add_policy(parser, default=DEFAULT_POLICY)
     add_target(parser, "the policy's")
     parser.add_argument("--classes", type=int, metavar="N", help="number of classes, for an architecture")
     parser.add_argument(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fxqat.commands.arguments import add_image_size, add_output, add_quiet, add_trust
 from fxqat.commands.command import Command, check_counts, output, write_json
 from fxqat.commands.decision import next_command
-from fxqat.commands.progress import Step, progress
+from fxqat.commands.progress import Phases
 from fxqat.errors import Problem
 
 if TYPE_CHECKING:
@@ -34,7 +33,13 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--images", type=int, default=16, metavar="N", help="for errors and detections (default: %(default)s)"
     )
-    parser.add_argument("--pictures", type=int, default=4, metavar="N", help="to show (default: %(default)s)")
+    parser.add_argument(
+        "--pictures",
+        type=int,
+        default=4,
+        metavar="N",
+        help="to show, of the images on which the two models differ most (default: %(default)s)",
+    )
     parser.add_argument(
         "--val", type=int, default=128, metavar="N", help="images for mAP, 0 for none (default: %(default)s)"
     )
@@ -98,16 +103,8 @@ def reported(options: Namespace) -> Content:
         threads=options.threads,
         verify=options.verify,
     )
-    with ExitStack() as stack:
-        bars: list[Step] = []
-
-        def begin(name: str) -> None:
-            stack.close()
-            bars[:] = [stack.enter_context(progress(name, options.quiet))]
-
-        content = collect(
-            asked, _command(options, path), on_step=begin, progress=lambda done, total: bars[0](done, total)
-        )
+    with Phases(options.quiet) as shown:
+        content = collect(asked, _command(options, path), on_step=shown.begin, progress=shown.count)
     page = render(content)
     write_text(path, page)
     write_json(options, report_json(content))

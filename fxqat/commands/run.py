@@ -22,6 +22,7 @@ from fxqat.commands.arguments import (
 from fxqat.commands.command import Command, check_counts, default_name, typed, write_json
 from fxqat.commands.decision import CORRECTED, next_command, policy_with_floats
 from fxqat.commands.steps import step
+from fxqat.policy.resources import DEFAULT_POLICY
 from fxqat.report.actions import CORRECT, TRAIN
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _ANALYZED = 16  # images on which each site's error is measured
 def arguments(parser: ArgumentParser) -> None:
     """What ``fxqat run`` takes."""
     parser.add_argument("model", metavar="MODEL", help="a checkpoint: your own best.pt, or yolov8n.pt")
-    add_policy(parser, default="critical")
+    add_policy(parser, default=DEFAULT_POLICY)
     add_target(parser, "the policy's")
     add_images(parser, limit=None, batch=_BATCH)
     add_input(parser)

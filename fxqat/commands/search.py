@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fxqat.commands.arguments import WORK, add_image_size, add_output, add_quiet, add_trust
 from fxqat.commands.command import Command, check_counts, default_name, output, write_json
-from fxqat.commands.progress import phases
+from fxqat.commands.progress import Phases
 from fxqat.commands.tables import table
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def run(options: Namespace) -> None:
     )
     _check_target(options)
     path = output(options, Path(default_name(options.model, "_found.yaml")).name)
-    with phases(options.quiet) as step:
+    with Phases(options.quiet) as shown:
         found = search(
             options.model,
             options.data,
@@ -76,7 +76,7 @@ def run(options: Namespace) -> None:
             budget=budget,
             work=options.work,
             trust=options.trust,
-            progress=step,
+            progress=shown.step,
         )
     write_text(path, found.policy)
     print(_report(found, options.max_drop))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from fxqat.errors import Problem
 from fxqat.evaluation.accuracy import Accuracy
+from fxqat.evaluation.metrics import Matches
 
 RECALLS = np.linspace(0, 1, 101)  # COCO's points, where Ultralytics reads the precision-recall curve
 Statistic = Callable[[np.ndarray], float]
@@ -17,9 +19,10 @@ EPS = 1e-16  # as ap_per_class adds it to the number of labels
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """mAP50-95 of the second model less that of the first, in points (1 point = 0.01 of mAP).
+    """The metric of the second model less that of the first, in points (1 point = 0.01 of mAP50-95 or a share).
 
     ``low`` and ``high`` bound the central ``level`` of the differences over ``resamples`` resampled image sets.
+    ``changed`` of the ``images`` have other hits than before: so many labels that are found, at each IoU.
     """
 
     points: float
@@ -28,6 +31,12 @@ class Drift:
     level: float
     resamples: int
     images: int
+    changed: int
+
+    def images_for(self, width: float) -> int:
+        """About how many such images give an interval of ``width`` points: it narrows with the root of their number."""
+        exact = self.images * ((self.high - self.low) / width) ** 2
+        return math.ceil(round(exact, 6))  # one more image is not the last bit's to ask for
 
     def __str__(self) -> str:
         return f"{self.points:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
@@ -167,7 +176,14 @@ def paired_drift(a: Accuracy, b: Accuracy, *, resamples: int = 1000, seed: int =
         level=level,
         resamples=resamples,
         images=a.images,
+        changed=sum(_hits(one) != _hits(other) for one, other in zip(a.matches, b.matches, strict=True)),
     )
+
+
+def _hits(match: Matches) -> list[int]:
+    """How many labels of an image are found, at each IoU."""
+    counts: list[int] = match.tp.sum(axis=0).tolist()
+    return counts
 
 
 def _average_precision(accuracy: Accuracy) -> Statistic:

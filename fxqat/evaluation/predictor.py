@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,9 @@ from torch import Tensor
 
 from fxqat.errors import Problem
 from fxqat.models.detector import Detector
-from fxqat.models.families import DEFAULT, FAMILIES
+from fxqat.models.families import DEFAULT
 from fxqat.models.family import Family, FinalOutput, HeadSpec, LabelRow
+from fxqat.models.file_head import file_head
 from fxqat.models.image_size import ImageSize
 from fxqat.runtime.onnx.onnx_file import read
 from fxqat.runtime.refusals import runtime_refusals
@@ -123,19 +123,19 @@ def from_onnx(path: str | Path, *, threads: int | None = None) -> Predictor:
     source = session.get_inputs()[0]
     batch, channels, height, width = _image_shape(path, session)
     metadata = session.get_modelmeta().custom_metadata_map
-    names = _names(path, session, metadata)
-    family = _family(path, metadata)
+    shapes = [one.shape for one in session.get_outputs()]
+    head = file_head(path, metadata, _names(path, session, metadata), shapes)
     if channels not in (3, None):
         raise Problem(path, f"its input has shape {source.shape}", expected="(N, 3, H, W)")
     return Predictor(
         name=path.name,
         predict=_Predict(path, session, source.name, batch),
-        names=names,
+        names=head.names,
         path=path,
         imgsz=ImageSize(height=height, width=width) if height and width else None,
-        stride=_stride(path, metadata),
-        family=family,
-        spec=family.described(metadata, len(names), [one.shape for one in session.get_outputs()]),
+        stride=head.stride,
+        family=head.family,
+        spec=head.spec,
     )
 
 
@@ -193,33 +193,13 @@ def _has_channels_last(session: Any) -> bool:
     return _takes_bytes(session) and session.get_inputs()[0].shape[-1] == 3
 
 
-def _family(path: Path, metadata: Mapping[str, str]) -> Family:
-    task = metadata.get("task", DEFAULT.task)
-    if task not in FAMILIES:
-        raise Problem(path, f"is a model for the task '{task}'", expected=f"one of: {', '.join(FAMILIES)}")
-    return FAMILIES[task]
-
-
-def _names(path: Path, session: Any, metadata: Mapping[str, str]) -> dict[int, str]:
+def _names(path: Path, session: Any, metadata: Mapping[str, str]) -> dict[int, str] | str:
+    """As the metadata tell of them, else placeholders."""
     if "names" in metadata:
-        return _parse_names(path, metadata["names"])
+        return metadata["names"]
     shape = session.get_outputs()[0].shape
     (bare,) = DEFAULT.final(HeadSpec(classes=1))
     others = bare.size - 1
     if len(shape) != bare.rank or not isinstance(shape[bare.axis], int) or shape[bare.axis] <= others:
         raise Problem(path, f"has no class names and an output of shape {shape}", expected="Ultralytics' metadata")
     return {index: f"class_{index}" for index in range(shape[bare.axis] - others)}
-
-
-def _stride(path: Path, metadata: Mapping[str, str]) -> int:
-    text = metadata.get("stride", "32")
-    if not text.isdigit():
-        raise Problem(path, f"its metadata 'stride' is {text!r}", expected="a whole number of pixels")
-    return max(32, int(text))
-
-
-def _parse_names(path: Path, text: str) -> dict[int, str]:
-    try:
-        return {int(index): str(name) for index, name in ast.literal_eval(text).items()}
-    except (ValueError, SyntaxError, AttributeError) as error:
-        raise Problem(path, "its metadata 'names' is no mapping of numbers to names") from error

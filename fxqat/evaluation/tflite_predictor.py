@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fxqat.errors import Problem
 from fxqat.evaluation.predictor import Predictor
 from fxqat.models.image_size import ImageSize
 from fxqat.runtime.refusals import guarded
@@ -32,7 +31,6 @@ def from_tflite(path: str | Path, *, threads: int | None = None) -> Predictor:
     """
     path = Path(path)
     file = TFLiteFile.read(path)
-    _check_input(path, file)
     head = head_of(path, file)
     outputs = outputs_of(file, head.family.final(head.spec))
     run = guarded(lambda: interpreter(file.content(), xnnpack=True, threads=threads or 1), path, _RUNTIME)
@@ -42,16 +40,10 @@ def from_tflite(path: str | Path, *, threads: int | None = None) -> Predictor:
         names=head.names,
         path=path,
         imgsz=ImageSize.of(outputs.shape[2:]),
-        stride=max(32, int(file.metadata.get("stride", 32))),
+        stride=head.stride,
         family=head.family,
         spec=head.spec,
     )
-
-
-def _check_input(path: Path, file: TFLiteFile) -> None:
-    shapes = [file.shape(index) for index in file.graph.inputs]
-    if len(shapes) != 1 or len(shapes[0]) != 4 or 3 not in (shapes[0][1], shapes[0][3]):
-        raise Problem(path, f"takes {shapes}", expected="one image input, (N, H, W, 3) or (N, 3, H, W)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from torch import fx, nn
 from fxqat.graph.info import info_of, set_info
 from fxqat.graph.match import Match, NoMatch, Pattern, match
 from fxqat.graph.prune import drop_unused_modules
-from fxqat.graph.site import set_site, site_of
+from fxqat.graph.site import Sites, site_of
 
 Rewrite = Callable[..., fx.Node]
 
@@ -30,14 +30,19 @@ class Rule:
     doc: str
     source: str
 
-    def apply(self, gm: fx.GraphModule, node: fx.Node) -> fx.Node:
+    def apply(self, gm: fx.GraphModule, node: fx.Node, sites: Sites | None = None) -> fx.Node:
         """Rewrite the match that ends at ``node``; return the node that took its place.
+
+        Args:
+            gm: the graph.
+            node: the last of the match.
+            sites: those of ``gm``, where they are known.
 
         Raises:
             NoMatch: the pattern does not fit there, or the rule refused; the graph is as before.
         """
         found = match(self.pattern, node)
-        edit = Edit(gm=gm, rule=self, found=found)
+        edit = Edit(gm=gm, rule=self, found=found, sites=sites or Sites(gm.graph))
         try:
             result = self.rewrite(edit, **_arguments(self.rewrite, found))
         except NoMatch as miss:
@@ -64,8 +69,8 @@ class Edit:
     """What a rule may do to the graph: add nodes after the match's root. Matched nodes that nothing uses any more leave
     when it returns."""
 
-    def __init__(self, *, gm: fx.GraphModule, rule: Rule, found: Match) -> None:
-        self.gm, self.rule, self.found = gm, rule, found
+    def __init__(self, *, gm: fx.GraphModule, rule: Rule, found: Match, sites: Sites) -> None:
+        self.gm, self.rule, self.found, self.sites = gm, rule, found, sites
         self.added: list[fx.Node] = []
         self.wanted: dict[fx.Node, str] = {}  # sites, where a node of the match may still be in the way
         self.undoing: list[Callable[[], object]] = []
@@ -139,7 +144,7 @@ class Edit:
         origin = at if isinstance(at, fx.Node) else root
         node.meta.update(origin.meta)
         set_info(node, info_of(origin).handed_on(self.rule.name))
-        set_site(node, site)
+        self.sites.set_site(node, site)
         self.added.append(node)
         self.wanted[node] = site
         return node
@@ -148,7 +153,7 @@ class Edit:
         """A new node whose site was still taken by a node of the match gets it now."""
         for node in self.added:
             if site_of(node) != self.wanted[node]:
-                set_site(node, self.wanted[node])
+                self.sites.set_site(node, self.wanted[node])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,21 +191,24 @@ def rewrite(gm: fx.GraphModule, rules: Sequence[Rule]) -> Rewrites:
     """Apply ``rules`` in the order of the list, each in one sweep along the data flow, in place."""
     applied: list[RuleMatch] = []
     missed: list[NearMiss] = []
+    sites = Sites(gm.graph)
     for one in rules:
         for node in list(gm.graph.nodes):
-            _try(gm, one, node, applied, missed)
+            _try(gm, one, node, sites, applied, missed)
     gm.graph.lint()
     drop_unused_modules(gm)
     gm.recompile()
     return Rewrites(applied=tuple(applied), missed=tuple(missed))
 
 
-def _try(gm: fx.GraphModule, rule: Rule, node: fx.Node, applied: list[RuleMatch], missed: list[NearMiss]) -> None:
+def _try(
+    gm: fx.GraphModule, rule: Rule, node: fx.Node, sites: Sites, applied: list[RuleMatch], missed: list[NearMiss]
+) -> None:
     if node._erased:
         return
     site = site_of(node)
     try:
-        result = rule.apply(gm, node)
+        result = rule.apply(gm, node, sites)
     except NoMatch as miss:
         if miss.depth:
             missed.append(

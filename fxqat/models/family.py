@@ -206,6 +206,8 @@ class HeadSpec:
         object.__setattr__(self, "keypoints", tuple(self.keypoints))  # JSON has lists
         if self.classes < 1 or self.bins < 1:
             raise ValueError(f"head: {self.classes} classes and {self.bins} bins are not legal, expected 1 or more")
+        if len(self.keypoints) != 2 or not all(isinstance(one, int) and one >= 0 for one in self.keypoints):
+            raise ValueError(f"head: key points {self.keypoints} are not legal, expected their number and that of each")
         if self.nms_free and not self.end2end:
             raise ValueError("head: without NMS is not legal for a head without one2one branches")
 

@@ -11,6 +11,7 @@ _PACKAGE = Path(__file__).parents[1]
 # A wheel carries the folders inside the package; a checkout, also installed in place, has them beside it.
 _ROOTS = (_PACKAGE / "_shipped", _PACKAGE.parent)
 _SUFFIX = {"patterns": ".py", "policies": ".yaml"}
+DEFAULT_POLICY = "critical"
 # Of policies, from when YOLOv8 was the only family; each is a file that extends the new one, and stays.
 OLD_NAMES = frozenset({"yolov8_critical", "yolov8_w8a8", "yolov8_w4a8"})
 

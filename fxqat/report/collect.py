@@ -27,10 +27,12 @@ from fxqat.models.detector import Detector
 from fxqat.models.image_size import DEFAULT_SIZE, ImageSize
 from fxqat.passes.unquantize import Unquantize
 from fxqat.report.diffs import PassDiff, changed
+from fxqat.report.image_differences import Differences, ImageDifferences
 from fxqat.report.measurements import Measurements
 from fxqat.report.model_breakdown import Breakdown, break_down
-from fxqat.report.pictures import Shown, look
+from fxqat.report.pictures import Shown
 from fxqat.report.provenance import Provenance, provenance
+from fxqat.report.selection import ImageSelection
 from fxqat.report.values import Spread, spreads
 from fxqat.report.verdict import Verdict, judge
 from fxqat.runtime.exactness import inexact_here
@@ -177,12 +179,13 @@ class _Look:
                 f"imgsz {self.imgsz}", f"{after.name} takes {after.imgsz} only", remedy=f"give --imgsz {after.imgsz}"
             )
         errors = self._errors(found)
-        shown = self._shown(found, before, after)
-        accuracy, skipped = self._accuracy(before, after)
+        accuracy, skipped, differences = self._accuracy(before, after)
+        shown = self._shown(found, before, after, differences)
         codes = self._codes(found) if self._promised else None
         measured = replace(
             base,
             drift=paired_drift(*accuracy) if accuracy else None,
+            pool=found.total if accuracy else 0,
             before=accuracy[0].map5095 if accuracy else None,
             after=accuracy[1].map5095 if accuracy else None,
             agreement=shown.agreement if shown else None,
@@ -243,24 +246,28 @@ class _Look:
     def _spreads(self, found: images.ImageList) -> Mapping[str, Spread]:
         return spreads(self.model, self._batches(found, _SPREAD_OVER))
 
-    def _shown(self, found: images.ImageList, before: Predictor, after: Predictor) -> Shown | None:
+    def _shown(self, found: images.ImageList, before: Predictor, after: Predictor, validated: Differences) -> Shown:
         self.on_step("detecting before and after")
-        shown, count = None, self.asked.pictures
-        runs = look(found.paths, before, after, self.model.names, imgsz=self.imgsz, count=count)
-        for index, shown in enumerate(runs):  # noqa: B007  (the last one counts)
-            self.progress(index + 1, len(found))
-        return shown
+        chosen = ImageSelection(
+            before=before, after=after, names=self.model.names, imgsz=self.imgsz, count=self.asked.pictures
+        )
+        return chosen.shown(found.paths, validated, lambda done: self.progress(done, len(found)))
 
-    def _accuracy(self, before: Predictor, after: Predictor) -> tuple[tuple[Accuracy, Accuracy] | None, str]:
-        """The task's metric of both on the same images, or why there is none."""
+    def _accuracy(
+        self, before: Predictor, after: Predictor
+    ) -> tuple[tuple[Accuracy, Accuracy] | None, str, Differences]:
+        """The task's metric of both on the same images, or why there is none; and how far they are apart on each."""
         if not self.asked.val:
-            return None, "not asked for"
+            return None, "not asked for", {}
         self.on_step(f"measuring {before.family.metric.name}")
+        noted = ImageDifferences()
+        both = noted.first(before), noted.second(after)
         try:
-            first, second = (self._evaluate(one, index) for index, one in enumerate((before, after)))
+            first, second = (self._evaluate(one, index) for index, one in enumerate(both))
         except Problem as problem:
-            return None, str(problem)
-        return (first, second), ""
+            return None, str(problem), {}
+        paths = [match.image for match in first.matches]
+        return (first, second), "", dict(zip(paths, noted.values, strict=True))
 
     def _evaluate(self, one: Predictor, index: int) -> Accuracy:
         def step(done: int, total: int) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fxqat.report.actions import CORRECT, FLOAT, MEASURE, RUNTIME, SEARCH, SHIP, TARGET, TRAIN
+from fxqat.report.agreement_levels import objects_needed
+from fxqat.report.detections import Agreement
+from fxqat.report.levels import images_needed
 from fxqat.report.measurements import Measurements
 
 ENOUGH_IMAGES, ENOUGH_OBJECTS = 50, 30  # fewer, and the luck of the draw decides
@@ -41,6 +44,21 @@ class Case:
         return chosen
 
     @property
+    def images(self) -> int:
+        """With labels, that would settle what is open; 0 where nothing is, or no metric was measured."""
+        drift = self.found.drift
+        if drift is None:
+            return 0
+        if drift.images >= ENOUGH_IMAGES:
+            return images_needed(drift)
+        return ENOUGH_IMAGES if self.level == "open" else 0
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether the data set has so many."""
+        return 0 < self.images <= self.found.pool
+
+    @property
     def slower(self) -> bool:
         """Whether the file was timed here and is surely no faster than float."""
         return self.found.latency is not None and self.found.latency.speed_high < 1
@@ -56,12 +74,35 @@ class DecisionRule:
 
 
 def _unmeasured(case: Case) -> str:
-    if case.found.drift is None and case.found.agreement is None:
+    drift, same = case.found.drift, case.found.agreement
+    if drift is None and same is None:
         return "Measure it on images before it is used: --data, best with labels."
+    if drift is not None and drift.images >= ENOUGH_IMAGES:
+        return (
+            f"Validate it on more images before it is used: on about {case.images:,} the interval would be narrower "
+            f"than half a point{_there(case)}.{_without_more(case)}"
+        )
     return (
-        f"Measure it on more images than these before it is used: {ENOUGH_IMAGES} with labels, or, without labels, so "
-        f"many that float finds {ENOUGH_OBJECTS} objects on them."
+        f"Measure it on more images than these before it is used: {ENOUGH_IMAGES} with labels, or, without labels, "
+        f"{_unlabelled(same)}."
     )
+
+
+def _unlabelled(same: Agreement | None) -> str:
+    count = objects_needed(same) if same is not None and same.before >= ENOUGH_OBJECTS else ENOUGH_OBJECTS
+    return f"so many that float finds {count:,} objects on them" if same is None or same.covers else f"{count:,}"
+
+
+def _without_more(case: Case) -> str:
+    """What a loss as large as was measured asks for, should these be all images that there are."""
+    if case.at_hand:
+        return ""
+    _, words = decide(replace(case, level="care"))
+    return f" If there are no more: {words[0].lower()}{words[1:]}"
+
+
+def _there(case: Case) -> str:
+    return f" ({case.found.pool:,} are there)" if case.at_hand else ""
 
 
 def _shipped(case: Case) -> str:

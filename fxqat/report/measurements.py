@@ -18,6 +18,7 @@ class Measurements:
 
     Attributes:
         drift: of the task's metric against float, points.
+        pool: images of the split that it is of; ``drift`` may be of a part of them.
         before: that metric of the float model, 0..1.
         after: of the quantized one.
         agreement: on the images.
@@ -34,6 +35,7 @@ class Measurements:
     """
 
     drift: Drift | None = None
+    pool: int = 0
     before: float | None = None
     after: float | None = None
     agreement: Agreement | None = None

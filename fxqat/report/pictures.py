@@ -13,8 +13,8 @@ import numpy as np
 from fxqat.data import images
 from fxqat.evaluation.predictor import Predictor
 from fxqat.models.image_size import ImageSize
-from fxqat.report.detections import Agreement, Detection, agreement, paired
-from fxqat.report.predictions import covers, predict
+from fxqat.report.detections import Agreement, Detection, Pair, paired
+from fxqat.report.predictions import predict
 
 LONG_SIDE, QUALITY = 480, 76  # pixels, JPEG
 LINE = 16  # pixels from a class of a whole image to the next
@@ -80,47 +80,43 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """Some pictures, and the agreement over all images."""
+    """Some pictures, and the agreement over all images.
+
+    Attributes:
+        pictures: see there.
+        agreement: see there.
+        chosen: how the pictures were chosen, a sentence; empty where every image is shown.
+    """
 
     pictures: tuple[Picture, ...]
     agreement: Agreement
+    chosen: str = ""
 
 
 def look(
     paths: Sequence[Path],
     before: Predictor,
     after: Predictor,
-    names: Mapping[int, str],
     *,
     imgsz: ImageSize,
-    count: int,
-) -> Iterator[Shown]:
-    """Run both models over the images; what is known so far is yielded after each.
+) -> Iterator[tuple[Path, Pair]]:
+    """Each image with what both models find on it.
 
     Args:
         paths: images; those that cannot be read are left out.
         before: the float model.
         after: the quantized one.
-        names: of the classes.
         imgsz: of the images.
-        count: so many of them are pictured: the first with anything on them.
     """
-    total, pictures = Agreement(covers=covers(before)), list[Picture]()
     for path in paths:
         try:
             image = images.load_image(path, imgsz, before.family.fit)
         except images.Unreadable:
             continue
-        pair = predict(before, image), predict(after, image)
-        total += agreement([pair], total.covers)
-        if len(pictures) < count and any(pair):
-            pictures.append(picture(path, pair, names, imgsz))
-        yield Shown(pictures=tuple(pictures), agreement=total)
+        yield path, (predict(before, image), predict(after, image))
 
 
-def picture(
-    path: Path, pair: tuple[list[Detection], list[Detection]], names: Mapping[int, str], imgsz: ImageSize
-) -> Picture:
+def picture(path: Path, pair: Pair, names: Mapping[int, str], imgsz: ImageSize) -> Picture:
     """The image at ``path`` with what two models found on it, letterboxed to ``imgsz``."""
     pixels = images.read_pixels(path)
     height, width = pixels.shape[:2]

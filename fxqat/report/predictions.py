@@ -38,13 +38,36 @@ def predict(model: Predictor, image: Tensor, *, confidence: float = CONFIDENCE) 
         confidence: the least score of an object; the best class of a whole image has any.
     """
     y = model(image[None])
-    outputs, main = y if isinstance(y, tuple) else (y,), model.final[0]
+    return detections(model, y if isinstance(y, tuple) else (y,), image.shape[1:], confidence=confidence)
+
+
+def detections(
+    model: Predictor,
+    outputs: Sequence[Tensor],
+    shape: Sequence[int],
+    *,
+    confidence: float = CONFIDENCE,
+    parts: bool = True,
+) -> list[Detection]:
+    """What the final ``outputs`` of ``model`` for one image say, see ``predict``.
+
+    Args:
+        model: see there.
+        outputs: of a batch of one.
+        shape: height and width of the image.
+        confidence: see there.
+        parts: with masks and key points.
+    """
+    main = model.final[0]
     if not main.has("boxes"):
         return [_class(main.scores(outputs[0])[0, :, 0])]
     rows = _rows(main, outputs[0], confidence)
     kept = rows if main.has("confidence") else rows.at(_suppressed(rows))
-    masks = _masks(kept.part(main, "masks"), outputs[1][0], kept.boxes, image.shape[1:]) if main.has("masks") else None
-    points = kept.part(main, "keypoints").unflatten(1, _point_shape(model)).numpy() if main.has("keypoints") else None
+    masks = points = None
+    if parts and main.has("masks"):
+        masks = _masks(kept.part(main, "masks"), outputs[1][0], kept.boxes, shape)
+    if parts and main.has("keypoints"):
+        points = kept.part(main, "keypoints").unflatten(1, _point_shape(model)).numpy()
     return [
         Detection(
             index=int(kept.classes[row]),

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fxqat.evaluation.bootstrap import Drift
 from fxqat.report.actions import FLOAT
+from fxqat.report.agreement_levels import agreement_level
 from fxqat.report.decision import ENOUGH_IMAGES, ENOUGH_OBJECTS, Case, decide
 from fxqat.report.detections import Agreement
+from fxqat.report.levels import level_of
 from fxqat.report.measurements import Measurements
 from fxqat.runtime.bound import BOUND
 from fxqat.runtime.verify import Difference
 from fxqat.sensitivity.error_report import ErrorReport, SiteError
-
-# Points of the task's metric: a loss below FREE is none to speak of, one above DEAR is to be mended.
-FREE, DEAR = 0.5, 1.0
-FINDS, MISSES = 0.97, 0.9  # the same as shares of the float detector's detections
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +27,8 @@ class Verdict:
         action: what to do, one of those of ``fxqat.report.decision.RULES``.
         advice: the same in words.
         sites: where the action is about layers, as a policy names them.
+        images: with labels, that would settle what is open; 0 where nothing is.
+        at_hand: whether the data set has so many.
     """
 
     level: str
@@ -38,6 +37,8 @@ class Verdict:
     action: str
     advice: str
     sites: tuple[str, ...] = ()
+    images: int = 0
+    at_hand: bool = False
 
 
 def judge(found: Measurements) -> Verdict:
@@ -46,44 +47,32 @@ def judge(found: Measurements) -> Verdict:
     case = Case(level=level, found=found)
     action, advice = decide(case)
     sites = tuple(case.sites) if action == FLOAT else ()
-    reasons = tuple(_reasons(found))
-    return Verdict(level=level, headline=headline, reasons=reasons, action=action, advice=advice, sites=sites)
+    return Verdict(
+        level=level,
+        headline=headline,
+        reasons=tuple(_reasons(case)),
+        action=action,
+        advice=advice,
+        sites=sites,
+        images=case.images,
+        at_hand=case.at_hand,
+    )
 
 
 def _level(found: Measurements) -> tuple[str, str]:
     if found.computed_otherwise:
         return "bad", "The file does not compute what was calibrated"
     if found.drift is not None and found.drift.images >= ENOUGH_IMAGES:
-        return _by_drift(found.drift)
+        level = level_of(found.drift)
+        return level.name, level.headline
     if found.agreement is not None and found.agreement.before >= ENOUGH_OBJECTS:
-        return _by_agreement(found.agreement)
+        return agreement_level(found.agreement)
     measured = found.drift is not None or found.agreement is not None
     return "open", "Too few images for a verdict" if measured else "Not measured yet"
 
 
-def _by_drift(drift: Drift) -> tuple[str, str]:
-    if drift.high < -DEAR:
-        return "bad", "Quantization costs accuracy"
-    if drift.low >= -FREE:
-        return "good", "Within half a point of float"
-    if drift.points >= -FREE and drift.high >= 0:
-        return "good", "No loss that these images can show"
-    return "care", "Usable, with some loss"
-
-
-def _by_agreement(found: Agreement) -> tuple[str, str]:
-    share = found.kept / found.before
-    good, care, bad = _OBJECTS if found.covers else _CLASSES
-    if share >= FINDS:
-        return "good", good
-    return ("care", care) if share >= MISSES else ("bad", bad)
-
-
-_OBJECTS = ("Finds what float finds", "Finds most of what float finds", "Misses what float finds")
-_CLASSES = ("Gives the class that float gives", "Gives most classes that float gives", "Gives other classes than float")
-
-
-def _reasons(found: Measurements) -> Iterator[str]:
+def _reasons(case: Case) -> Iterator[str]:
+    found = case.found
     if found.drift is not None and found.before is not None and found.after is not None:
         drift = found.drift
         yield (
@@ -91,6 +80,8 @@ def _reasons(found: Measurements) -> Iterator[str]:
             f"{drift.points:+.2f} points, between {drift.low:+.2f} and {drift.high:+.2f} with {drift.level:.0%} "
             "confidence."
         )
+    if case.level == "good" and case.images:
+        yield f"About {case.images:,} images would show whether the loss is below half a point."
     if (same := found.agreement) is not None and same.before:
         yield _same_objects(same) if same.covers else _same_classes(same)
     if found.codes is not None:

@@ -15,6 +15,7 @@ from fxqat.models.detector import Detector
 from fxqat.passes import Rules, fusing, quantizing
 from fxqat.passes.corrections.registry import corrections
 from fxqat.policy import Policy
+from fxqat.policy.resources import DEFAULT_POLICY
 from fxqat.quant.torch_ao import disable_observer
 from fxqat.workflow.stage_checks import expect
 
@@ -24,7 +25,7 @@ Progress = Callable[[int, int], None]
 
 def prepare(
     model: Detector | str | Path,
-    policy: str | Path | Policy,
+    policy: str | Path | Policy = DEFAULT_POLICY,
     *,
     target: str | None = None,
     patterns: Files = (),

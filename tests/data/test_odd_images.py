@@ -40,6 +40,15 @@ def test_bytes_after_the_end_do_no_harm(tmp_path, suffix):
     assert np.array_equal(read_pixels(path), wanted)
 
 
+def test_a_decoder_says_nothing_of_a_png_that_is_cut_short(tmp_path, capfd):
+    path = tmp_path / "x.png"
+    Image.fromarray(picture(random.Random(0), 96, 96)).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(Unreadable):
+        read_pixels(path)
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_a_jpeg_that_is_cut_short_is_known_whatever_it_is_called(tmp_path, suffix):
     path = tmp_path / f"x{suffix}"

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 
-from fxqat.graph.site import covers, first_free, nearest, set_site, site_of
+from fxqat.graph.site import Sites, covers, first_free, nearest, set_site, site_of
 
 SITES = st.lists(st.text("ab0_", min_size=1, max_size=3), min_size=1, max_size=4).map(".".join)
 GLOBS = st.lists(
@@ -139,6 +139,21 @@ def test_a_taken_site_gets_a_suffix():
     second = list(gm.graph.nodes)[2]
     assert site_of(set_site(second, "0")) == "0_1"
     assert site_of(set_site(second, "free")) == "free"
+
+
+def test_an_index_of_sites_follows_what_is_placed_and_erased():
+    gm = traced(nn.Sequential(nn.ReLU(), nn.ReLU(), nn.ReLU()))
+    sites, (_, first, second, third, output) = Sites(gm.graph), gm.graph.nodes
+    assert site_of(sites.set_site(first, "0")) == "0", "its own"
+    assert site_of(sites.set_site(second, "0")) == "0_1"
+    assert "1" not in sites, "second has left it"
+    output.replace_input_with(third, second)
+    gm.graph.erase_node(third)
+    assert site_of(sites.set_site(second, "2")) == "2"
+    with gm.graph.inserting_after(second):
+        fresh = gm.graph.call_function(torch.relu, (second,))
+    assert site_of(sites.set_site(fresh, "0_1")) == "0_1"
+    assert all(site_of(node) in sites for node in gm.graph.nodes)
 
 
 def test_nearest_is_a_question_or_nothing():

@@ -20,7 +20,10 @@ DETECTION = (
     *("yolov3-tiny", "yolov5n", "yolov5n-p6", "yolov6n", "yolov8n-ghost", "yolov8n-ghost-p2", "yolov9t", "yolov9s"),
     *("yolov10n", "yolov10s", "yolo11n", "yolo11s", "yolo12n", "yolo26n", "yolo26n-p2"),
 )
-LARGE = ("yolov3u", "yolov3-spp", "yolov9m", "yolov9c", "yolov9e", "yolov10m", "yolo11m", "yolo12m", "yolov9c-seg")
+LARGE = (
+    *("yolov3u", "yolov3-spp", "yolov9m", "yolov9c", "yolov9e", "yolov10m", "yolo11m", "yolo12m", "yolo12l"),
+    "yolov9c-seg",
+)
 TASKS = tuple(f"{model}n-{task}" for model in ("yolov8", "yolo11", "yolo26") for task in ("seg", "pose", "obb", "cls"))
 ZOO = [*DETECTION, *TASKS, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
 

@@ -23,7 +23,9 @@ from fxqat.sensitivity.error_report import ErrorReport, SiteError
 
 def drift(points: float) -> Drift:
     """An interval of a tenth of a point around ``points``."""
-    return Drift(points=points, low=points - 0.1, high=points + 0.1, level=0.95, resamples=1000, images=128)
+    return Drift(
+        points=points, low=points - 0.1, high=points + 0.1, level=0.95, resamples=1000, images=128, changed=128
+    )
 
 
 def errors(*shares: float) -> ErrorReport:

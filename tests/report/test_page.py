@@ -105,6 +105,10 @@ def test_it_says_what_was_measured(page: str) -> None:
     assert "/tmp/" not in page
 
 
+def test_it_says_how_its_pictures_were_chosen(page: str) -> None:
+    assert page.count("<p>Shown: 2 of 4 validation images, those on which the two models differ most.</p>") == 1
+
+
 def test_every_site_has_its_row_its_node_and_its_details(page: str) -> None:
     sites = json.loads(re.search(r'id="sites">(.*?)</script>', page, re.DOTALL)[1])  # type: ignore[index]
     assert len(sites) == page.count('class="node ')
@@ -169,9 +173,9 @@ def test_numbers_as_words() -> None:
     assert number(1234.5) == "1.23e+03"
 
 
-def test_val_measures_the_same(page: str, signs: Path) -> None:
+def test_val_measures_the_same(signs: Path, tmp_path: Path) -> None:
     """The report's accuracy is that of ``fxqat val`` on the same images, digit by digit."""
-    out, data = signs / "val.json", str(signs / "data" / "data.yaml")
+    out, data = tmp_path / "val.json", str(signs / "data" / "data.yaml")
     words = ["val", str(signs / "signs_int8.onnx"), "--data", data, "--images", "4", "--json", str(out), "-q"]
     assert main(words) == 0
     (row,) = json.loads(out.read_text())

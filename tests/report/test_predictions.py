@@ -17,7 +17,7 @@ from fxqat.models.families import FAMILIES
 from fxqat.models.family import HeadSpec
 from fxqat.models.image_size import ImageSize
 from fxqat.report.detections import Detection, agreement, iou
-from fxqat.report.pictures import BONES, Picture, look, outlines, picture
+from fxqat.report.pictures import BONES, Picture, outlines, picture
 from fxqat.report.predictions import covers, predict
 
 NAMES = {0: "cat", 1: "dog"}
@@ -203,12 +203,3 @@ def test_classes_are_listed(grey):
         ("cat", "kept"),
         ("dog", "kept"),
     ]
-
-
-def test_look_counts_over_images(grey):
-    before = segmenter()
-    *_, last = look(
-        [grey, grey.with_name("none.png"), grey], before, segmenter(), NAMES, imgsz=ImageSize.of("64x96"), count=1
-    )
-    assert (last.agreement.images, last.agreement.before, last.agreement.kept) == (2, 2, 2)
-    assert (len(last.pictures), last.agreement.covers) == (1, "masks")

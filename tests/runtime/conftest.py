@@ -20,3 +20,9 @@ def exported(converted, tmp_path_factory):
 def small(tmp_path_factory, images):
     """The small detector, float, with random weights and real statistics."""
     return alive(fxqat.load(write(tmp_path_factory.mktemp("small"), "yolov8n")), images)
+
+
+@pytest.fixture(scope="session")
+def small_int8(small, images):
+    """``small`` under w8a8, calibrated on ``images``, as the INT8 reference graph; read only."""
+    return fxqat.convert(fxqat.calibrate(fxqat.prepare(small, "w8a8")[0], [images]))[0]

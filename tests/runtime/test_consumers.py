@@ -40,11 +40,11 @@ def oldest(converted, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def sizes(converted, tmp_path_factory):
-    """The INT8 file for batches of four, and for any batch."""
+def sizes(small_int8, tmp_path_factory):
+    """An INT8 file for batches of four, and one for any batch."""
     folder = tmp_path_factory.mktemp("batches")
-    fixed = fxqat.export(converted, folder / "fixed.onnx", imgsz=64, batch=4)
-    return fixed, fxqat.export(converted, folder / "free.onnx", imgsz=64, dynamic=True)
+    fixed = fxqat.export(small_int8, folder / "fixed.onnx", imgsz=64, batch=4)
+    return fixed, fxqat.export(small_int8, folder / "free.onnx", imgsz=64, dynamic=True)
 
 
 @pytest.fixture(scope="module")

@@ -43,3 +43,25 @@ def test_a_good_file_runs_and_a_bad_one_is_refused_in_the_words_of_litert(xnnpac
     with pytest.raises(RuntimeError) as caught:
         first_run.check(b"TFL3" * 8, xnnpack=xnnpack)
     assert "odel" in str(caught.value)
+
+
+def test_a_file_of_a_later_schema_is_read_and_refused_by_litert() -> None:
+    """An operator that this schema does not know, and a tensor without a shape, as a scalar is written."""
+    pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed: no .tflite is read")
+    from tflite_files import File
+
+    from fxqat.runtime.tflite.tflite_file import TFLiteFile
+
+    made = File()
+    made.tensor("x", (), (0.5, 0))
+    made.tensor("y", (), (1.0, 0))
+    made.operation("QUANTIZE", ["x"], "y")
+    made.graph.tensors[0].shape = None
+    made.model.operatorCodes[0].builtinCode = 100_000
+    content = made.content(["x"], ["y"])
+    file = TFLiteFile(content)
+    assert file.shape(0) == ()
+    assert [kind for _, kind in file.made()] == ["INPUT", "OPERATOR_100000"]
+    with pytest.raises(RuntimeError) as caught:
+        first_run.check(content, xnnpack=True)
+    assert "100000" in str(caught.value)

@@ -56,6 +56,8 @@ def test_a_whole_model_has_no_fault():
         (put("subgraphs.0.tensors.1.shape", [2, 4]), "tensor 1 is not as large as it says"),
         (put("subgraphs.0.tensors.1.type", 0), "tensor 1 is not as large as it says"),
         (put("subgraphs.0.tensors.0.shape", [1, -4]), "tensor 0 has shape [1, -4]"),
+        # products that do not fit the type in which the schema's reader gives sizes
+        (put("subgraphs.0.tensors.0.shape", np.full(4, 2**16, np.int32)), f"tensor 0 has shape {[2**16] * 4}"),
         (put("subgraphs.0.tensors.0.buffer", 2), "tensor 0 has no buffer"),
         (put("subgraphs.0.tensors.2.name", b"\xdb\x28"), "tensor 2 has a name that is no text"),
         (put("subgraphs.0.tensors.1.quantization.scale", [0.5, -1.0]), "tensor 1 has a scale that is none"),

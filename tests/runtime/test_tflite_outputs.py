@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from refusals import refusal
 
 from fxqat.models.families import FAMILIES
 from fxqat.models.family import HeadSpec
-from fxqat.runtime.tflite.tflite_outputs import Outputs
+from fxqat.runtime.tflite.tflite_outputs import Outputs, head_of
 
 SHAPE = (1, 3, 32, 64)  # 32 pixels high, 64 wide
 SPECS = {
@@ -72,3 +76,26 @@ def test_maps_have_their_channels_first_and_stand_last():
 def test_classes_are_what_they_are():
     scores = np.float32([[0.25, 0.5, 0.25]])
     assert np.array_equal(read(final("classify"), scores)[0], scores)
+
+
+class File:
+    """Tensors of a .tflite file by the shapes of its inputs, and the metadata of a detector."""
+
+    def __init__(self, *shapes):
+        self.shapes, self.metadata = shapes, {"task": "detect", "names": {"0": "a"}}
+        self.graph = SimpleNamespace(inputs=list(range(len(shapes))), outputs=[])
+
+    def shape(self, index):
+        return self.shapes[index]
+
+
+def test_a_file_of_one_image():
+    assert head_of(Path("x.tflite"), File((1, 32, 64, 3))).names == {0: "a"}
+    assert head_of(Path("x.tflite"), File((1, 3, 32, 64))).names == {0: "a"}
+
+
+@pytest.mark.parametrize("shapes", [(), ((1, 32, 64, 3), (1,)), ((1, 32, 64),), ((1, 32, 64, 4),), ((),)])
+def test_a_file_that_takes_anything_but_images(shapes):
+    """Whoever opens it: verify, val or a report."""
+    line = f"x.tflite: takes {list(shapes)}; expected one image input, (N, H, W, 3) or (N, 3, H, W)"
+    assert refusal(head_of, Path("x.tflite"), File(*shapes)) == line

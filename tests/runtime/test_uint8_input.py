@@ -62,8 +62,8 @@ def test_nothing_is_computed_in_floats_at_the_border(files, form, first):
     assert metadata["input"] == {"uint8": "uint8 NCHW, RGB in 0..255", "uint8-nhwc": "uint8 NHWC, RGB in 0..255"}[form]
 
 
-def test_a_target_that_does_not_round_images_to_bytes_divides_them(yolov8n, images, pictures, tmp_path):
-    qat = fxqat.calibrate(fxqat.prepare(yolov8n, "critical", target="tensorrt")[0], [images])
+def test_a_target_that_does_not_round_images_to_bytes_divides_them(small, images, pictures, tmp_path):
+    qat = fxqat.calibrate(fxqat.prepare(small, "critical", target="tensorrt")[0], [images])
     plain, given = (fxqat.export(qat, tmp_path / f"{form}.onnx", imgsz=64, input=form) for form in ("float", "uint8"))
     kinds = [node.op_type for node in onnx.load(given).graph.node][:3]
     assert kinds == ["Cast", "Div", "QuantizeLinear"]

@@ -88,8 +88,8 @@ def open_tflite(path: Path, sites: Sequence[str], run: Callable[[bytes], Run]) -
         Problem: it is missing, no .tflite file, or another model's.
     """
     file = TFLiteFile.read(path)
-    (source,) = file.graph.inputs
     head = head_of(path, file)
+    (source,) = file.graph.inputs
     outputs = outputs_of(file, head.family.final(head.spec))
     held = {back(file.name(index), 0)[0]: index for index, _ in file.made()}
     wanted = {site: held.get(f"{site}{CODES}") for site in sites}

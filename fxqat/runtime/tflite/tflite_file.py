@@ -98,7 +98,8 @@ class TFLiteFile:
     def kind(self, operation: Any) -> str:
         """The builtin operation, such as ``CONV_2D``."""
         code = self.model.operatorCodes[operation.opcodeIndex]
-        return self._kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        number = max(code.builtinCode, code.deprecatedBuiltinCode)
+        return self._kinds.get(number, f"OPERATOR_{number}")  # of a later schema, or damaged: LiteRT refuses it
 
     def made(self) -> Iterator[tuple[int, str]]:
         """Inputs, as INPUT, and what operations make, in the order of execution, each with the operation's kind."""

@@ -11,7 +11,8 @@ import numpy as np
 
 from fxqat.errors import Problem
 from fxqat.models.families import FAMILIES
-from fxqat.models.family import Family, FinalOutput, HeadSpec
+from fxqat.models.family import FinalOutput
+from fxqat.models.file_head import FileHead, file_head
 from fxqat.runtime.tflite.tflite_file import TFLiteFile
 
 MAP = 4  # axes of an output that is a map, (B, C, H, W)
@@ -52,29 +53,25 @@ class Outputs:
             return y * lengths.reshape(along)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Head:
-    """What a file's metadata say of it: its family, the sizes of its head, its classes by index."""
-
-    family: Family
-    spec: HeadSpec
-    names: dict[int, str]
-
-
-def head_of(path: Path, file: TFLiteFile) -> Head:
+def head_of(path: Path, file: TFLiteFile) -> FileHead:
     """The head behind the outputs of ``file``.
 
     Raises:
-        Problem: the file has no metadata of Ultralytics' form, or those of a task that no family has.
+        Problem: the file takes anything but images, has no metadata of Ultralytics' form, or those of a task that no
+            family has.
     """
-    names, task = file.metadata.get("names"), str(file.metadata.get("task"))
-    if not isinstance(names, dict) or task not in FAMILIES:
+    _check_input(path, file)
+    names = file.metadata.get("names")
+    if not isinstance(names, dict) or "task" not in file.metadata:
         known = ", ".join(FAMILIES)
         raise Problem(path, "does not say what it predicts", expected=f"Ultralytics' metadata, a task of: {known}")
-    family = FAMILIES[task]
-    words = {key: str(value) for key, value in file.metadata.items()}
-    spec = family.described(words, len(names), _shapes(file))
-    return Head(family=family, spec=spec, names={int(index): str(name) for index, name in names.items()})
+    return file_head(path, file.metadata, names, _shapes(file))
+
+
+def _check_input(path: Path, file: TFLiteFile) -> None:
+    shapes = [file.shape(index) for index in file.graph.inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or 3 not in (shapes[0][1], shapes[0][3]):
+        raise Problem(path, f"takes {shapes}", expected="one image input, (N, H, W, 3) or (N, 3, H, W)")
 
 
 def outputs_of(file: TFLiteFile, final: tuple[FinalOutput, ...]) -> Outputs:

@@ -11,11 +11,12 @@ from typing import Any
 
 from torch import nn
 
-from fxqat.models.families.blocks.attention import AreaAttentionAdapter, AttentionAdapter
+from fxqat.models.families.blocks.attention import AreaAttentionAdapter, AttentionAdapter, area_block
 from fxqat.models.families.blocks.elan import AConvAdapter, ADownAdapter, CBFuseAdapter
 
 # By the name of Ultralytics' class.
 BLOCKS: Mapping[str, Callable[[Any], nn.Module]] = {
+    "A2C2f": area_block,
     "AAttn": AreaAttentionAdapter,
     "AConv": AConvAdapter,
     "ADown": ADownAdapter,
