@@ -117,7 +117,7 @@ def test_verify_fills_the_batch_that_a_file_takes(
 def test_run_is_the_whole_job(tmp_path: Path, tiny_data: Path, small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Into a folder and of a model with names that the shell and the stages' names would trip over; every printed
     command is the one that was run."""
-    folder, source, record = tmp_path / "my results", tmp_path / "best_int8.yaml", tmp_path / "run.json"
+    folder, source, record = tmp_path / "my results", tmp_path / "best_int8.yaml", tmp_path / "my results" / "run.json"
     source.write_text(small.read_text())
     words = ["--data", str(tiny_data), "--images", "4", "--val", "2", *SIZE, "-o", str(folder), "-q"]
     out = said(capsys, "run", str(source), *words, "--json", str(record))
@@ -125,7 +125,7 @@ def test_run_is_the_whole_job(tmp_path: Path, tiny_data: Path, small: Path, caps
     assert [words[0] for words in commands] == ["prepare", "calibrate", "export", "report"]
     assert [command_line(words).run for words in commands] == [BY_NAME[words[0]].run for words in commands]
     names = {"best-int8.fxqat", "best-int8_ptq.fxqat", "best-int8_int8.onnx", "best-int8_int8.html"}
-    assert {path.name for path in folder.iterdir()} == names
+    assert {path.name for path in folder.iterdir()} == {*names, record.name}
     found = json.loads(record.read_text())
     assert found["file"] == "best-int8_int8.onnx"
     assert found["codes"]["differing"] == 0

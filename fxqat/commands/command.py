@@ -114,21 +114,29 @@ def check_counts(options: Namespace) -> None:
             raise Problem(f"--{name}", str(value), expected="1 or more")
 
 
-_FILES, _FOLDERS = ("json", "csv"), ("work", "plots")
+_FILES, _FOLDERS = ("json", "csv"), ("folder", "work", "plots")
 
 
 def check_places(options: Namespace) -> None:
-    """Refuse files and folders beside ``-o`` that cannot be written, before any work.
+    """Refuse files and folders beside the output that cannot be written, before any work. A file may lie in a folder
+    that the command will make.
 
     Raises:
         Problem: naming the file or folder.
     """
     from fxqat.files import check_folder, check_writable
 
-    for names, check in ((_FILES, check_writable), (_FOLDERS, check_folder)):
-        for place in (getattr(options, name, None) for name in names):
-            if isinstance(place, str) and place:  # in some commands ``--json`` is a switch
-                check(place)
+    folders = [Path(place) for place in _given(options, _FOLDERS)]
+    for folder in folders:
+        check_folder(folder)
+    for file in map(Path, _given(options, _FILES)):
+        if file.parent not in folders or file.parent.exists():
+            check_writable(file)
+
+
+def _given(options: Namespace, names: Iterable[str]) -> list[str]:
+    places = (getattr(options, name, None) for name in names)
+    return [place for place in places if isinstance(place, str) and place]  # in some commands ``--json`` is a switch
 
 
 def say_unnamed(model: Detector, given: str) -> None:

@@ -38,7 +38,12 @@ _STEPS = {one.COMMAND.name: one.COMMAND for one in (prepare, calibrate, train, c
 def arguments(parser: ArgumentParser) -> None:
     """What ``fxqat demo`` takes."""
     parser.add_argument(
-        "-o", "--output", default="demo-data", metavar="DIR", help="folder to work in (default: demo-data)"
+        "-o",
+        "--output",
+        dest="folder",
+        default="demo-data",
+        metavar="DIR",
+        help="folder to work in (default: demo-data)",
     )
     parser.add_argument("--images", type=int, default=400, metavar="N", help="images to draw (default: %(default)s)")
     parser.add_argument("--fresh", action="store_true", help="make again what is there already")
@@ -48,12 +53,11 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """From nothing to a proven INT8 file; every step is shown as the command that does it on a model of your own."""
-    from fxqat.files import check_folder, make_folder
+    from fxqat.files import make_folder
     from fxqat.runtime.bound import BOUND
     from fxqat.runtime.exactness import inexact_here
 
-    start, folder = time.perf_counter(), Path(options.output)
-    check_folder(folder)
+    start, folder = time.perf_counter(), Path(options.folder)
     make_folder(folder, "-o")
     weights, data = _materials(folder, options)
     made = _chain(folder, weights, data, options)

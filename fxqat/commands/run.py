@@ -54,6 +54,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "-o",
         "--output",
+        dest="folder",
         metavar="DIR",
         default=".",
         help="folder to write to, made if it is missing (default: this one)",
@@ -65,11 +66,10 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """The chain, each step shown as the command that does it alone, and what it came to."""
-    from fxqat.files import check_folder, make_folder
+    from fxqat.files import make_folder
 
     check_counts(options)
-    check_folder(options.output)
-    make_folder(options.output, "-o")
+    make_folder(options.folder, "-o")
     model = _trained(options) if options.train else _calibrated(options)
     size = _given("--imgsz", options.imgsz)
     shape = (*size, *_given("--input", options.input if options.input != "float" else None))
@@ -85,7 +85,7 @@ def run(options: Namespace) -> None:
 
 def _calibrated(options: Namespace) -> Path:
     """The calibrated model's file."""
-    made = Path(options.output) / Path(default_name(options.model, ".fxqat")).name
+    made = Path(options.folder) / Path(default_name(options.model, ".fxqat")).name
     trust = ("--trust",) if options.trust else ()
     rules = [word for file in options.patterns for word in ("--patterns", file)]
     target = _given("--target", options.target)
@@ -125,7 +125,7 @@ def _float_policy(options: Namespace, verdict: Verdict) -> Path | None:
     if not verdict.sites:
         return None
     stem = Path(default_name(options.model, "")).name
-    path = Path(options.output) / f"{stem}_floats.yaml"
+    path = Path(options.folder) / f"{stem}_floats.yaml"
     write_text(path, policy_with_floats(options.policy, verdict.sites))
     print(f"wrote {path}, a policy that keeps them in float")
     return path

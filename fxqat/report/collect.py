@@ -312,12 +312,13 @@ class _Look:
         target = target_of(self.model.recipe.target)
         return self.asked.file is not None and target is not None and target.arithmetic is not None
 
-    def _codes(self, found: images.ImageList) -> Difference:
+    def _codes(self, found: images.ImageList) -> Difference | None:
+        """None where nothing is quantized: no integer could differ."""
         assert self.asked.file is not None
         self.on_step(f"comparing codes with {self._runtime()}")
         batches = self._batches(found, self.asked.verify)
         verified = api.verify(self.model, self.asked.file, batches)
-        return verified.total("reference_runtime")
+        return verified.total("reference_runtime") if verified.rows else None
 
 
 def _predict(model: Detector) -> Callable[[Tensor], Any]:

@@ -78,7 +78,7 @@ class TrainingConfig:
             loss is used.
         epochs: all in all; epoch 0 is the model as given.
         batch: images a step.
-        imgsz: of the images, multiples of the model's stride; may be given in any form of ``ImageSize.of``.
+        imgsz: of the images, multiples of the model's stride; one number, or height and width.
         device: as Ultralytics': "" for a GPU where there is one, "cpu", "0", "0,1" for a process on each of two.
         seed: of weights' order, augmentation and everything random; each epoch's randomness follows from it alone.
         lsq: learn the scales of calibrated activations.
@@ -87,7 +87,8 @@ class TrainingConfig:
             start but the first, on training images as inference sees them.
         freeze_scales: share of the epochs after which learned scales stay.
         scale_rate: learning rate of learned scales, times lr0.
-        schedule: one of SCHEDULES.
+        schedule: ``cosine``, ``linear`` or ``qat``, or one of torch's: ``CosineAnnealingWarmRestarts``, ``StepLR``,
+            ``ReduceLROnPlateau``.
         schedule_options: options of the schedule.
         compile: make one kernel of a quantizer's steps where a C++ compiler is at hand and training is on a CPU.
         progressive: globs of sites, and the epoch (0 is the first) from which their quantizers are on.

@@ -12,6 +12,7 @@ from commands import refused, said
 from small_networks import write
 
 import fxqat
+from fxqat.sensitivity.error_report import analyze
 
 SIZE = ["--imgsz", "64", "-q"]
 
@@ -55,7 +56,11 @@ def test_a_model_that_quantizes_nothing_is_refused_in_one_line(
     tmp_path: Path, tiny_data: Path, images: torch.Tensor, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = fxqat.prepare(fxqat.load(write(tmp_path, "yolov8n")), "float")[0]
-    fxqat.save(fxqat.calibrate(model, [images[:1]]), tmp_path / "float.fxqat")
+    model = fxqat.calibrate(model, [images[:1]])
+    found = analyze(model, [images[:1]], probes=1)  # for a report, which shows such a model, too
+    assert not any(row.quantized for row in found.rows)
+    assert json.loads(json.dumps(found.summary(), allow_nan=False))["output"]["divergence"] == 0
+    fxqat.save(model, tmp_path / "float.fxqat")
     for command in ("analyze", "sensitivity", "verify"):
         line = refused(capsys, command, str(tmp_path / "float.fxqat"), "--data", str(tiny_data), *SIZE)
         assert f"quantizes nothing (policy float.yaml); expected a model with quantizers for {command}; prepare" in line
