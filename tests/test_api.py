@@ -164,9 +164,8 @@ SIZED = {
 @pytest.fixture(scope="module")
 def p6():
     """A model of stride 64 that passes for a calibrated one: none of its values is looked at."""
-    model = fxqat.load("yolov8n-p6.yaml", classes=3)
-    policy = {"policy_name": "float.yaml", "policy_text": find("policies", "float").read_text(), "target": "ort-cpu"}
-    return model.with_graph(model.gm, stage="qat", calibration={"images": 1}, **policy)
+    model, _ = fxqat.prepare(fxqat.load("yolov8n-p6.yaml", classes=3), "w8a8")
+    return model.with_graph(model.gm, calibration={"images": 1})
 
 
 @pytest.mark.parametrize("verb", SIZED)

@@ -11,6 +11,9 @@ from torch import fx
 
 from fxqat.graph.site import module_of, operation, site_of
 
+# What torch 2.14 says of a batch norm and torch 2.11 does not: it is the default, and no version changes a text.
+_SAID_LATER = ", bias=True"
+
 
 def text(graph: fx.Graph) -> str:
     """The whole graph, ending in a newline. Weights are not shown; what shapes the computation is.
@@ -44,7 +47,7 @@ def _arguments(node: fx.Node) -> str:
 
 
 def _attributes(node: fx.Node) -> str:
-    words = module_of(node).extra_repr() if node.op == "call_module" else ""
+    words = module_of(node).extra_repr().replace(_SAID_LATER, "") if node.op == "call_module" else ""
     return f" {words}" if words else ""
 
 

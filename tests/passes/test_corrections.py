@@ -59,7 +59,7 @@ def test_a_policy_without_corrections_has_none():
         ("[{equalize: {tolerance: 0}}]", "tolerance: 0 is not legal, expected more than 0"),
         ("[{bn_reestimate: {batch: 0}}]", "batch: 0 is not legal, expected 1 or more"),
         ("[adaround, equalize]", "p.yaml:8: equalize stands after adaround, but works before ranges are chosen"),
-        ("adaround", "p.yaml:8: corrections: is str; expected a list of names"),
+        ("adaround", "p.yaml:8: corrections: is text; expected a list of names"),
         ("[3]", "p.yaml:8: a correction is 3; expected a name, or {name: {option: value}}"),
         ("[{adaround: 3}]", "p.yaml:8: a correction is {'adaround': 3}"),
     ],
