@@ -18,6 +18,7 @@ import torch
 from detectors import write_onnx
 from refusals import refusal
 from torch import fx, nn
+from ultralytics.utils import torch_utils
 
 import fxqat
 from fxqat import quant, training
@@ -173,6 +174,19 @@ def test_sizes_are_multiples_of_the_models_own_stride(p6, tiny_data, verb, tmp_p
     monkeypatch.chdir(tmp_path)
     assert refusal(SIZED[verb], p6, tiny_data) == "imgsz 96: is not a multiple of 64; use 64 or 128"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_training_that_is_refused_leaves_torch_its_threads(p6, tiny_data, tmp_path, monkeypatch):
+    """With fewer, later results of this process would differ in their last bits."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch_utils, "NUM_THREADS", 1)  # what Ultralytics leaves a process of two cores
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        refusal(SIZED["train"], p6, tiny_data)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_file_says_its_stride(tmp_path):

@@ -11,15 +11,16 @@ import atexit
 import logging
 import shutil
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch  # noqa: F401 - before ultralytics, which sets OMP_NUM_THREADS=1 for whatever loads after it
+import torch  # before ultralytics, which sets OMP_NUM_THREADS=1 for whatever loads after it
 
 from fxqat.files import temporary_folder
 from fxqat.models.environment import environment
 
-__all__ = ["environment", "provide_fonts", "quiet"]
+__all__ = ["environment", "provide_fonts", "quiet", "threads_kept"]
 
 _IN_MEMORY = {
     "sync": False,  # analytics and crash reports
@@ -43,6 +44,17 @@ def quiet() -> None:
     dict.update(utils.SETTINGS, _IN_MEMORY)  # the class's own update() writes the file
     if (events := sys.modules.get("ultralytics.utils.events")) is not None:
         events.events.enabled = False
+
+
+@contextmanager
+def threads_kept() -> Iterator[None]:
+    """Give torch its threads back after the block: when Ultralytics chooses a CPU, it leaves the process all but one
+    core, eight at most."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def provide_fonts() -> None:

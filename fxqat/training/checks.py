@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from fxqat.errors import Problem
-from fxqat.models import offline  # noqa: F401 - before ultralytics
+from fxqat.models import offline  # before ultralytics
 from fxqat.models.detector import Detector
 from fxqat.passes.quant_graph import QuantGraph
 from fxqat.quant.fake_quantize import FakeQuantize
@@ -78,7 +78,8 @@ def _check_present(device: str) -> None:
     if numbers:
         return
     try:
-        select_device(device)
+        with offline.threads_kept():
+            select_device(device)
     except (ValueError, RuntimeError, ImportError) as error:
         what = str(error).strip().splitlines()[0]
         raise Problem(f"device {device}", f"cannot be used ({what})", expected="cpu, 0, 0,1 ...") from error

@@ -77,10 +77,9 @@ class Trainer(LoadingTrainer):
     compiled: bool = False
 
     def __init__(self, cfg: Any = None, overrides: dict[str, Any] | None = None, _callbacks: Any = None) -> None:
-        threads = torch.get_num_threads()
         offline.provide_fonts()
-        super().__init__(cfg or _defaults(), overrides, _callbacks)
-        torch.set_num_threads(threads)  # Ultralytics allows itself one on a CPU
+        with offline.threads_kept():
+            super().__init__(cfg or _defaults(), overrides, _callbacks)
 
     @property
     def metric(self) -> Metric:
