@@ -5,18 +5,15 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
-import math
 import os
 import secrets
 import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 from fxqat.errors import Problem
 
@@ -119,15 +116,19 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
     """
     with ExitStack() as made:
         try:
-            folder = made.enter_context(folder_for_a_time(None, prefix))
+            folder = made.enter_context(scratch_folder(None, prefix))
         except OSError as error:
             raise Problem("TMPDIR", f"no temporary folder can be made ({error.strerror or error})") from error
         yield folder
 
 
 @contextmanager
-def folder_for_a_time(parent: Path | None, prefix: str = MARK) -> Iterator[Path]:
-    """A new folder in ``parent`` (by default in TMPDIR), removed at the end where it is still there."""
+def scratch_folder(parent: Path | None, prefix: str = MARK) -> Iterator[Path]:
+    """A new folder in ``parent`` (by default in TMPDIR), removed at the end where it is still there.
+
+    Raises:
+        OSError: it cannot be made.
+    """
     path = _new_name(parent, prefix)
     try:
         path.mkdir(mode=0o700)
@@ -145,20 +146,6 @@ def write_bytes(target: str | Path, data: bytes) -> None:
 def write_text(target: str | Path, text: str) -> None:
     """Write ``text`` as UTF-8 to ``target`` atomically; what is no character (of a file's name) becomes ``?``."""
     write_bytes(target, text.encode(errors="replace"))
-
-
-def json_text(value: Any) -> str:
-    """``value`` as indented JSON; null for each number that JSON lacks, as the SQNR of equal tensors."""
-    return json.dumps(finite(value), indent=2, allow_nan=False)
-
-
-def finite(value: Any) -> Any:
-    """``value`` with None for each number that JSON lacks: infinities and NaN."""
-    if isinstance(value, Mapping):
-        return {key: finite(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def link(source: str | Path, target: Path) -> None:

@@ -23,6 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # rest; so is a module on which both stand. A module is in the room with the longest name that its own begins with.
 ROOMS: dict[str, tuple[str, ...]] = {
     "errors": (),
+    "json_text": (),
     "lazy": (),
     "version": (),
     "files": ("errors",),
@@ -58,7 +59,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("runtime", "runtime.onnx", "runtime.tflite", "workflow"),
     ),
     "sensitivity": (
-        *("data", "errors", "evaluation", "files", "graph", "models", "models.family", "passes", "quant"),
+        *("data", "errors", "evaluation", "files", "graph", "json_text", "models", "models.family", "passes", "quant"),
         *("quant.modules", "workflow"),
     ),
     "search": (
@@ -78,7 +79,20 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "fxqat": ("api", "checkpoint", "graph", "lazy", "policy", "quant", "quant.modules", "training", "version"),
     "commands": (
-        *("data", "demo", "errors", "evaluation", "files", "fxqat", "graph", "models", "passes", "policy", "quant"),
+        *(
+            "data",
+            "demo",
+            "errors",
+            "evaluation",
+            "files",
+            "fxqat",
+            "graph",
+            "json_text",
+            "models",
+            "passes",
+            "policy",
+            "quant",
+        ),
         *("report", "runtime", "runtime.onnx", "runtime.reference", "runtime.tflite", "search", "sensitivity"),
         *("targets", "training", "version", "workflow"),
     ),

@@ -29,14 +29,14 @@ from fxqat.files import (
     check_folder,
     check_writable,
     disk_refusals,
-    folder_for_a_time,
-    json_text,
     locked,
     replacing,
+    scratch_folder,
     temporary_folder,
     write_bytes,
     write_text,
 )
+from fxqat.json_text import json_text
 
 FULL = "cannot be read or written (No space left on device); make room, or choose a place on another disk"
 LONGEST = 255  # bytes of a name, on every file system that tests run on
@@ -278,7 +278,7 @@ class TestTheCommandLine:
 
 
 def hold_a_folder(target: Path) -> None:
-    with folder_for_a_time(target.parent):
+    with scratch_folder(target.parent):
         pass
 
 

@@ -71,6 +71,13 @@ def text(log: Log) -> str:
     return log.stream.getvalue()
 
 
+def stepped(lines: PhaseLines, clock: Clock, *steps: tuple[float, int, int]) -> None:
+    """Let time pass and steps be done: seconds, done, total."""
+    for seconds, done, total in steps:
+        clock.now += seconds
+        lines.step(done, total)
+
+
 def watched(lines: PhaseLines, clock: Clock, seconds: int, seconds_a_step: float, total: int) -> None:
     """Let ``seconds`` pass, one by one, with a step counted whenever it is done."""
     start = clock.now
@@ -128,30 +135,21 @@ def test_what_a_step_is_known_to_last_is_told_until_it_is_over(log: Log, clock: 
 
 def test_the_time_to_go_counts_neither_preparation_nor_what_an_earlier_run_did(log: Log, clock: Clock) -> None:
     lines = PhaseLines("training", log)
-    clock.now += 4  # a model is loaded
-    lines.step(500, 1000)
-    clock.now += 10
-    lines.step(510, 1000)
+    stepped(lines, clock, (4, 500, 1000), (10, 510, 1000))  # for 4 s a model is loaded
     lines.tick()
     assert text(log) == "training: 510 of 1000, 0:14 elapsed, about 8:10 to go\n"
 
 
 def test_the_first_step_alone_says_nothing_of_the_time_to_go(log: Log, clock: Clock) -> None:
     lines = PhaseLines("verifying", log)
-    clock.now += 6
-    lines.step(1, 4)
+    stepped(lines, clock, (6, 1, 4))
     lines.tick()
     assert text(log) == "verifying: 1 of 4, 0:06 elapsed\n"
 
 
 def test_a_count_that_begins_again_is_timed_again(log: Log, clock: Clock) -> None:
     lines = PhaseLines("sensitivity", log)
-    lines.step(0, 10)
-    clock.now += 2
-    lines.step(10, 10)
-    lines.step(0, 10)
-    clock.now += 8
-    lines.step(2, 10)
+    stepped(lines, clock, (0, 0, 10), (2, 10, 10), (0, 0, 10), (8, 2, 10))
     lines.tick()
     assert text(log) == "sensitivity: 2 of 10, 0:10 elapsed, about 0:32 to go\n"
 

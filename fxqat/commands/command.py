@@ -147,7 +147,8 @@ def say_unnamed(model: Detector, given: str) -> None:
 
 def write_json(options: Namespace, found: object) -> None:
     """Write ``found`` to ``--json``, where it was given."""
-    from fxqat.files import json_text, write_text
+    from fxqat.files import write_text
+    from fxqat.json_text import json_text
 
     if options.json:
         write_text(options.json, json_text(found) + "\n")

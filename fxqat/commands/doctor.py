@@ -22,7 +22,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """``fxqat doctor``."""
-    from fxqat.files import json_text
+    from fxqat.json_text import json_text
     from fxqat.runtime.installation import findings
 
     found = findings()

@@ -17,7 +17,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """``fxqat targets``."""
-    from fxqat.files import json_text
+    from fxqat.json_text import json_text
     from fxqat.runtime.processor import processor
 
     rows = _rows()

@@ -18,7 +18,7 @@ from fxqat.demo.portable_random import Dice
 from fxqat.demo.scene import Scene, scene
 from fxqat.demo.signs import CLASSES
 from fxqat.errors import Problem
-from fxqat.files import folder_for_a_time
+from fxqat.files import scratch_folder
 
 SPLITS = ("train", "val", "calibration")
 FEWEST, MOST = 20, 100_000
@@ -128,7 +128,7 @@ def _check_complete(out: Path, recipe: Recipe) -> None:
 def _create(out: Path, recipe: Recipe, progress: Progress | None) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with folder_for_a_time(out.parent) as folder:
+        with scratch_folder(out.parent) as folder:
             _fill(folder, recipe, progress)
             folder.chmod(0o755)
             folder.replace(out)

@@ -10,7 +10,7 @@ from fxqat.report.collect import Content
 
 
 def report_json(content: Content) -> dict[str, Any]:
-    """For ``fxqat.files.json_text``: the verdict, what was measured, sites with their decisions, passes, facts; None
+    """For ``fxqat.json_text``: the verdict, what was measured, sites with their decisions, passes, facts; None
     where nothing was measured. Pictures and histograms are left out."""
     found = content.measured
     return {

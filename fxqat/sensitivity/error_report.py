@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor, fx
 
 from fxqat.errors import Problem
-from fxqat.files import finite
 from fxqat.graph.site import covers, module_of, nearest, operation
+from fxqat.json_text import finite
 from fxqat.models.detector import Detector
 from fxqat.models.image_size import ImageSize
 from fxqat.passes.quant_graph import quant_info, rounded_site

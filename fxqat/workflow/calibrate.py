@@ -64,8 +64,7 @@ def calibrate(
     chosen, step = _corrections(model, corrections), progress or silent
     size = model.imgsz if imgsz is None else ImageSize.of(imgsz)
     shown, total, name = batches(data, images_limit, size, batch, model, on_skip)
-    if chosen:
-        _expect_again(shown)
+    _expect_again(shown, chosen)
     corrected = partial(registry.correct, model.gm, chosen, progress=step, on_step=on_step)
     again = Images(read=lambda: batches(data, images_limit, size, batch, model, None)[0], total=total)
     reports = corrected(again, before_ranges=True)
@@ -96,9 +95,9 @@ def _observed(model: Detector, shown: Iterable[Tensor], total: int, step: Progre
     return seen, _enclosing(shapes)
 
 
-def _expect_again(shown: Iterable[Tensor]) -> None:
-    """Refuse batches that can be read only once."""
-    if isinstance(shown, Batches) and shown.once:
+def _expect_again(shown: Iterable[Tensor], chosen: Sequence[registry.Correction]) -> None:
+    """Refuse batches that can be read only once, where there are corrections."""
+    if chosen and isinstance(shown, Batches) and shown.once:
         raise Problem("data", "can be read only once, and corrections read it again", expected="a list of batches")
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from torch import nn
 
-from fxqat.models.families.blocks.attention import AreaAttentionAdapter, AttentionAdapter, area_block
+from fxqat.models.families.blocks.attention import AreaAttentionAdapter, AttentionAdapter
 from fxqat.models.families.blocks.elan import AConvAdapter, ADownAdapter, CBFuseAdapter
+from fxqat.models.families.blocks.scaled_residual import area_block
 
 # By the name of Ultralytics' class.
 BLOCKS: Mapping[str, Callable[[Any], nn.Module]] = {
