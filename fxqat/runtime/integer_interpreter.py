@@ -62,8 +62,8 @@ class IntegerExecution(fx.Interpreter):
         found = self._quantized(n) if n.target is quantize_per_tensor else super().run_node(n)
         if self.keep and n.target is quantize_per_tensor:
             self.codes[site_of(n)] = found
-            led = self.given.get(site_of(n), found)
-            found = led if led.shape == found.shape else found
+            given = self.given.get(site_of(n), found)
+            found = given if given.shape == found.shape else found
         for read in self._last_reads.get(n, ()):
             del self.env[read]
         return found
